@@ -1,0 +1,119 @@
+"""Runs statements on a connection that belongs to the application: nothing is SET on it, nothing is committed.
+
+The kinds are told apart by where their classes come from, so that no driver is imported for it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, Literal, TypeAlias, cast
+
+from pgjobs.statements import Query, Rows, Statement, T
+
+Kind: TypeAlias = Literal[
+    "psycopg", "psycopg-cursor", "psycopg2", "sqlalchemy", "session",
+    "async-psycopg", "async-psycopg-cursor", "async-sqlalchemy", "async-session", "asyncpg",
+]  # fmt: skip
+
+_KINDS: Final[dict[tuple[str, str], Kind]] = {
+    ("psycopg", "Connection"): "psycopg",
+    ("psycopg", "Cursor"): "psycopg-cursor",
+    ("psycopg", "AsyncConnection"): "async-psycopg",
+    ("psycopg", "AsyncCursor"): "async-psycopg-cursor",
+    ("psycopg2", "connection"): "psycopg2",
+    ("sqlalchemy", "Connection"): "sqlalchemy",
+    ("sqlalchemy", "Session"): "session",
+    ("sqlalchemy", "scoped_session"): "session",
+    ("sqlalchemy", "AsyncConnection"): "async-sqlalchemy",
+    ("sqlalchemy", "AsyncSession"): "async-session",
+    ("sqlalchemy", "async_scoped_session"): "async-session",
+    ("asyncpg", "Connection"): "asyncpg",
+    ("asyncpg", "PoolConnectionProxy"): "asyncpg",
+}
+
+
+def kind_of(conn: object) -> Kind:
+    """Returns what kind of connection this is.
+
+    Raises:
+        TypeError: none that a job can be enqueued on.
+    """
+    for cls in type(conn).__mro__:
+        if kind := _KINDS.get((cls.__module__.split(".")[0], cls.__name__)):
+            return kind
+    raise TypeError(
+        f"{type(conn).__module__}.{type(conn).__qualname__} is not a connection to enqueue on; pass a psycopg connection or "
+        "cursor, a SQLAlchemy Connection or Session, the async ones of both, or an asyncpg connection"
+    )
+
+
+def run(conn: Any, statement: Statement[T], schema: str) -> T:
+    """Runs a statement in the caller's transaction.
+
+    Raises:
+        TypeError: the connection is async, or is no connection.
+    """
+    return statement.read(_fetch(conn, kind_of(conn), statement.query.text(schema), dict(statement.params)))
+
+
+async def arun(conn: Any, statement: Statement[T], schema: str) -> T:
+    """The async twin of ``run``; it takes sync connections too, whose calls are short.
+
+    Raises:
+        TypeError: it is no connection.
+    """
+    kind = kind_of(conn)
+    params = dict(statement.params)
+    if kind in ("async-psycopg", "async-psycopg-cursor"):
+        owner = conn if kind == "async-psycopg" else conn.connection
+        cursor = await owner.execute(statement.query.text(schema), params)
+        return statement.read(_plain(await cursor.fetchall() if cursor.description else []))
+    if kind in ("async-sqlalchemy", "async-session"):
+        owner = conn if kind == "async-sqlalchemy" else await conn.connection()
+        sql, values = _for_dialect(statement.query, params, schema, owner.dialect.driver)
+        result = await owner.exec_driver_sql(sql, values)
+        return statement.read(_plain(result.fetchall() if result.returns_rows else []))
+    if kind == "asyncpg":
+        sql, names = statement.query.numbered(schema)
+        return statement.read(_plain(await conn.fetch(sql, *(params[name] for name in names))))
+    return statement.read(_fetch(conn, kind, statement.query.text(schema), params))
+
+
+def _fetch(conn: Any, kind: Kind, sql: str, params: dict[str, Any]) -> Rows:
+    match kind:
+        case "psycopg" | "psycopg-cursor":
+            owner = conn if kind == "psycopg" else conn.connection
+            cursor = owner.execute(sql, params)
+            return _plain(cursor.fetchall() if cursor.description else [])
+        case "psycopg2":
+            with conn.cursor() as cursor:
+                cursor.execute(sql, params)
+                return _plain(cursor.fetchall() if cursor.description else [])
+        case "sqlalchemy" | "session":
+            owner = conn if kind == "sqlalchemy" else conn.connection()
+            result = owner.exec_driver_sql(sql, params)
+            return _plain(result.fetchall() if result.returns_rows else [])
+        case _:
+            raise TypeError(
+                f"{type(conn).__name__} is async; await the a-twin instead (aenqueue for enqueue, acomplete for complete)"
+            )
+
+
+def _for_dialect(query: Query, params: dict[str, Any], schema: str, driver: str) -> tuple[str, Any]:
+    if driver != "asyncpg":
+        return query.text(schema), params
+    sql, names = query.numbered(schema)
+    return sql, tuple(params[name] for name in names)
+
+
+def _plain(rows: Any) -> Rows:
+    """Rows as tuples, whatever row factory the application has chosen."""
+    return [tuple(cast("Any", row).values()) if hasattr(row, "values") else tuple(row) for row in rows]
+
+
+def copier(conn: object, kind: Kind) -> Any:
+    """The psycopg connection below, if the kind has one on which COPY can run; else None."""
+    if kind in ("psycopg", "async-psycopg"):
+        return conn
+    if kind in ("psycopg-cursor", "async-psycopg-cursor"):
+        return cast("Any", conn).connection
+    return None

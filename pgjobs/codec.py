@@ -1,0 +1,94 @@
+"""JSON, checked as PostgreSQL's jsonb will check it, so that nothing is refused after it was accepted."""
+
+from __future__ import annotations
+
+import json
+import json.encoder
+import math
+from collections.abc import Callable, Iterable
+from typing import Any, Final, cast
+
+from pgjobs.config import MAX_DOCUMENT_BYTES, MAX_DOCUMENT_DEPTH
+from pgjobs.errors import EncodingError
+
+Json = Any
+"""A value that JSON can hold: None, bool, int, float, str, and lists and string-keyed dicts of them."""
+
+loads: Final = json.loads
+
+
+def _refuse(value: object) -> Json:
+    raise TypeError(f"{type(value).__name__} is not JSON")
+
+
+def _make_encoder() -> Callable[[Json], str]:
+    """Builds the C encoder once: building it for every call, as json.dumps does here, takes longer than the call."""
+    make = cast("Callable[..., Callable[[Json, int], Iterable[str]]] | None", json.encoder.c_make_encoder)
+    if make is None:
+        return json.JSONEncoder(allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode
+    # markers, default, encoder, indent, key separator, item separator, sort keys, skip keys, allow NaN
+    encode = make(None, _refuse, json.encoder.encode_basestring, None, ":", ",", False, False, False)
+    return lambda value: "".join(encode(value, 0))
+
+
+_encode: Final = _make_encoder()
+
+
+def dumps(value: Json, *, what: str = "value") -> str:
+    """Returns the value as JSON text that jsonb accepts.
+
+    Args:
+        what: how an error names the value: ``arguments``, ``result``.
+
+    Raises:
+        EncodingError: not JSON, NaN or infinite, a NUL or lone surrogate in a text, nested over 64 deep, or over 1 MB.
+    """
+    try:
+        text = _encode(value)
+        if text.isascii():
+            size = len(text)
+        else:
+            size = len(text.encode())
+    except (TypeError, ValueError, RecursionError, UnicodeEncodeError) as error:
+        raise _explain(value, what) or EncodingError(f"{what} cannot be stored as JSON: {error}") from None
+    if size > MAX_DOCUMENT_BYTES:
+        raise EncodingError(
+            f"{what} takes {size:,} bytes, over {MAX_DOCUMENT_BYTES:,}; store it elsewhere and pass its key"
+        )
+    suspicious = "\\u0000" in text or text.count("[") + text.count("{") > MAX_DOCUMENT_DEPTH
+    if suspicious and (error := _explain(value, what)):
+        raise error
+    return text
+
+
+def _explain(value: Json, what: str) -> EncodingError | None:
+    """Finds what is wrong with a value, by walking it; None where nothing is."""
+    stack: list[tuple[Json, str, int]] = [(value, "$", 1)]
+    while stack:
+        item, path, depth = stack.pop()
+        if depth > MAX_DOCUMENT_DEPTH + 1:
+            return EncodingError(f"{what} is nested over {MAX_DOCUMENT_DEPTH} deep at {path[:60]}…; flatten it", path)
+        if problem := _problem(item):
+            return EncodingError(f"{what} cannot be stored as JSON: {problem} at {path}", path)
+        if isinstance(item, dict):
+            for key, inner in cast("dict[Any, Any]", item).items():
+                if problem := _problem(key, key=True):
+                    return EncodingError(f"{what} cannot be stored as JSON: {problem} as a key at {path}", path)
+                stack.append((inner, f"{path}.{key}", depth + 1))
+        elif isinstance(item, list | tuple):
+            stack.extend((inner, f"{path}[{i}]", depth + 1) for i, inner in enumerate(cast("list[Any]", item)))
+    return None
+
+
+def _problem(item: Json, *, key: bool = False) -> str | None:
+    if isinstance(item, str):
+        if "\0" in item:
+            return r"\u0000 in a text, which PostgreSQL cannot hold,"
+        if not item.isascii() and any("\ud800" <= character <= "\udfff" for character in item):
+            return "a lone surrogate in a text"
+        return None
+    if isinstance(item, float) and not math.isfinite(item):
+        return f"{item!r}, which JSON has no word for,"
+    if item is None or isinstance(item, bool | int | float) or (not key and isinstance(item, dict | list | tuple)):
+        return None
+    return f"{type(item).__name__} (annotate the parameter, or convert it yourself)"

@@ -1,0 +1,120 @@
+"""The job that runs here, as its own code sees it."""
+
+from __future__ import annotations
+
+import time
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from pgjobs import borrowed, codec, statements
+from pgjobs.codec import Json
+from pgjobs.errors import NoCurrentJobError
+from pgjobs.run import CURRENT, Run, lost
+
+
+def current_job() -> CurrentJob:
+    """Returns the job that this thread or coroutine runs.
+
+    Raises:
+        NoCurrentJobError: none does.
+    """
+    try:
+        return CurrentJob(CURRENT.get())
+    except LookupError:
+        raise NoCurrentJobError from None
+
+
+class CurrentJob:
+    """The running job: who it is, and how it completes within the application's transaction."""
+
+    __slots__ = ("_run",)
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+
+    def __repr__(self) -> str:
+        return f"<CurrentJob {self.id} {self.task} attempt {self.attempt}>"
+
+    @property
+    def id(self) -> UUID:
+        """The job's id: the same in every attempt."""
+        return self._run.id
+
+    @property
+    def task(self) -> str:
+        """The name under which it was enqueued."""
+        return self._run.task_name
+
+    @property
+    def queue(self) -> str:
+        """Its queue."""
+        return self._run.queue
+
+    @property
+    def priority(self) -> int:
+        """Its priority."""
+        return self._run.priority
+
+    @property
+    def attempt(self) -> int:
+        """Which attempt this is; 1 is the first."""
+        return self._run.attempt
+
+    @property
+    def max_attempts(self) -> int:
+        """How many it has."""
+        return self._run.max_attempts
+
+    @property
+    def args(self) -> dict[str, Json]:
+        """Its arguments as stored."""
+        return self._run.args
+
+    @property
+    def created_at(self) -> datetime:
+        """When it was enqueued, by the database's clock."""
+        return self._run.created_at
+
+    @property
+    def claim_id(self) -> UUID:
+        """The claim that this run works under."""
+        return self._run.claim.id
+
+    @property
+    def remaining_s(self) -> float | None:
+        """Seconds until its timeout; None without one."""
+        if self._run.timeout_s is None:
+            return None
+        return self._run.begun + self._run.timeout_s - time.perf_counter()
+
+    def complete(self, conn: object, result: Json = None) -> None:
+        """Records success in the caller's transaction: its effects and the completion commit or roll back together.
+
+        Commit before the task returns. What the task returns after this is ignored.
+
+        Args:
+            conn: the connection or session of that transaction.
+            result: what ``job.get()`` returns.
+
+        Raises:
+            ClaimLostError: the job is no longer this run's; let it roll the transaction back.
+            EncodingError: the result cannot be stored.
+        """
+        held = borrowed.run(conn, self._completion(result), self._run.schema)
+        self._note(held)
+
+    async def acomplete(self, conn: object, result: Json = None) -> None:
+        """The async twin of ``complete``."""
+        held = await borrowed.arun(conn, self._completion(result), self._run.schema)
+        self._note(held)
+
+    def _completion(self, result: Json) -> Any:
+        run = self._run
+        text = None if result is None else codec.dumps(result, what="result")
+        return statements.complete_within(run.id, run.claim.id, text, time.perf_counter() - run.begun)
+
+    def _note(self, held: bool) -> None:
+        if not held:
+            raise lost(self._run)
+        self._run.completed = True

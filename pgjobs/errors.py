@@ -1,0 +1,124 @@
+"""Every error that pgjobs raises, under one root; each message ends with the remedy."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+
+class PgJobsError(Exception):
+    """The root of all errors of pgjobs."""
+
+
+class ConfigurationError(PgJobsError):
+    """A setting is missing or makes no sense."""
+
+
+class SchemaError(PgJobsError):
+    """The database's schema is absent, older or newer than this release."""
+
+
+class OptionError(PgJobsError, ValueError):
+    """An option of a task or a job has a value that cannot be meant."""
+
+
+class TaskError(PgJobsError):
+    """A function cannot be a task, or its name is taken."""
+
+
+class TaskNotFoundError(TaskError):
+    """No task is registered under a name."""
+
+
+class ArgumentsError(PgJobsError, TypeError):
+    """Arguments do not fit the task's signature; nothing was written."""
+
+
+class EncodingError(PgJobsError, ValueError):
+    """A value cannot be stored as JSON.
+
+    Attributes:
+        path: where the value stands, as in ``$.user.tags[3]``.
+    """
+
+    def __init__(self, message: str, path: str = "$") -> None:
+        super().__init__(message)
+        self.path = path
+
+
+class JobNotFoundError(PgJobsError, LookupError):
+    """There is no job of this id: pruned, deleted, rolled back, or not yet committed."""
+
+    def __init__(self, job_id: UUID) -> None:
+        super().__init__(f"job {job_id} does not exist; it was pruned or deleted, or its transaction was not committed")
+        self.job_id = job_id
+
+
+class JobFailedError(PgJobsError):
+    """The job that was waited for ended without a result.
+
+    Attributes:
+        job_id: the job.
+        status: ``failed``, ``cancelled`` or ``expired``.
+        exception: qualified name of the remote exception, or None.
+        remote_traceback: the worker's traceback as text, or None.
+    """
+
+    def __init__(
+        self,
+        job_id: UUID,
+        status: str,
+        reason: str | None = None,
+        exception: str | None = None,
+        message: str | None = None,
+        remote_traceback: str | None = None,
+    ) -> None:
+        cause = f"{exception}: {message}" if exception else (reason or "no reason recorded")
+        text = f"job {job_id} is {status}: {cause}"
+        super().__init__(f"{text}\n\n{remote_traceback}" if remote_traceback else text)
+        self.job_id = job_id
+        self.status = status
+        self.reason = reason
+        self.exception = exception
+        self.message = message
+        self.remote_traceback = remote_traceback
+
+
+class ResultTimeoutError(PgJobsError, TimeoutError):
+    """The job had not ended when the time to wait for it was over; it goes on."""
+
+    def __init__(self, job_id: UUID, status: str, timeout_s: float) -> None:
+        super().__init__(f"job {job_id} is still {status} after {timeout_s:g} s; wait longer, or is a worker running?")
+        self.job_id = job_id
+        self.status = status
+        self.timeout_s = timeout_s
+
+
+class ClaimLostError(PgJobsError):
+    """The attempt no longer owns its job: it was believed dead, cancelled or taken by another worker."""
+
+    def __init__(self, job_id: UUID) -> None:
+        super().__init__(f"job {job_id} belongs to another claim now; let this exception roll your transaction back")
+        self.job_id = job_id
+
+
+class CompletionRolledBackError(PgJobsError):
+    """The transaction that carried ``complete()`` was rolled back, so the attempt counts as failed."""
+
+
+class NoCurrentJobError(PgJobsError, RuntimeError):
+    """``current_job()`` was called outside a job."""
+
+    def __init__(self) -> None:
+        super().__init__("no job runs here; call current_job() from a task's own thread or coroutine")
+
+
+class JobStateError(PgJobsError):
+    """The job is in a status in which this cannot be done to it."""
+
+
+class JobExistsError(PgJobsError):
+    """A job of this id has been enqueued before."""
+
+    def __init__(self, job_id: UUID) -> None:
+        super().__init__(f"job {job_id} exists already; leave job_id out, or read it with jobs.job(…)")
+        self.job_id = job_id

@@ -1,0 +1,182 @@
+"""A job as the application holds it: what it was when last read, and the calls that ask or change it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, Generic, Protocol, TypeVar
+from uuid import UUID
+
+from pgjobs.codec import Json
+from pgjobs.config import Duration
+from pgjobs.job import FailureRow, JobRow, Status
+
+R_co = TypeVar("R_co", covariant=True)
+
+
+class Client(Protocol):
+    """What a handle asks of the application that it came from."""
+
+    def fetch(self, job_id: UUID, conn: object = None) -> JobRow: ...
+    async def afetch(self, job_id: UUID, conn: object = None) -> JobRow: ...
+    def failures_of(self, job_id: UUID) -> list[FailureRow]: ...
+    async def afailures_of(self, job_id: UUID) -> list[FailureRow]: ...
+    def await_result(self, job_id: UUID, timeout: Duration | None) -> JobRow: ...
+    async def aawait_result(self, job_id: UUID, timeout: Duration | None) -> JobRow: ...
+    def retry_job(self, job_id: UUID) -> None: ...
+    async def aretry_job(self, job_id: UUID) -> None: ...
+
+
+class Job(Generic[R_co]):
+    """A job. Its attributes are as last read; ``refresh()`` reads them again.
+
+    A handle that ``enqueue`` returned knows id and task without a read, and reads the rest when it is first asked for it.
+    """
+
+    __slots__ = ("_client", "_conn", "_id", "_row", "_task")
+
+    def __init__(self, client: Client, job_id: UUID, task: str, row: JobRow | None = None, conn: object = None) -> None:
+        self._client = client
+        self._id = job_id
+        self._task = task
+        self._row = row
+        self._conn = conn
+
+    def __repr__(self) -> str:
+        status = f" {self._row.status.value}" if self._row else ""
+        return f"<Job {self._id} {self._task}{status}>"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Job) and other.id == self._id
+
+    def __hash__(self) -> int:
+        return hash(self._id)
+
+    @property
+    def id(self) -> UUID:
+        """The job's id, known before its row is committed."""
+        return self._id
+
+    @property
+    def task(self) -> str:
+        """The dotted name of its task."""
+        return self._task
+
+    @property
+    def row(self) -> JobRow:
+        """All columns, as last read.
+
+        Raises:
+            JobNotFoundError: the job was never read, and is not there.
+        """
+        if self._row is None:
+            self.refresh()
+        assert self._row is not None  # noqa: S101 - refresh raises or sets it
+        return self._row
+
+    @property
+    def status(self) -> Status:
+        """Where it stands."""
+        return self.row.status
+
+    @property
+    def queue(self) -> str:
+        """The name of its queue."""
+        return self.row.queue
+
+    @property
+    def args(self) -> Mapping[str, Json]:
+        """Its arguments by parameter name."""
+        return self.row.args
+
+    @property
+    def result(self) -> Json:
+        """What its task returned, as JSON; None before it has succeeded."""
+        return self.row.result
+
+    @property
+    def attempt(self) -> int:
+        """How many times it has been tried."""
+        return self.row.attempt
+
+    @property
+    def reason(self) -> str | None:
+        """Why it stands where it stands, if that needs a reason."""
+        return self.row.reason
+
+    @property
+    def progress(self) -> Json:
+        """What it last reported of its progress."""
+        return self.row.progress
+
+    @property
+    def created_at(self) -> datetime:
+        """When it was enqueued, by the database's clock."""
+        return self.row.created_at
+
+    @property
+    def started_at(self) -> datetime | None:
+        """When its last attempt started."""
+        return self.row.started_at
+
+    @property
+    def finished_at(self) -> datetime | None:
+        """When it ended."""
+        return self.row.finished_at
+
+    def refresh(self) -> Job[R_co]:
+        """Reads the job again; returns itself.
+
+        Raises:
+            JobNotFoundError: it is not there (any more, or yet).
+        """
+        self._row = self._client.fetch(self._id, self._conn)
+        return self
+
+    async def arefresh(self) -> Job[R_co]:
+        """The async twin of ``refresh``."""
+        self._row = await self._client.afetch(self._id, self._conn)
+        return self
+
+    def get(self, timeout: Duration | None = None) -> R_co:
+        """Waits until the job has ended and returns its result.
+
+        Args:
+            timeout: how long to wait; None for as long as it takes.
+
+        Raises:
+            JobFailedError: it failed, was cancelled or expired; carries the remote traceback.
+            ResultTimeoutError: it had not ended in time.
+            JobNotFoundError: it is not there; one that your own open transaction enqueued is not there yet.
+        """
+        self._row = self._client.await_result(self._id, timeout)
+        result: Any = self._row.result
+        return result  # type: ignore[no-any-return]
+
+    async def aget(self, timeout: Duration | None = None) -> R_co:
+        """The async twin of ``get``."""
+        self._row = await self._client.aawait_result(self._id, timeout)
+        result: Any = self._row.result
+        return result  # type: ignore[no-any-return]
+
+    def failures(self) -> list[FailureRow]:
+        """Its failed attempts, first to last, with their tracebacks."""
+        return self._client.failures_of(self._id)
+
+    async def afailures(self) -> list[FailureRow]:
+        """The async twin of ``failures``."""
+        return await self._client.afailures_of(self._id)
+
+    def retry(self) -> Job[R_co]:
+        """Queues the ended job again: same row, attempts counted anew, failures kept.
+
+        Raises:
+            JobStateError: it has not ended.
+        """
+        self._client.retry_job(self._id)
+        return self.refresh()
+
+    async def aretry(self) -> Job[R_co]:
+        """The async twin of ``retry``."""
+        await self._client.aretry_job(self._id)
+        return await self.arefresh()

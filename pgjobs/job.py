@@ -1,0 +1,118 @@
+"""What a job is: its statuses, its id, the row to be written and the row as it was read."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any, Final
+from uuid import UUID
+
+from pgjobs.codec import Json
+
+
+class Status(StrEnum):
+    """Where a job stands."""
+
+    SCHEDULED = "scheduled"
+    BLOCKED = "blocked"
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    EXPIRED = "expired"
+
+    @property
+    def ended(self) -> bool:
+        """Whether a job in this status changes no more, unless somebody retries it."""
+        return self in ENDED
+
+
+ENDED: Final = frozenset({Status.SUCCEEDED, Status.FAILED, Status.CANCELLED, Status.EXPIRED})
+
+
+def new_ids(count: int) -> list[UUID]:
+    """Makes UUIDv7s, ascending (RFC 9562, method 3: twelve bits below the millisecond)."""
+    nanoseconds = time.time_ns()
+    noise = os.urandom(8 * count)
+    return [
+        UUID(int=_uuid7(nanoseconds + index * 250, int.from_bytes(noise[8 * index : 8 * index + 8], "big")))
+        for index in range(count)
+    ]
+
+
+def new_id() -> UUID:
+    """Makes one UUIDv7."""
+    return UUID(int=_uuid7(time.time_ns(), int.from_bytes(os.urandom(8), "big")))
+
+
+def _uuid7(nanoseconds: int, noise: int) -> int:
+    milliseconds, rest = divmod(nanoseconds, 1_000_000)
+    return milliseconds << 80 | 7 << 76 | rest * 4096 // 1_000_000 << 64 | 2 << 62 | noise >> 2
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """All that one call of enqueue says of a job but its id and arguments: compiled once, used for many rows.
+
+    Durations are seconds; at most one of delay_s and run_at is set. options is JSON text.
+    """
+
+    task: str
+    queue: str
+    priority: int
+    max_attempts: int
+    timeout: timedelta | None
+    delay: timedelta | None = None
+    run_at: datetime | None = None
+    ttl: timedelta | None = None
+    options: str | None = None
+
+    @property
+    def waits(self) -> bool:
+        """Whether the job may be due later than now."""
+        return self.delay is not None or self.run_at is not None
+
+
+@dataclass(frozen=True, slots=True)
+class JobRow:
+    """A row of ``pgjobs.jobs`` as it was read; the columns by their names."""
+
+    id: UUID
+    task: str
+    queue: str
+    status: Status
+    priority: int
+    attempt: int
+    max_attempts: int
+    crashes: int
+    run_at: datetime | None
+    due_at: datetime | None
+    expires_at: datetime | None
+    cancel_at: datetime | None
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    timeout: timedelta | None
+    reason: str | None
+    args: dict[str, Json]
+    progress: Json
+    result: Json
+    meta: Json
+    options: dict[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class FailureRow:
+    """A row of ``pgjobs.failures``: one failed attempt."""
+
+    attempt: int
+    failed_at: datetime
+    reason: str
+    exception: str | None
+    message: str | None
+    traceback: str | None
+    fingerprint: str | None

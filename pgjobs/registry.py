@@ -1,0 +1,59 @@
+"""What may run: the decorated tasks, and the public functions of the modules that were loaded for it. No row's name is imported."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from pgjobs.app import PgJobs
+from pgjobs.task import Task
+
+
+class Registry:
+    """Finds the task that a row names.
+
+    Args:
+        modules: names of modules whose public functions run under ``module:function``.
+    """
+
+    def __init__(self, jobs: PgJobs, modules: Iterable[str] = ()) -> None:
+        self._jobs = jobs
+        self._modules = frozenset(modules)
+        self._plain: dict[str, Task[..., Any, Any] | None] = {}
+
+    def __len__(self) -> int:
+        return len({id(task) for task in self._jobs.tasks.values()})
+
+    def find(self, name: str) -> Task[..., Any, Any] | None:
+        """Returns the task of a name, or None."""
+        task = self._jobs.tasks.get(name)
+        if task is not None or ":" not in name:
+            return task
+        if name not in self._plain:
+            self._plain[name] = self._look_up(name)
+        return self._plain[name]
+
+    def _look_up(self, name: str) -> Task[..., Any, Any] | None:
+        module_name, _, function_name = name.partition(":")
+        function = self._jobs.functions.get(name)
+        if function is None and module_name in self._modules and not function_name.startswith("_"):
+            function = getattr(sys.modules.get(module_name), function_name, None)
+        if isinstance(function, Task):
+            return function
+        if not _is_function_of(function, module_name):
+            return None
+        assert function is not None  # noqa: S101 - it is a function
+        return Task(self._jobs, function, name=name)
+
+
+def _is_function_of(function: Callable[..., Any] | None, module: str) -> bool:
+    return inspect.isfunction(function) and function.__module__ == module
+
+
+def loaded_since(before: Iterable[str], roots: Iterable[str]) -> set[str]:
+    """The modules that were loaded since, of the packages that the roots belong to, and the roots themselves."""
+    packages = {root.partition(".")[0] for root in roots}
+    fresh = set(sys.modules) - set(before)
+    return {name for name in fresh if name.partition(".")[0] in packages} | set(roots)

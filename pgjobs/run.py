@@ -1,0 +1,218 @@
+"""One run of a claimed job, and how it ended. Executors make outcomes; they never touch SQL."""
+
+from __future__ import annotations
+
+import hashlib
+import traceback
+from contextvars import ContextVar
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final, Literal
+from uuid import UUID
+
+from pgjobs import codec
+from pgjobs.errors import ClaimLostError, CompletionRolledBackError, EncodingError
+from pgjobs.retry import Cancel, Retry, RetryLater, Snooze
+from pgjobs.task import Task
+
+Ending = Literal["succeeded", "failed", "scheduled", "cancelled", "released"]
+
+MAX_TEXT: Final = 100_000
+"""Characters of a message or traceback that are kept."""
+
+
+class Claim:
+    """A batch of jobs taken by one call; forgotten when none of them is left to settle."""
+
+    __slots__ = ("id", "left")
+
+    def __init__(self, claim_id: UUID, left: int) -> None:
+        self.id = claim_id
+        self.left = left
+
+
+class Run:
+    """One attempt of a job, as a worker holds it. Instants are of time.perf_counter."""
+
+    __slots__ = (
+        "args", "attempt", "begun", "claim", "completed", "crashes", "created_at", "executor", "id", "max_attempts",
+        "named", "options", "positional", "priority", "queue", "received", "schema", "task", "task_name", "timeout_s",
+    )  # fmt: skip
+
+    def __init__(self, row: tuple[Any, ...], claim: Claim, received: float, schema: str) -> None:
+        self.id: UUID
+        self.task_name: str
+        self.queue: str
+        self.priority: int
+        self.attempt: int
+        self.max_attempts: int
+        self.crashes: int
+        self.timeout_s: float | None
+        self.created_at: datetime
+        self.args: dict[str, codec.Json]
+        self.options: dict[str, Any] | None
+        (
+            self.id, self.task_name, self.queue, self.priority, self.attempt, self.max_attempts, self.crashes,
+            self.timeout_s, self.created_at, self.args, self.options,
+        ) = row  # fmt: skip
+        self.claim = claim
+        self.received = received
+        self.schema = schema
+        self.begun = 0.0
+        self.completed = False
+        self.task: Task[..., Any, Any]
+        self.positional: tuple[Any, ...] = ()
+        self.named: dict[str, Any] = self.args
+        self.executor: str
+
+    def __repr__(self) -> str:
+        return f"<Run {self.id} {self.task_name} attempt {self.attempt}>"
+
+    @property
+    def retry(self) -> Retry:
+        """The policy of this job: its own, else its task's."""
+        stored = (self.options or {}).get("retry")
+        return Retry.from_document(stored, self.max_attempts) if stored else self.task.retry
+
+
+CURRENT: Final[ContextVar[Run]] = ContextVar("pgjobs_current_run")
+"""The run of this thread or coroutine."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """What went wrong in an attempt."""
+
+    exception: str
+    message: str
+    traceback: str
+    fingerprint: str
+
+
+class Outcome:
+    """How a run ended. wait_s is the time in the buffer, seconds that of the run; delay_s the rest before the next attempt."""
+
+    __slots__ = ("delay_s", "ending", "failure", "reason", "refund", "result", "run", "seconds", "verify")
+
+    def __init__(
+        self,
+        run: Run,
+        ending: Ending,
+        duration_s: float,
+        *,
+        result: str | None = None,
+        reason: str | None = None,
+        failure: Failure | None = None,
+        delay_s: float | None = None,
+        refund: int = 0,
+    ) -> None:
+        self.run = run
+        self.ending: Ending = ending
+        self.seconds = duration_s
+        self.result = result
+        self.reason = reason
+        self.failure = failure
+        self.delay_s = delay_s
+        self.refund = refund
+        self.verify = run.completed
+
+    @property
+    def wait_s(self) -> float:
+        """Seconds between the claim's arrival and the start."""
+        return max(0.0, self.run.begun - self.run.received)
+
+
+def returned(run: Run, value: object, duration_s: float) -> Outcome:
+    """The outcome of a function that returned."""
+    if run.completed:
+        error = CompletionRolledBackError(
+            "the transaction that carried complete() was rolled back; commit it before the task returns"
+        )
+        return failed(run, error, duration_s)
+    if value is None:
+        return Outcome(run, "succeeded", duration_s)
+    if isinstance(value, Snooze):
+        return raised(run, value, duration_s)
+    try:
+        return Outcome(run, "succeeded", duration_s, result=codec.dumps(value, what="result"))
+    except EncodingError as error:
+        return unstorable(run, error, duration_s)
+
+
+def raised(run: Run, error: BaseException, duration_s: float) -> Outcome:
+    """The outcome of a function that raised: steering is obeyed, all else is a failure."""
+    match error:
+        case Snooze():
+            return Outcome(run, "scheduled", duration_s, reason="snoozed", delay_s=error.delay_s, refund=1)
+        case Cancel():
+            return Outcome(run, "cancelled", duration_s, reason=error.reason)
+        case RetryLater():
+            return failed(run, error, duration_s, delay_s=error.delay_s)
+        case _:
+            return failed(run, error, duration_s)
+
+
+def failed(
+    run: Run, error: BaseException, duration_s: float, *, reason: str = "error", delay_s: float | None = None
+) -> Outcome:
+    """The outcome of a failed attempt: another one after a rest while the policy allows it, else the end."""
+    failure = describe(error)
+    retry = run.retry
+    if run.attempt >= run.max_attempts or (delay_s is None and not retry.allows(error)):
+        return Outcome(run, "failed", duration_s, reason=reason, failure=failure)
+    rest_s = delay_s if delay_s is not None else retry.rest_s(run.attempt)
+    return Outcome(run, "scheduled", duration_s, reason=reason, failure=failure, delay_s=rest_s)
+
+
+def unstorable(run: Run, error: BaseException, duration_s: float) -> Outcome:
+    """The outcome of a function whose result cannot be stored: the job failed, since its work has been done."""
+    return Outcome(run, "failed", duration_s, reason="unstorable result", failure=describe(error))
+
+
+def released(run: Run) -> Outcome:
+    """The outcome of a run that was stopped from outside: the job goes back to its place."""
+    return Outcome(run, "released", 0.0)
+
+
+def describe(error: BaseException) -> Failure:
+    """What the failures table keeps of an exception, in texts that PostgreSQL can hold."""
+    kind = type(error)
+    name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+    frames = traceback.extract_tb(error.__traceback__)
+    while frames and "/pgjobs/worker/" in frames[0].filename.replace("\\", "/"):
+        frames.pop(0)
+    error_text = _safe_text(error)
+    try:
+        lines = traceback.format_exception(kind, error, _user_part(error))
+        text = "".join(lines)
+    except Exception as broken:  # an exception whose __str__ or __cause__ raises
+        text = f"{name}: {error_text} (its traceback cannot be shown: {type(broken).__name__})"
+    place = f"{frames[-1].filename}:{frames[-1].name}" if frames else ""
+    fingerprint = hashlib.sha256(f"{name}|{place}".encode(errors="replace")).hexdigest()[:16]
+    return Failure(name, storable(error_text), storable(text), fingerprint)
+
+
+def _user_part(error: BaseException) -> Any:
+    """The traceback without the worker's own frames at its head."""
+    trace = error.__traceback__
+    while trace is not None and "/pgjobs/worker/" in trace.tb_frame.f_code.co_filename.replace("\\", "/"):
+        trace = trace.tb_next
+    return trace
+
+
+def _safe_text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception as broken:
+        return f"<its text cannot be shown: {type(broken).__name__}>"
+
+
+def storable(text: str) -> str:
+    """A text without what PostgreSQL refuses, cut to a bearable length."""
+    clean = text.replace("\0", "\\0").encode(errors="backslashreplace").decode()
+    return clean if len(clean) <= MAX_TEXT else f"{clean[: MAX_TEXT // 2]}\n[…]\n{clean[-MAX_TEXT // 2 :]}"
+
+
+def lost(run: Run) -> ClaimLostError:
+    """The error for a run whose claim has moved on."""
+    return ClaimLostError(run.id)

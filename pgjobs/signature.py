@@ -1,0 +1,179 @@
+"""A task's signature: binds arguments to parameter names, checks their types, and makes the call again from a row."""
+
+from __future__ import annotations
+
+import inspect
+import types
+import typing
+from collections.abc import Callable, Mapping
+from typing import Any, Final, cast
+
+import msgspec
+
+from pgjobs.codec import Json
+from pgjobs.errors import ArgumentsError
+
+POSITIONALS: Final = "*"
+"""The key in args under which positional arguments without a parameter name stand."""
+
+
+class Signature:
+    """Binds arguments to parameter names and checks their types; compiled once a task."""
+
+    def __init__(self, function: Callable[..., Any], name: str) -> None:
+        self._name = name
+        self._signature = inspect.signature(function)
+        parameters = list(self._signature.parameters.values())
+        kinds = {parameter.kind for parameter in parameters}
+        self._plain = kinds <= {inspect.Parameter.POSITIONAL_OR_KEYWORD}
+        self._by_name_only = kinds <= {inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY}
+        self._names = tuple(parameter.name for parameter in parameters)
+        self._known = frozenset(self._names)
+        self._required = frozenset(
+            parameter.name
+            for parameter in parameters
+            if parameter.default is parameter.empty and parameter.kind not in _VARIADIC
+        )
+        self._model, self._converts = _model(function, parameters)
+
+    def bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Json]:
+        """Returns the arguments as the row holds them.
+
+        Raises:
+            ArgumentsError: they do not fit the signature, or one has another type than its annotation says.
+        """
+        if self._plain and not kwargs and len(args) == len(self._names):
+            bound = dict(zip(self._names, args, strict=True))
+        else:
+            bound = self._bind(args, kwargs)
+        if self._model is None:
+            return bound
+        try:
+            if self._converts:
+                bound = cast("dict[str, Json]", msgspec.to_builtins(bound, enc_hook=_to_builtin, str_keys=True))
+            msgspec.convert(bound, self._model, dec_hook=_from_builtin)
+        except (msgspec.ValidationError, TypeError, ValueError) as error:
+            raise ArgumentsError(f"task {self._name!r}: {error}") from None
+        return bound
+
+    def _bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        try:
+            arguments = self._signature.bind(*args, **kwargs).arguments
+        except TypeError as error:
+            raise ArgumentsError(f"task {self._name!r}: {error}; its signature is {self._signature}") from None
+        bound: dict[str, Any] = {}
+        for name, value in arguments.items():
+            match self._signature.parameters[name].kind:
+                case inspect.Parameter.VAR_POSITIONAL:
+                    bound[POSITIONALS] = list(value)
+                case inspect.Parameter.VAR_KEYWORD:
+                    bound.update(value)
+                case _:
+                    bound[name] = value
+        return bound
+
+    def unbind(self, args: dict[str, Json]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Returns the positional and keyword arguments of the call that a row stands for.
+
+        Raises:
+            ArgumentsError: they do not fit the signature (any more).
+        """
+        if self._by_name_only and args.keys() <= self._known and args.keys() >= self._required:
+            return (), (self._convert(args) if self._converts else args)
+        rest = dict(args)
+        positionals = rest.pop(POSITIONALS, [])
+        try:
+            if self._converts:
+                rest = self._convert(rest)
+            by_position = [name for name in self._names if self._leads(name, bool(positionals)) and name in rest]
+            leading = [rest.pop(name) for name in by_position]
+            call = self._signature.bind(*leading, *positionals, **rest)
+        except TypeError as error:
+            raise ArgumentsError(f"task {self._name!r}: {error}; its signature is {self._signature}") from None
+        return call.args, call.kwargs
+
+    def _leads(self, name: str, has_positionals: bool) -> bool:
+        kind = self._signature.parameters[name].kind
+        return kind is inspect.Parameter.POSITIONAL_ONLY or (
+            has_positionals and kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
+        )
+
+    def _convert(self, args: dict[str, Json]) -> dict[str, Any]:
+        assert self._model is not None  # noqa: S101 - set whenever a type converts
+        try:
+            typed = msgspec.convert(args, self._model, dec_hook=_from_builtin)
+        except msgspec.ValidationError as error:
+            raise ArgumentsError(f"task {self._name!r}: {error}") from None
+        return {name: getattr(typed, name, value) for name, value in args.items()}
+
+
+_VARIADIC: Final = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+_JSON_TYPES: Final = (int, str, float, bool, type(None), list, dict, Any, object)
+
+
+def _model(
+    function: Callable[..., Any], parameters: list[inspect.Parameter]
+) -> tuple[type[msgspec.Struct] | None, bool]:
+    """Makes a struct of the annotated parameters, and says whether any needs converting to and from JSON."""
+    try:
+        hints = typing.get_type_hints(function, include_extras=True)
+    except (NameError, TypeError, AttributeError):
+        return None, False
+    fields: list[tuple[str, Any, Any]] = []
+    converts = False
+    for parameter in parameters:
+        hint = hints.get(parameter.name, Any)
+        if parameter.kind in _VARIADIC or hint is Any or not _supported(hint):
+            continue
+        converts = converts or not _is_json(hint)
+        fields.append((parameter.name, hint | None if parameter.default is None else hint, msgspec.UNSET))
+    if not fields:
+        return None, False
+    optional: list[Any] = [(name, typing.Union[hint, msgspec.UnsetType], unset) for name, hint, unset in fields]  # noqa: UP007 - hints may be strings' results
+    return msgspec.defstruct("Arguments", optional), converts
+
+
+def _supported(hint: Any) -> bool:
+    try:
+        msgspec.json.schema(
+            hint, schema_hook=lambda kind: {} if hasattr(kind, "model_validate") else _unsupported(kind)
+        )
+    except (TypeError, NotImplementedError):
+        return False
+    return True
+
+
+def _unsupported(kind: type) -> dict[str, Any]:
+    raise NotImplementedError(kind)
+
+
+def _is_json(hint: Any) -> bool:
+    origin = typing.get_origin(hint)
+    if origin is typing.Annotated:
+        return _is_json(typing.get_args(hint)[0])
+    if origin is typing.Literal:
+        return True
+    if origin is dict:
+        key, value = typing.get_args(hint)
+        return key is str and _is_json(value)
+    if origin is None:
+        return hint in _JSON_TYPES
+    return (origin is list or _is_union(origin)) and all(_is_json(inner) for inner in typing.get_args(hint))
+
+
+def _is_union(origin: Any) -> bool:
+    return origin in (typing.Union, types.UnionType)
+
+
+def _to_builtin(value: Any) -> Json:
+    if hasattr(value, "model_dump"):  # a pydantic model
+        return value.model_dump(mode="json")
+    raise TypeError(f"{type(value).__name__} is not JSON; convert it, or annotate the parameter with a type that is")
+
+
+def _from_builtin(kind: type, value: Json) -> Any:
+    if isinstance(value, kind):
+        return value
+    if hasattr(kind, "model_validate"):
+        return cast("Any", kind).model_validate(value)
+    raise TypeError(f"{kind.__name__} cannot be made from JSON")

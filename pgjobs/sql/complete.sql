@@ -1,0 +1,153 @@
+-- name: complete
+-- Records successes. A job whose claim has moved on is left alone and is absent from the result; so is one whose row
+-- somebody holds. Found by primary key; status is a filter, never an index condition. Only what differs is written, and no
+-- indexed column, so the update is HOT. The rollup is part of it and so always agrees with the ledger.
+-- Locks: jobs, by id, skipping.
+WITH done AS (
+    SELECT *
+      FROM unnest(%(ids)s::uuid[], %(claims)s::uuid[], %(results)s::text[], %(waits)s::float8[], %(seconds)s::float8[])
+               AS done (id, claim_id, result, wait, seconds)
+), mine AS MATERIALIZED (
+    SELECT job.id, done.result, done.wait, done.seconds
+      FROM done
+      JOIN pgjobs.jobs AS job USING (id)
+     WHERE job.claim_id = done.claim_id AND job.status = 'running'
+     ORDER BY job.id
+       FOR UPDATE OF job SKIP LOCKED
+), completed AS (
+    UPDATE pgjobs.jobs AS job
+       SET status = 'succeeded', result = mine.result::jsonb, unique_key = NULL, finished_at = now(),
+           started_at = job.started_at + mine.wait * interval '1 second'
+      FROM mine
+     WHERE job.id = mine.id
+    RETURNING job.id, job.queue, job.task, mine.seconds
+), rolled AS (
+    INSERT INTO pgjobs.rollups (minute, queue, task, status, bucket, jobs, seconds)
+    SELECT date_trunc('minute', now()), queue, task, 'succeeded',
+           pgjobs.duration_bucket(seconds) AS bucket,
+           count(*), sum(seconds)
+      FROM completed
+     GROUP BY queue, task, bucket
+)
+SELECT id FROM completed
+
+
+-- name: settle
+-- Records every other end of an attempt: failed, cancelled, scheduled (a retry or a snooze). refund is 1 where the attempt
+-- does not count. A job that somebody asked to cancel is cancelled instead of tried again. What failed leaves a failures row.
+-- outcome is how the attempt counts in the rollups: failed, retried, snoozed, cancelled.
+-- Locks: jobs, by id, skipping.
+WITH done AS (
+    SELECT *
+      FROM unnest(%(ids)s::uuid[], %(claims)s::uuid[], %(statuses)s::text[], %(reasons)s::text[], %(delays)s::float8[],
+                  %(refunds)s::smallint[], %(waits)s::float8[], %(seconds)s::float8[],
+                  %(exceptions)s::text[], %(messages)s::text[], %(tracebacks)s::text[], %(fingerprints)s::text[])
+               AS done (id, claim_id, status, reason, delay, refund, wait, seconds,
+                        exception, message, traceback, fingerprint)
+), mine AS MATERIALIZED (
+    SELECT done.*,
+           job.attempt AS at_attempt,
+           CASE WHEN done.status = 'scheduled' AND job.cancel_at IS NOT NULL THEN 'cancelled' ELSE done.status END AS ending
+      FROM done
+      JOIN pgjobs.jobs AS job USING (id)
+     WHERE job.claim_id = done.claim_id AND job.status = 'running'
+     ORDER BY job.id
+       FOR UPDATE OF job SKIP LOCKED
+), settled AS (
+    UPDATE pgjobs.jobs AS job
+       SET status = mine.ending,
+           reason = mine.reason,
+           due_at = CASE WHEN mine.ending = 'scheduled' THEN clock_timestamp() + mine.delay * interval '1 second' END,
+           attempt = job.attempt - mine.refund,
+           finished_at = CASE WHEN mine.ending <> 'scheduled' THEN now() END,
+           unique_key = CASE WHEN mine.ending = 'scheduled' THEN job.unique_key END,
+           started_at = job.started_at + mine.wait * interval '1 second'
+      FROM mine
+     WHERE job.id = mine.id
+    RETURNING job.id, job.queue, job.task, mine.seconds,
+              CASE WHEN mine.ending <> 'scheduled' THEN mine.ending
+                   WHEN mine.exception IS NULL THEN 'snoozed'
+                   ELSE 'retried' END AS outcome
+), noted AS (
+    INSERT INTO pgjobs.failures (job_id, attempt, reason, exception, message, traceback, fingerprint)
+    SELECT id, at_attempt, reason, exception, message, traceback, fingerprint
+      FROM mine
+     WHERE exception IS NOT NULL
+), rolled AS (
+    INSERT INTO pgjobs.rollups (minute, queue, task, status, bucket, jobs, seconds)
+    SELECT date_trunc('minute', now()), queue, task, outcome,
+           pgjobs.duration_bucket(seconds) AS bucket,
+           count(*), sum(seconds)
+      FROM settled
+     GROUP BY queue, task, outcome, bucket
+)
+SELECT id FROM settled
+
+
+-- name: complete_within
+-- Records a success in the application's own transaction, with its rollup; nothing comes back when the claim has moved on.
+-- It may wait for whoever holds the row: that is the application's choice, in its own transaction.
+-- Locks: the job.
+WITH completed AS (
+    UPDATE pgjobs.jobs
+       SET status = 'succeeded', result = %(result)s::jsonb, unique_key = NULL, finished_at = now()
+     WHERE id = %(id)s::uuid AND claim_id = %(claim)s::uuid AND status = 'running'
+    RETURNING id, queue, task, started_at
+), rolled AS (
+    INSERT INTO pgjobs.rollups (minute, queue, task, status, bucket, jobs, seconds)
+    SELECT date_trunc('minute', now()), queue, task, 'succeeded',
+           pgjobs.duration_bucket(%(seconds)s::float8),
+           1, %(seconds)s::float8
+      FROM completed
+)
+SELECT id FROM completed
+
+
+-- name: standing
+-- How jobs stand that a completion did not bring back, by a plain read: still running under the claim means that
+-- somebody holds the row; any other status under it, that the completion was recorded before; another claim, that it is lost.
+SELECT job.id, job.status, job.claim_id = asked.claim_id AS ours
+  FROM unnest(%(ids)s::uuid[], %(claims)s::uuid[]) AS asked (id, claim_id)
+  JOIN pgjobs.jobs AS job USING (id)
+
+
+-- name: forget_claims
+-- Deletes claims all of whose jobs are confirmed settled.
+-- Locks: claims, the worker's own.
+DELETE FROM pgjobs.claims
+ WHERE id = ANY (%(claims)s::uuid[])
+
+
+-- name: release
+-- Gives jobs back that shall not run here: to their old place, the attempt not counted.
+-- Locks: jobs, by id, skipping. What is skipped stays under its claim, to be released again.
+WITH held AS (
+    SELECT claim.id AS claim_id, held.id, held.position
+      FROM pgjobs.claims AS claim
+     CROSS JOIN LATERAL unnest(claim.job_ids, claim.positions) AS held (id, position)
+     WHERE claim.id = ANY (%(claims)s::uuid[]) AND held.id = ANY (%(ids)s::uuid[])
+), mine AS MATERIALIZED (
+    SELECT job.id, held.position
+      FROM held
+      JOIN pgjobs.jobs AS job USING (id)
+     WHERE job.claim_id = held.claim_id AND job.status = 'running'
+     ORDER BY job.id
+       FOR UPDATE OF job SKIP LOCKED
+), released AS (
+    UPDATE pgjobs.jobs AS job
+       SET status = CASE WHEN job.cancel_at IS NULL THEN 'queued' ELSE 'cancelled' END,
+           position = CASE WHEN job.cancel_at IS NULL THEN mine.position END,
+           unique_key = CASE WHEN job.cancel_at IS NULL THEN job.unique_key END,
+           finished_at = CASE WHEN job.cancel_at IS NULL THEN NULL ELSE now() END,
+           attempt = greatest(job.attempt - 1, 0),
+           started_at = NULL
+      FROM mine
+     WHERE job.id = mine.id
+    RETURNING job.id, job.queue, job.priority, job.position
+), told AS MATERIALIZED (
+    SELECT pg_notify('pgjobs.jobs', 'restored ' || priority || ' ' || min(position) || ' ' || queue)
+      FROM released
+     WHERE position IS NOT NULL
+     GROUP BY queue, priority
+)
+SELECT id FROM released LEFT JOIN (SELECT count(*) FROM told) AS told ON true

@@ -1,0 +1,65 @@
+-- name: job
+-- One job as it stands.
+SELECT id, task, queue, status, priority, attempt, max_attempts, crashes, run_at, due_at, expires_at, cancel_at,
+       created_at, started_at, finished_at, timeout, reason, args, progress, result, meta, options
+  FROM pgjobs.jobs
+ WHERE id = %(id)s::uuid
+
+
+-- name: jobs
+-- The latest jobs of a status, queue or task (each NULL for any).
+SELECT id, task, queue, status, priority, attempt, max_attempts, crashes, run_at, due_at, expires_at, cancel_at,
+       created_at, started_at, finished_at, timeout, reason, args, progress, result, meta, options
+  FROM pgjobs.jobs
+ WHERE (%(status)s::text IS NULL OR status = %(status)s::text)
+   AND (%(queue)s::text IS NULL OR queue = %(queue)s::text)
+   AND (%(task)s::text IS NULL OR task = %(task)s::text)
+ ORDER BY id DESC
+ LIMIT %(limit)s::int
+
+
+-- name: failures
+-- The failed attempts of one job, first to last.
+SELECT attempt, failed_at, reason, exception, message, traceback, fingerprint
+  FROM pgjobs.failures
+ WHERE job_id = %(id)s::uuid
+ ORDER BY id
+
+
+-- name: retry
+-- Queues an ended job again: same row, new position, attempts counted anew, failures kept. Returns its queue and whether
+-- somebody idle should be told; nothing if it has not ended.
+-- Locks: the job.
+UPDATE pgjobs.jobs
+   SET status = 'queued', position = nextval('pgjobs.positions'), attempt = 0, crashes = 0, reason = NULL, result = NULL,
+       run_at = NULL, expires_at = NULL, cancel_at = NULL, started_at = NULL, finished_at = NULL
+ WHERE id = %(id)s::uuid AND status IN ('succeeded', 'failed', 'cancelled', 'expired')
+RETURNING queue, EXISTS (
+    SELECT FROM pgjobs.idlers AS idler
+     WHERE idler.queue IN (jobs.queue, '*') AND idler.seen_at > now() - interval '15 seconds')
+
+
+-- name: queue_stats
+SELECT queue, queued, running, scheduled, succeeded, failed, cancelled, expired, retried,
+       extract(epoch FROM now() - oldest_queued_at)::float8 AS oldest_s
+  FROM pgjobs.queue_stats
+ ORDER BY queue
+
+
+-- name: workers
+-- The workers that count as alive, with what they hold.
+SELECT worker.id, worker.name, worker.host, worker.pid, worker.queues, worker.slots, worker.started_at,
+       extract(epoch FROM clock_timestamp() - worker.seen_at)::float8 AS silent_s,
+       worker.stopping_at IS NOT NULL AS stopping,
+       (SELECT count(*) FROM pgjobs.running WHERE running.worker_id = worker.id) AS running
+  FROM pgjobs.workers AS worker
+ WHERE worker.dead_at IS NULL
+ ORDER BY worker.name
+
+
+-- name: throughput
+-- What was handled in the last minutes.
+SELECT status, sum(jobs)::bigint AS jobs
+  FROM pgjobs.rollups
+ WHERE minute >= now() - %(minutes)s::int * interval '1 minute'
+ GROUP BY status

@@ -1,0 +1,265 @@
+-- name: take_duty
+-- Takes the most overdue of some duties, for the length of this transaction, and says when it ran last.
+-- A next_at more than two intervals ahead counts as due: a failover may have turned the clock back.
+-- Locks: one row of duties, skipping.
+WITH due AS MATERIALIZED (
+    SELECT name, ran_at, state
+      FROM pgjobs.duties
+     WHERE name = ANY (%(names)s::text[])
+       AND (next_at <= clock_timestamp() OR next_at > clock_timestamp() + 2 * every)
+     ORDER BY next_at
+     LIMIT 1
+       FOR UPDATE SKIP LOCKED
+)
+UPDATE pgjobs.duties AS duty
+   SET next_at = clock_timestamp() + duty.every, ran_at = clock_timestamp(), holder = %(worker)s::uuid
+  FROM due
+ WHERE duty.name = due.name
+RETURNING duty.name, due.ran_at, due.state,
+          coalesce(due.ran_at < clock_timestamp() - interval '3 seconds', true)
+              OR due.ran_at < pg_postmaster_start_time() AS interrupted
+
+
+-- name: leave_duty
+-- Stores what a duty wants to remember, and when it wants to go on.
+-- Locks: the row of duties that this transaction holds.
+UPDATE pgjobs.duties
+   SET state = %(state)s::jsonb,
+       next_at = CASE WHEN %(again)s::bool THEN clock_timestamp() ELSE next_at END
+ WHERE name = %(name)s::text
+
+
+-- name: promote
+-- Queues jobs whose time has come, oldest first, and tells those who wait on their queues.
+-- Locks: jobs, by due time, skipping.
+WITH due AS MATERIALIZED (
+    SELECT id
+      FROM pgjobs.jobs
+     WHERE due_at IS NOT NULL AND due_at <= clock_timestamp()
+     ORDER BY due_at
+     LIMIT 1000
+       FOR UPDATE SKIP LOCKED
+), promoted AS (
+    UPDATE pgjobs.jobs
+       SET status = 'queued', position = nextval('pgjobs.positions'), due_at = NULL
+     WHERE id = ANY (ARRAY (SELECT id FROM due))
+    RETURNING queue
+), told AS MATERIALIZED (
+    SELECT pg_notify('pgjobs.jobs', 'queued ' || queue)
+      FROM (SELECT DISTINCT queue FROM promoted) AS fresh
+     WHERE EXISTS (SELECT FROM pgjobs.idlers AS idler
+                    WHERE idler.queue IN (fresh.queue, '*') AND idler.seen_at > now() - interval '15 seconds')
+)
+SELECT count(*) AS promoted
+  FROM promoted
+  LEFT JOIN (SELECT count(*) AS told FROM told) AS told ON true
+
+
+-- name: next_due
+-- Seconds until the next scheduled job is due; NULL if there is none.
+SELECT extract(epoch FROM min(due_at) - clock_timestamp())::float8 FROM pgjobs.jobs WHERE due_at IS NOT NULL
+
+
+-- name: mark_silent
+-- Counts a miss for every worker whose beat has not moved; after seven it is dead. Where the counting was interrupted
+-- (no reaper ran, the server was away) it starts again, so that an outage reaps nobody.
+-- Locks: workers, skipping: a row that is being beaten lives.
+WITH silent AS MATERIALIZED (
+    SELECT id
+      FROM pgjobs.workers
+     WHERE dead_at IS NULL
+       AND (seen_at < clock_timestamp() - interval '4 seconds' OR seen_at > clock_timestamp() + interval '4 seconds')
+     ORDER BY id
+       FOR UPDATE SKIP LOCKED
+)
+UPDATE pgjobs.workers AS worker
+   SET misses = CASE WHEN worker.beat = worker.missed_beat AND NOT %(interrupted)s::bool THEN worker.misses + 1 ELSE 1 END,
+       missed_beat = worker.beat,
+       dead_at = CASE WHEN worker.beat = worker.missed_beat AND worker.misses >= 6 AND NOT %(interrupted)s::bool THEN now() END
+  FROM silent
+ WHERE worker.id = silent.id
+RETURNING worker.id, worker.name, worker.dead_at IS NOT NULL AS dead
+
+
+-- name: reap
+-- Requeues jobs of dead workers, a thousand at most, fenced. A job that had begun (or may have: begun is NULL) is charged
+-- with a crash, and after max_crashes it fails as poison; the attempt itself is given back. After a first crash a job returns
+-- to its old place, later ones go behind.
+-- Locks: jobs, by id, skipping: what somebody holds is found by the next pass.
+WITH held AS (
+    SELECT claim.id AS claim_id, held.id, held.position
+      FROM pgjobs.workers AS worker
+      JOIN pgjobs.claims AS claim ON claim.worker_id = worker.id
+     CROSS JOIN LATERAL unnest(claim.job_ids, claim.positions) AS held (id, position)
+     WHERE worker.dead_at IS NOT NULL
+       AND (%(workers)s::uuid[] IS NULL OR worker.id = ANY (%(workers)s::uuid[]))
+), mine AS MATERIALIZED (
+    SELECT job.id, held.position, job.cancel_at IS NOT NULL AS cancelled, job.crashes AS crashes_before, charge.crash,
+           job.crashes + charge.crash >= %(max_crashes)s::int AS poison
+      FROM held
+      JOIN pgjobs.jobs AS job USING (id)
+     CROSS JOIN LATERAL (
+         SELECT CASE WHEN %(begun)s::uuid[] IS NULL OR job.id = ANY (%(begun)s::uuid[]) THEN 1 ELSE 0 END AS crash
+     ) AS charge
+     WHERE job.claim_id = held.claim_id AND job.status = 'running'
+     ORDER BY job.id
+     LIMIT 1000
+       FOR UPDATE OF job SKIP LOCKED
+), ending AS (
+    SELECT mine.*,
+           CASE WHEN cancelled THEN 'cancelled' WHEN poison AND crash = 1 THEN 'failed' ELSE 'queued' END AS status
+      FROM mine
+), reaped AS (
+    UPDATE pgjobs.jobs AS job
+       SET status = ending.status,
+           position = CASE WHEN ending.status <> 'queued' THEN NULL
+                           WHEN ending.crashes_before = 0 THEN ending.position
+                           ELSE nextval('pgjobs.positions') END,
+           reason = CASE WHEN ending.status = 'failed' THEN 'poison' WHEN ending.crash = 1 THEN 'worker lost' END,
+           crashes = job.crashes + ending.crash,
+           attempt = greatest(job.attempt - 1, 0),
+           unique_key = CASE WHEN ending.status = 'queued' THEN job.unique_key END,
+           finished_at = CASE WHEN ending.status <> 'queued' THEN now() END,
+           started_at = CASE WHEN ending.status <> 'queued' THEN job.started_at END
+      FROM ending
+     WHERE job.id = ending.id
+    RETURNING job.id, job.queue, job.task, job.priority, job.position, job.status, job.attempt, ending.crash
+), noted AS (
+    INSERT INTO pgjobs.failures (job_id, attempt, reason, message)
+    SELECT id, attempt + 1, 'worker lost', 'the worker died while the job ran'
+      FROM reaped
+     WHERE crash = 1
+), rolled AS (
+    INSERT INTO pgjobs.rollups (minute, queue, task, status, bucket, jobs, seconds)
+    SELECT date_trunc('minute', now()), queue, task, status, 0, count(*), 0
+      FROM reaped
+     WHERE status <> 'queued'
+     GROUP BY queue, task, status
+), told AS MATERIALIZED (
+    SELECT pg_notify('pgjobs.jobs', 'restored ' || priority || ' ' || min(position) || ' ' || queue)
+      FROM reaped
+     WHERE position IS NOT NULL
+     GROUP BY queue, priority
+)
+SELECT reaped.id, reaped.status
+  FROM reaped
+  LEFT JOIN (SELECT count(*) FROM told) AS told ON true
+
+
+-- name: forget_dead_claims
+-- Deletes claims of dead workers under which no job runs any more. Never in one statement with reap: a job whose row an
+-- application held, and then rolled back, would be under no claim at all.
+-- Locks: claims, by id, skipping.
+WITH empty AS MATERIALIZED (
+    SELECT claim.id
+      FROM pgjobs.workers AS worker
+      JOIN pgjobs.claims AS claim ON claim.worker_id = worker.id
+     WHERE worker.dead_at IS NOT NULL
+       AND NOT EXISTS (SELECT FROM pgjobs.jobs AS job
+                        WHERE job.id = ANY (claim.job_ids) AND job.claim_id = claim.id AND job.status = 'running')
+     ORDER BY claim.id
+       FOR UPDATE OF claim SKIP LOCKED
+)
+DELETE FROM pgjobs.claims AS claim
+ USING empty
+ WHERE claim.id = empty.id
+RETURNING claim.id
+
+
+-- name: expire
+-- Ends waiting jobs whose ttl has passed, whether or not anybody subscribes to their queue. Walks the index from since on;
+-- entries of jobs that ended before their ttl are passed over.
+-- Locks: jobs, by expiry, skipping.
+WITH late AS MATERIALIZED (
+    SELECT id
+      FROM pgjobs.jobs
+     WHERE expires_at IS NOT NULL
+       AND expires_at > %(since)s::timestamptz AND expires_at <= clock_timestamp()
+       AND status IN ('queued', 'scheduled', 'blocked')
+     ORDER BY expires_at
+     LIMIT 1000
+       FOR UPDATE SKIP LOCKED
+), expired AS (
+    UPDATE pgjobs.jobs
+       SET status = 'expired', position = NULL, due_at = NULL, unique_key = NULL, finished_at = now(),
+           reason = 'ttl passed'
+     WHERE id = ANY (ARRAY (SELECT id FROM late))
+    RETURNING id, queue, task
+), rolled AS (
+    INSERT INTO pgjobs.rollups (minute, queue, task, status, bucket, jobs, seconds)
+    SELECT date_trunc('minute', now()), queue, task, 'expired', 0, count(*), 0
+      FROM expired
+     GROUP BY queue, task
+)
+SELECT count(*) FROM expired
+
+
+-- name: prune
+-- Deletes ended jobs past their retention, with their failures: walks up to 2,000 ids after a cursor, up to the age of keep
+-- seconds, and says where it stopped and whether there is more. Ids are time-ordered, so no index on a time is needed.
+-- Locks: jobs, by id, skipping.
+WITH edge AS (
+    SELECT (substr(hex, 1, 8) || '-' || substr(hex, 9, 4) || '-7000-8000-000000000000')::uuid AS id
+      FROM lpad(to_hex((extract(epoch FROM now() - %(age)s::float8 * interval '1 second') * 1000)::bigint), 12, '0') AS hex
+), walked AS MATERIALIZED (
+    SELECT id, status, finished_at, (options->>'keep')::float8 AS keep
+      FROM pgjobs.jobs
+     WHERE id > %(after)s::uuid AND id < (SELECT id FROM edge)
+     ORDER BY id
+     LIMIT 2000
+), old AS MATERIALIZED (
+    SELECT job.id
+      FROM walked
+      JOIN pgjobs.jobs AS job USING (id)
+     WHERE walked.status IN ('succeeded', 'failed', 'cancelled', 'expired')
+       AND job.finished_at = walked.finished_at
+       AND walked.finished_at < now() - interval '1 second' * CASE
+               WHEN walked.status = 'failed' THEN greatest(%(failed_ttl)s::float8, walked.keep)
+               ELSE coalesce(walked.keep, %(result_ttl)s::float8) END
+     ORDER BY job.id
+       FOR UPDATE OF job SKIP LOCKED
+), pruned AS (
+    DELETE FROM pgjobs.jobs
+     WHERE id = ANY (ARRAY (SELECT id FROM old))
+    RETURNING id
+), forgotten AS (
+    DELETE FROM pgjobs.failures
+     WHERE job_id = ANY (ARRAY (SELECT id FROM pruned))
+)
+SELECT (SELECT id FROM walked ORDER BY id DESC LIMIT 1) AS reached,
+       (SELECT count(*) FROM walked) = 2000 AS more,
+       (SELECT count(*) FROM pruned) AS pruned
+
+
+-- name: roll_up
+-- Merges the rollup rows of the last few minutes, so that a minute has one row for each queue, task, status and bucket.
+-- Locks: rollups, skipping.
+WITH old AS MATERIALIZED (
+    SELECT ctid
+      FROM pgjobs.rollups
+     WHERE minute >= now() - interval '5 minutes' AND minute < date_trunc('minute', now()) - interval '1 minute'
+     LIMIT 10000
+       FOR UPDATE SKIP LOCKED
+), taken AS (
+    DELETE FROM pgjobs.rollups
+     WHERE ctid = ANY (ARRAY (SELECT ctid FROM old))
+    RETURNING minute, queue, task, status, bucket, jobs, seconds
+)
+INSERT INTO pgjobs.rollups (minute, queue, task, status, bucket, jobs, seconds)
+SELECT minute, queue, task, status, bucket, sum(jobs), sum(seconds)
+  FROM taken
+ GROUP BY minute, queue, task, status, bucket
+
+
+-- name: tidy
+-- Forgets workers dead for an hour under whose name no claim stands, flags of workers that are gone, and waiters not seen
+-- for a minute.
+-- Locks: rows of workers, idlers and waiters that nobody uses.
+WITH workers AS (
+    DELETE FROM pgjobs.workers AS worker
+     WHERE dead_at < now() - interval '1 hour'
+       AND NOT EXISTS (SELECT FROM pgjobs.claims AS claim WHERE claim.worker_id = worker.id)
+), idlers AS (
+    DELETE FROM pgjobs.idlers WHERE seen_at < now() - interval '1 minute'
+)
+DELETE FROM pgjobs.waiters WHERE seen_at < now() - interval '1 minute'

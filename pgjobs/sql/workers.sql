@@ -1,0 +1,76 @@
+-- name: register
+-- Makes a worker known; only then may it claim.
+INSERT INTO pgjobs.workers (id, supervisor_id, name, host, pid, process, queues, slots)
+VALUES (%(id)s::uuid, %(supervisor)s::uuid, %(name)s::text, %(host)s::text, %(pid)s::int, %(process)s::jsonb,
+        %(queues)s::text[], %(slots)s::int)
+
+
+-- name: beat
+-- Says that workers live. One that is absent from the result has been declared dead and must drop all it holds.
+-- Locks: the supervisor's own rows in workers, by id.
+WITH mine AS MATERIALIZED (
+    SELECT id
+      FROM pgjobs.workers
+     WHERE id = ANY (%(workers)s::uuid[]) AND dead_at IS NULL
+     ORDER BY id
+       FOR UPDATE
+)
+UPDATE pgjobs.workers AS worker
+   SET beat = worker.beat + 1, seen_at = clock_timestamp()
+  FROM mine
+ WHERE worker.id = mine.id
+RETURNING worker.id
+
+
+-- name: stopping
+-- Says that a worker claims no more.
+UPDATE pgjobs.workers
+   SET stopping_at = now()
+ WHERE id = %(worker)s::uuid
+RETURNING id
+
+
+-- name: retire
+-- Takes leave: the row goes if nothing is held under it, else it is marked dead, and its jobs are reaped.
+-- Locks: the worker's own row and flags.
+WITH quiet AS (
+    DELETE FROM pgjobs.idlers WHERE worker_id = %(worker)s::uuid
+), gone AS (
+    DELETE FROM pgjobs.workers
+     WHERE id = %(worker)s::uuid
+       AND NOT EXISTS (SELECT FROM pgjobs.claims WHERE worker_id = %(worker)s::uuid)
+    RETURNING id
+)
+UPDATE pgjobs.workers
+   SET dead_at = now()
+ WHERE id = %(worker)s::uuid
+   AND EXISTS (SELECT FROM pgjobs.claims WHERE worker_id = %(worker)s::uuid)
+RETURNING id
+
+
+-- name: declare_dead
+-- Marks workers dead on the word of somebody who knows, such as the parent that saw its child die.
+-- Locks: workers, by id.
+WITH doomed AS MATERIALIZED (
+    SELECT id
+      FROM pgjobs.workers
+     WHERE id = ANY (%(workers)s::uuid[]) AND dead_at IS NULL
+     ORDER BY id
+       FOR UPDATE
+)
+UPDATE pgjobs.workers AS worker
+   SET dead_at = now()
+  FROM doomed
+ WHERE worker.id = doomed.id
+RETURNING worker.id
+
+
+-- name: reconcile
+-- The claims that the database believes a worker to hold, and whether the worker still counts as alive.
+SELECT claim.id, claim.job_ids
+  FROM pgjobs.claims AS claim
+ WHERE claim.worker_id = %(worker)s::uuid
+
+
+-- name: alive
+SELECT EXISTS (SELECT FROM pgjobs.workers WHERE id = %(worker)s::uuid AND dead_at IS NULL)

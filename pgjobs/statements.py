@@ -1,0 +1,418 @@
+"""Every query of ``pgjobs/sql`` as a typed function that returns a Statement: a value that sync, async and borrowed connections run alike."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.resources import files
+from typing import Any, Final, Generic, TypeAlias, TypeVar
+from uuid import UUID
+
+from pgjobs.job import FailureRow, JobRow, Status, Template
+
+T = TypeVar("T")
+Row: TypeAlias = tuple[Any, ...]
+Rows: TypeAlias = Sequence[Row]
+
+
+class Query:
+    """A named text of ``pgjobs/sql``, with psycopg's named parameters, for any schema."""
+
+    __slots__ = ("_text", "name")
+
+    def __init__(self, name: str, text: str) -> None:
+        self.name = name
+        self._text = text
+
+    def __repr__(self) -> str:
+        return f"<Query {self.name}>"
+
+    @lru_cache(maxsize=512)  # noqa: B019 - queries live as long as the program
+    def text(self, schema: str) -> str:
+        """The text with ``%(name)s`` parameters, for psycopg and psycopg2."""
+        return self._text if schema == "pgjobs" else _TOKEN.sub(f"{schema}.", self._text)
+
+    @lru_cache(maxsize=512)  # noqa: B019
+    def numbered(self, schema: str) -> tuple[str, tuple[str, ...]]:
+        """The text with ``$1`` parameters, for asyncpg, and the parameters' names in that order."""
+        names: list[str] = []
+
+        def number(match: re.Match[str]) -> str:
+            if match[1] not in names:
+                names.append(match[1])
+            return f"${names.index(match[1]) + 1}"
+
+        return _PARAMETER.sub(number, self.text(schema)), tuple(names)
+
+
+_TOKEN: Final = re.compile(r"\bpgjobs\.")
+_PARAMETER: Final = re.compile(r"%\((\w+)\)s")
+
+
+@dataclass(frozen=True, slots=True)
+class Statement(Generic[T]):
+    """A query with its parameters and the function that reads its rows."""
+
+    query: Query
+    params: Mapping[str, Any]
+    read: Callable[[Rows], T]
+
+
+def _load() -> Iterator[tuple[str, Query]]:
+    for file in sorted(files("pgjobs").joinpath("sql").iterdir(), key=lambda file: file.name):
+        if file.name.endswith(".sql"):
+            for name, text in re.findall(r"^-- name: (\w+)\n(.*?)(?=^-- name: |\Z)", file.read_text(), re.M | re.S):
+                yield name, Query(name, _without_comments(text))
+
+
+def _without_comments(text: str) -> str:
+    return "\n".join(line for line in text.strip().splitlines() if not line.startswith("--"))
+
+
+QUERIES: Final[Mapping[str, Query]] = dict(_load())
+
+
+def _rows(rows: Rows) -> Rows:
+    return rows
+
+
+def _nothing(rows: Rows) -> None:
+    return None
+
+
+def _scalar(rows: Rows) -> Any:
+    return rows[0][0] if rows else None
+
+
+def _column(rows: Rows) -> list[Any]:
+    return [row[0] for row in rows]
+
+
+def _is_true(rows: Rows) -> bool:
+    return bool(rows and rows[0][0])
+
+
+# -- enqueue
+
+
+def enqueue(row: Template, job_id: UUID, args: str) -> Statement[bool]:
+    """Adds one job; returns whether an idle worker should be told."""
+    params = {
+        "id": str(job_id),
+        "task": row.task,
+        "queue": row.queue,
+        "priority": row.priority,
+        "max_attempts": row.max_attempts,
+        "timeout": row.timeout,
+        "ttl": row.ttl,
+        "args": args,
+        "options": row.options,
+    }
+    if row.waits:
+        params |= {"run_at": row.run_at, "delay": row.delay}
+        return Statement(QUERIES["enqueue_due"], params, _is_true)
+    return Statement(QUERIES["enqueue"], params, _is_true)
+
+
+def enqueue_many(row: Template, ids: Sequence[UUID], args: Sequence[str]) -> Statement[None]:
+    """Adds a chunk of jobs, which differ in id and arguments alone."""
+    params = {
+        "ids": [str(job_id) for job_id in ids],
+        "args": list(args),
+        "task": row.task,
+        "queue": row.queue,
+        "priority": row.priority,
+        "max_attempts": row.max_attempts,
+        "timeout": row.timeout,
+        "ttl": row.ttl,
+        "options": row.options,
+        "run_at": row.run_at,
+        "delay": row.delay,
+    }
+    return Statement(QUERIES["enqueue_many"], params, _nothing)
+
+
+def copy() -> Query:
+    """The COPY that takes (id, task, queue, priority, max_attempts, timeout, args, options)."""
+    return QUERIES["copy"]
+
+
+def somebody_idle(queue: str) -> Statement[bool]:
+    """Whether a worker waits for work on the queue."""
+    return Statement(QUERIES["somebody_idle"], {"queue": queue}, _is_true)
+
+
+def notify(payload: str) -> Statement[None]:
+    """Sends a hint to the workers and clients of the schema."""
+    return Statement(QUERIES["notify"], {"payload": payload}, _nothing)
+
+
+# -- claim
+
+Lane: TypeAlias = tuple[str, int]
+"""A queue and a priority."""
+
+NO_BOUND: Final = 2**63 - 1
+
+
+def claim(
+    worker: UUID, claim_id: UUID, lanes: Sequence[Lane], lows: Sequence[int], highs: Sequence[int], limit: int
+) -> Statement[Rows]:
+    """Takes up to limit jobs from the lanes, in their order of preference; lows and highs bound the positions."""
+    params = {
+        "worker": worker,
+        "claim": claim_id,
+        "queues": [lane[0] for lane in lanes],
+        "priorities": [lane[1] for lane in lanes],
+        "lows": list(lows),
+        "highs": list(highs),
+        "limit": limit,
+    }
+    return Statement(QUERIES["claim"], params, _rows)
+
+
+def bounds(lanes: Sequence[Lane], lows: Sequence[int]) -> Statement[Rows]:
+    """Rows of (queue, priority, lowest live position or None, last value of the sequence, xmin, xmax)."""
+    params = {"queues": [lane[0] for lane in lanes], "priorities": [lane[1] for lane in lanes], "lows": list(lows)}
+    return Statement(QUERIES["bounds"], params, _rows)
+
+
+def lanes() -> Statement[list[Lane]]:
+    """Every lane that has queued jobs."""
+    return Statement(QUERIES["lanes"], {}, lambda rows: [(row[0], row[1]) for row in rows])
+
+
+def lanes_of(queues: Sequence[str]) -> Statement[list[Lane]]:
+    """The lanes of some queues that have queued jobs."""
+    return Statement(QUERIES["lanes_of"], {"queues": list(queues)}, lambda rows: [(row[0], row[1]) for row in rows])
+
+
+def idle(worker: UUID, claim_id: UUID, queues: Sequence[str]) -> Statement[bool]:
+    """Sets the worker's flags unless the claim found something; returns whether it did set them."""
+    params = {"worker": worker, "claim": claim_id, "queues": list(queues)}
+    return Statement(QUERIES["idle"], params, bool)
+
+
+def busy(worker: UUID) -> Statement[None]:
+    """Takes the worker's flags away."""
+    return Statement(QUERIES["busy"], {"worker": worker}, _nothing)
+
+
+# -- complete
+
+
+def complete(columns: Mapping[str, Sequence[Any]]) -> Statement[list[Any]]:
+    """Records successes (ids, claims, results, waits, seconds); returns the ids that were recorded."""
+    return Statement(QUERIES["complete"], columns, _column)
+
+
+def settle(columns: Mapping[str, Sequence[Any]]) -> Statement[list[Any]]:
+    """Records every other end of an attempt; returns the ids that were recorded."""
+    return Statement(QUERIES["settle"], columns, _column)
+
+
+def complete_within(job_id: UUID, claim_id: UUID, result: str | None, duration_s: float) -> Statement[bool]:
+    """Records a success in the caller's transaction; returns whether the claim still held."""
+    params = {"id": str(job_id), "claim": str(claim_id), "result": result, "seconds": duration_s}
+    return Statement(QUERIES["complete_within"], params, bool)
+
+
+def standing(ids: Sequence[Any], claims: Sequence[Any]) -> Statement[Rows]:
+    """Rows of (id, status, whether the claim is still ours)."""
+    return Statement(QUERIES["standing"], {"ids": list(ids), "claims": list(claims)}, _rows)
+
+
+def forget_claims(claims: Sequence[Any]) -> Statement[None]:
+    """Deletes claims that are settled as a whole."""
+    return Statement(QUERIES["forget_claims"], {"claims": list(claims)}, _nothing)
+
+
+def release(claims: Sequence[Any], ids: Sequence[Any]) -> Statement[list[Any]]:
+    """Gives jobs back to their old places; returns the ids that were."""
+    return Statement(QUERIES["release"], {"claims": list(claims), "ids": list(ids)}, _column)
+
+
+# -- workers
+
+
+def register(
+    worker: UUID, supervisor: UUID, name: str, host: str, pid: int, process: str, queues: Sequence[str], slots: int
+) -> Statement[None]:
+    """Makes a worker known."""
+    params = {
+        "id": worker,
+        "supervisor": supervisor,
+        "name": name,
+        "host": host,
+        "pid": pid,
+        "process": process,
+        "queues": list(queues),
+        "slots": slots,
+    }
+    return Statement(QUERIES["register"], params, _nothing)
+
+
+def beat(workers: Sequence[UUID]) -> Statement[set[UUID]]:
+    """Says that workers live; returns those that count as alive."""
+    return Statement(QUERIES["beat"], {"workers": list(workers)}, lambda rows: {row[0] for row in rows})
+
+
+def stopping(worker: UUID) -> Statement[None]:
+    """Says that a worker claims no more."""
+    return Statement(QUERIES["stopping"], {"worker": worker}, _nothing)
+
+
+def retire(worker: UUID) -> Statement[None]:
+    """Takes a worker's leave."""
+    return Statement(QUERIES["retire"], {"worker": worker}, _nothing)
+
+
+def declare_dead(workers: Sequence[UUID]) -> Statement[list[UUID]]:
+    """Marks workers dead; returns those that were not yet."""
+    return Statement(QUERIES["declare_dead"], {"workers": list(workers)}, _column)
+
+
+def reconcile(worker: UUID) -> Statement[Rows]:
+    """Rows of (claim id, job ids) that a worker holds in the database's eyes."""
+    return Statement(QUERIES["reconcile"], {"worker": worker}, _rows)
+
+
+def alive(worker: UUID) -> Statement[bool]:
+    """Whether a worker counts as alive."""
+    return Statement(QUERIES["alive"], {"worker": worker}, _is_true)
+
+
+# -- maintain
+
+
+@dataclass(frozen=True, slots=True)
+class Duty:
+    """A duty just taken; interrupted says that nobody ran it for a while, or not since the server's start."""
+
+    name: str
+    ran_at: Any
+    state: Any
+    interrupted: bool
+
+
+def take_duty(names: Sequence[str], worker: UUID) -> Statement[Duty | None]:
+    """Takes the most overdue of the duties, for this transaction."""
+    return Statement(
+        QUERIES["take_duty"],
+        {"names": list(names), "worker": worker},
+        lambda rows: Duty(*rows[0]) if rows else None,
+    )
+
+
+def leave_duty(name: str, state: str | None, *, again: bool) -> Statement[None]:
+    """Stores what the duty wants to remember; again asks for another run at once."""
+    return Statement(QUERIES["leave_duty"], {"name": name, "state": state, "again": again}, _nothing)
+
+
+def promote() -> Statement[int]:
+    """Queues up to 1,000 jobs that are due; returns how many."""
+    return Statement(QUERIES["promote"], {}, _scalar)
+
+
+def next_due() -> Statement[float | None]:
+    """Seconds until the next scheduled job is due."""
+    return Statement(QUERIES["next_due"], {}, _scalar)
+
+
+def mark_silent(*, interrupted: bool) -> Statement[list[tuple[UUID, str]]]:
+    """Counts misses; returns (id, name) of the workers that are dead now."""
+    return Statement(
+        QUERIES["mark_silent"],
+        {"interrupted": interrupted},
+        lambda rows: [(row[0], row[1]) for row in rows if row[2]],
+    )
+
+
+def reap(workers: Sequence[UUID] | None, begun: Sequence[UUID] | None, max_crashes: int) -> Statement[list[tuple[UUID, str]]]:
+    """Requeues jobs of dead workers, of the given ones or of all; returns (id, status) of at most 1,000."""
+    params = {
+        "workers": None if workers is None else list(workers),
+        "begun": None if begun is None else list(begun),
+        "max_crashes": max_crashes,
+    }
+    return Statement(QUERIES["reap"], params, lambda rows: [(row[0], row[1]) for row in rows])
+
+
+def forget_dead_claims() -> Statement[list[UUID]]:
+    """Deletes claims of dead workers under which nothing runs."""
+    return Statement(QUERIES["forget_dead_claims"], {}, _column)
+
+
+def expire(since: Any) -> Statement[int]:
+    """Ends waiting jobs whose ttl passed after since; returns how many, 1,000 at most."""
+    return Statement(QUERIES["expire"], {"since": since}, _scalar)
+
+
+@dataclass(frozen=True, slots=True)
+class Pruned:
+    """What one step of pruning did."""
+
+    reached: UUID | None
+    more: bool
+    count: int
+
+
+def prune(after: UUID, age_s: float, result_ttl_s: float, failed_ttl_s: float) -> Statement[Pruned]:
+    """Deletes ended jobs past their retention among the next 2,000 ids after a cursor that are older than age."""
+    params = {"after": after, "age": age_s, "result_ttl": result_ttl_s, "failed_ttl": failed_ttl_s}
+    return Statement(QUERIES["prune"], params, lambda rows: Pruned(*rows[0]))
+
+
+def roll_up() -> Statement[None]:
+    """Merges the rollup rows of the last minutes."""
+    return Statement(QUERIES["roll_up"], {}, _nothing)
+
+
+def tidy() -> Statement[None]:
+    """Forgets workers, flags and waiters that are long gone."""
+    return Statement(QUERIES["tidy"], {}, _nothing)
+
+
+# -- inspect
+
+
+def _job_row(row: Row) -> JobRow:
+    return JobRow(*row[:3], Status(row[3]), *row[4:])
+
+
+def job(job_id: UUID) -> Statement[JobRow | None]:
+    """One job as it stands."""
+    return Statement(QUERIES["job"], {"id": str(job_id)}, lambda rows: _job_row(rows[0]) if rows else None)
+
+
+def jobs(status: str | None, queue: str | None, task: str | None, limit: int) -> Statement[list[JobRow]]:
+    """The latest jobs, newest first."""
+    params = {"status": status, "queue": queue, "task": task, "limit": limit}
+    return Statement(QUERIES["jobs"], params, lambda rows: [_job_row(row) for row in rows])
+
+
+def failures(job_id: UUID) -> Statement[list[FailureRow]]:
+    """The failed attempts of one job, first to last."""
+    return Statement(QUERIES["failures"], {"id": str(job_id)}, lambda rows: [FailureRow(*row) for row in rows])
+
+
+def retry(job_id: UUID) -> Statement[tuple[str, bool] | None]:
+    """Queues an ended job again; returns its queue and whether somebody should be told, or None if it has not ended."""
+    return Statement(QUERIES["retry"], {"id": str(job_id)}, lambda rows: (rows[0][0], rows[0][1]) if rows else None)
+
+
+def queue_stats() -> Statement[Rows]:
+    """How every queue stands."""
+    return Statement(QUERIES["queue_stats"], {}, _rows)
+
+
+def workers() -> Statement[Rows]:
+    """The workers that count as alive."""
+    return Statement(QUERIES["workers"], {}, _rows)
+
+
+def throughput(minutes: int) -> Statement[dict[str, int]]:
+    """What was handled in the last minutes, by status."""
+    return Statement(QUERIES["throughput"], {"minutes": minutes}, lambda rows: {row[0]: row[1] for row in rows})

@@ -1,0 +1,125 @@
+"""Words what happens in a worker as log lines that a person likes to read; nobody else logs."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Sequence
+from typing import Final
+
+from pgjobs import events
+from pgjobs.run import Outcome
+
+EACH_UP_TO: Final = 20
+"""In a second with more successes than this they are summed up in one line."""
+
+
+class Log:
+    """Writes events to the logger ``pgjobs.worker``."""
+
+    def __init__(self, logger: logging.Logger | None = None) -> None:
+        self._logger = logger or logging.getLogger("pgjobs.worker")
+        self._lock = threading.Lock()
+        self._second = 0
+        self._said = 0
+        self._more = 0
+
+    def __call__(self, event: events.Event) -> None:
+        log = self._logger
+        match event:
+            case events.Recorded():
+                self._recorded(event.outcomes)
+            case events.WorkerStarted():
+                log.info(
+                    "worker %s ready: queues %s, %d slots, %d tasks, database %s",
+                    event.name, event.queues, event.slots, event.tasks, event.where,
+                )  # fmt: skip
+            case events.WorkerStopping():
+                wait = f", waiting up to {event.grace_s:g} s for {event.running} running" if event.running else ""
+                log.info("worker %s stopping%s", event.name, wait)
+            case events.WorkerStopped():
+                self._flush()
+                back = f", gave {event.released} back" if event.released else ""
+                log.info("worker %s stopped: %s jobs done%s", event.name, f"{event.done:,}", back)
+            case events.ClaimLost():
+                log.warning("claim lost: %s %s; its outcome was not recorded", event.run.task_name, event.run.id)
+            case events.Unrunnable():
+                log.warning("%s: %s; its jobs wait until a worker has it", event.task, event.reason)
+            case events.Released():
+                log.info("%d jobs given back: %s", event.jobs, event.why)
+            case events.DatabaseAway():
+                log.warning("database away, trying again: %s", event.error)
+            case events.DatabaseBack():
+                log.info("database back after %.1f s", event.after_s)
+            case events.Reaped():
+                self._reaped(event)
+            case events.DeclaredDead():
+                log.warning("worker %s was believed dead; it drops what it held and starts anew", event.name)
+            case events.Trouble():
+                log.error("%s: %s", event.service, event.error, exc_info=event.error)
+            case _:
+                log.debug("%s", event)
+
+    def _reaped(self, event: events.Reaped) -> None:
+        if event.workers:
+            self._logger.warning("dead: %s", ", ".join(event.workers))
+        if event.jobs:
+            poison = f", {event.poison} of them given up as poison" if event.poison else ""
+            self._logger.warning("%d jobs of dead workers requeued%s", event.jobs, poison)
+
+    def _recorded(self, outcomes: Sequence[Outcome]) -> None:
+        good = 0
+        for outcome in outcomes:
+            if outcome.ending == "succeeded":
+                good += 1
+            else:
+                self._ended_otherwise(outcome)
+        if good and self._logger.isEnabledFor(logging.INFO):
+            self._succeeded(outcomes, good)
+
+    def _succeeded(self, outcomes: Sequence[Outcome], good: int) -> None:
+        with self._lock:
+            now = int(time.monotonic())
+            if now != self._second:
+                self._flush()
+                self._second = now
+                self._said = 0
+            if self._said + good > EACH_UP_TO:
+                self._more += good
+                return
+            self._said += good
+        for outcome in outcomes:
+            if outcome.ending == "succeeded":
+                run = outcome.run
+                self._logger.info("succeeded  %s  %s  in %s", run.task_name, run.id, duration(outcome.seconds))
+
+    def _flush(self) -> None:
+        more, self._more = self._more, 0
+        if more:
+            self._logger.info("succeeded  %s more jobs", f"{more:,}")
+
+    def _ended_otherwise(self, outcome: Outcome) -> None:
+        run, failure = outcome.run, outcome.failure
+        if failure is None:
+            if outcome.ending != "scheduled" or outcome.reason == "snoozed":
+                self._logger.info("%s  %s  %s: %s", outcome.ending, run.task_name, run.id, outcome.reason)
+            return
+        what = f"{failure.exception}: {failure.message.splitlines()[0] if failure.message else ''}".rstrip(": ")
+        tries = f"attempt {run.attempt} of {run.max_attempts}"
+        if outcome.ending == "scheduled":
+            self._logger.warning(
+                "retry      %s  %s  in %s (%s): %s", run.task_name, run.id, duration(outcome.delay_s or 0), tries, what
+            )
+        else:
+            self._logger.error("failed     %s  %s  (%s): %s\n%s", run.task_name, run.id, tries, what, failure.traceback)
+
+
+def duration(value_s: float) -> str:
+    """A duration as a person says it."""
+    if value_s < 1:
+        return f"{value_s * 1000:.1f} ms"
+    if value_s < 90:
+        return f"{value_s:.1f} s"
+    minutes, rest = divmod(int(value_s), 60)
+    return f"{minutes} min {rest} s" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"

@@ -1,0 +1,384 @@
+"""The cycle: complete the last batch, forget emptied claims, claim the next batch; one transaction, one round trip.
+
+Jobs come from the lanes that the worker knows, from their low bounds on; the sweep, now and then, takes what committed late below
+them and finds new lanes.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+from uuid import UUID
+
+import psycopg
+
+from pgjobs import statements
+from pgjobs.database import RESEND, Link, is_away
+from pgjobs.events import Event, Released, Trouble
+from pgjobs.job import new_id
+from pgjobs.run import Claim, Outcome, Run
+from pgjobs.statements import NO_BOUND, Lane, Rows, Statement
+from pgjobs.worker.completer import Completer, is_unstorable
+from pgjobs.worker.lanes import Lanes
+from pgjobs.worker.slots import Slots
+
+POLL_S: Final = 1.0
+"""How often an idle worker looks, notified or not (±20 %)."""
+
+RAMP_S: Final = (0.0, 0.005, 0.020, 0.080, 0.320)
+"""Looks after setting the idle flag: an enqueue just before it saw no flag, and told nobody."""
+
+FLAG_S: Final = 5.0
+"""How often an idle worker renews its flag; one older than 15 s does not count."""
+
+BUSY_LOOK_S: Final = 0.002
+"""A worker without a flag that found less than it wanted looks again this soon: nobody will tell it."""
+
+RECONCILE_S: Final = 3.0
+"""How often a worker compares what it holds with what the database believes."""
+
+BUSY_S: Final = 0.2
+"""A worker that has had work for this long takes its flag away."""
+
+
+class Claimer:
+    """One worker's claims and completions, on one connection. ``tick`` does one cycle; ``wake`` brings it forward.
+
+    Args:
+        admit: makes a run ready for its executor, or returns the outcome that stands in for it.
+        limit: claim this many jobs in all, then no more.
+    """
+
+    def __init__(
+        self,
+        worker: UUID,
+        link: Link,
+        lanes: Lanes,
+        slots: Slots,
+        *,
+        flags: Sequence[str],
+        schema: str,
+        admit: Callable[[Run], Outcome | None],
+        emit: Callable[[Event], None],
+        limit: int | None = None,
+    ) -> None:
+        self.worker = worker
+        self.known: dict[UUID, Claim] = {}
+        self.drained = threading.Event()
+        self._link = link
+        self._lanes = lanes
+        self._slots = slots
+        self._flags = list(flags)
+        self._schema = schema
+        self._admit = admit
+        self._emit = emit
+        self._completer = Completer(emit)
+        self._budget = limit
+        self._lock = threading.Lock()
+        self._hints: set[str] = set()
+        self._restored: dict[Lane, int] = {}
+        self._flagged_at: float | None = None
+        self._busy_since: float | None = None
+        self._ramp: list[float] = []
+        self._look_at = 0.0
+        self._sweep_at = 0.0
+        self._reconcile_at = time.monotonic() + RECONCILE_S
+        self._recording = False
+        self._kept: list[Outcome] = []
+        self._kept_until = 0.0
+        self._kept_rest_s = 0.01
+        self._claiming = True
+        self._workers = 1
+
+    # -- asked from other threads
+
+    def hint(self, queue: str) -> bool:
+        """Says that a queue has got work; returns whether it is one of ours."""
+        if not self._lanes.serves(queue):
+            return False
+        with self._lock:
+            self._hints.add(queue)
+            self._look_at = 0.0
+        return True
+
+    def hint_restored(self, queue: str, priority: int, position: int) -> bool:
+        """Says that jobs went back to old places, which may lie below our bound."""
+        if not self.hint(queue):
+            return False
+        with self._lock:
+            lane = (queue, priority)
+            self._restored[lane] = min(position, self._restored.get(lane, position))
+        return True
+
+    def look(self) -> None:
+        """Says that there may be work, nobody knows where: after a break of the LISTEN connection."""
+        self._look_at = 0.0
+        self._sweep_at = 0.0
+
+    def stop_claiming(self) -> None:
+        """Lets the worker finish what it has."""
+        self._claiming = False
+
+    @property
+    def settled(self) -> bool:
+        """Whether every outcome taken so far stands in the table."""
+        return not self._kept and not self._recording
+
+    def forgettable(self) -> list[UUID]:
+        """The claims that are settled as a whole, and not yet forgotten."""
+        return self._completer.settled_claims()
+
+    def share_with(self, workers: int) -> None:
+        """Says how many workers live: each sweeps the more seldom for it."""
+        self._workers = max(1, workers)
+
+    # -- the cycle
+
+    def tick(self) -> float:
+        """Does one cycle if one is due; returns the seconds until the next one may be."""
+        if time.monotonic() >= self._reconcile_at:
+            self._reconcile()
+        self._give_back_stale()
+        room = self._room()
+        now = time.monotonic()
+        looking = room > 0 and now >= self._look_at
+        if looking or self._slots.flush_in_s() == 0.0 or (self._kept and now >= self._kept_until) or self._is_full(room):
+            self._cycle(self._outcomes(now), room)
+            if self._room() and now >= self._sweep_at:
+                self._sweep()
+        if self._budget == 0 and self.settled and self._slots.empty:
+            self.drained.set()
+        return self._rest_s()
+
+    def _room(self) -> int:
+        if not self._claiming:
+            return 0
+        room = self._slots.room()
+        return room if self._budget is None else min(room, self._budget)
+
+    def _is_full(self, room: int) -> bool:
+        """Whether the idle flag still stands though every slot has been taken for a while."""
+        if room or self._flagged_at is None or self._busy_since is None:
+            return False
+        return time.monotonic() - self._busy_since > BUSY_S
+
+    def _outcomes(self, now: float) -> list[Outcome]:
+        self._recording = True
+        outcomes = self._slots.take_finished()
+        self._recording = bool(outcomes)
+        if self._kept and now >= self._kept_until:
+            outcomes += self._kept
+            self._kept = []
+        return outcomes
+
+    def _rest_s(self) -> float:
+        now = time.monotonic()
+        rest = POLL_S
+        if (flush_in := self._slots.flush_in_s()) is not None:
+            rest = min(rest, flush_in)
+        if self._kept:
+            rest = min(rest, self._kept_until - now)
+        if self._slots.waiting:
+            rest = min(rest, 0.25)
+        if self._room():
+            rest = min(rest, self._look_at - now)
+        return max(0.0, rest)
+
+    def _give_back_stale(self) -> None:
+        stale = self._slots.take_stale() if self._claiming else self._slots.take_waiting()
+        if stale:
+            self._slots.put_back([Outcome(run, "released", 0.0) for run in stale])
+
+    def _cycle(self, outcomes: list[Outcome], room: int) -> None:
+        with self._lock:
+            hints, self._hints = self._hints, set()
+            restored, self._restored = self._restored, {}
+        fresh = self._lanes.meet([*restored, *((queue, 0) for queue in hints)])
+        lanes = self._lanes.preferred()
+        claim_id = new_id()
+        recording = self._completer.statements(outcomes)
+        batch: list[Statement[Any]] = [*recording, *self._completer.forget()]
+        refreshing = bool(room and lanes and self._lanes.refresh_due())
+        if refreshing:
+            batch.append(statements.bounds(lanes, self._lanes.lows(lanes)))
+        claim_at = len(batch)
+        if room:
+            lows = [min(low, restored.get(lane, low)) for lane, low in zip(lanes, self._lanes.lows(lanes), strict=True)]
+            batch.append(self._claim(claim_id, lanes, lows, [NO_BOUND] * len(lanes), room))
+            if hints:
+                batch.append(statements.lanes_of(sorted(hints)))
+        flag = self._flag(claim_id, room)
+        batch += flag
+        if not batch:
+            return
+        results = self._send(batch, outcomes)
+        if results is None:
+            return
+        if outcomes:
+            self._keep(self._completer.confirm(outcomes, results[: len(recording)], self._link))
+            self._recording = False
+        if refreshing:
+            self._lanes.refresh(results[claim_at - 1])
+        if room:
+            found = self._take(claim_id, lanes, results[claim_at])
+            if hints:
+                fresh |= self._lanes.meet(results[claim_at + 1])
+            self._plan(found, room, again=fresh, flagged=bool(flag and results[-1]))
+
+    def _claim(
+        self, claim_id: UUID, lanes: Sequence[Lane], lows: Sequence[int], highs: Sequence[int], room: int
+    ) -> Statement[Rows]:
+        return statements.claim(self.worker, claim_id, lanes, lows, highs, room)
+
+    def _send(self, batch: Sequence[Statement[Any]], outcomes: list[Outcome]) -> list[Any] | None:
+        """Runs a cycle's statements. Whatever fails, no outcome is dropped, and a failing claim undoes no completion."""
+        try:
+            return self._link.batch(*batch)
+        except RESEND:
+            self._slots.put_back(outcomes)
+        except psycopg.Error as error:
+            if is_away(error):
+                self._slots.put_back(outcomes)
+                raise
+            if outcomes and is_unstorable(error):
+                self._keep(self._apart(outcomes))
+            elif outcomes:
+                self._emit(Trouble("claimer", error))
+                self._keep(self._apart(outcomes))
+            else:
+                raise
+        return None
+
+    def _apart(self, outcomes: list[Outcome]) -> list[Outcome]:
+        try:
+            return self._completer.record_apart(outcomes, self._link)
+        except psycopg.Error:
+            self._slots.put_back(outcomes)
+            raise
+
+    def _keep(self, kept: list[Outcome]) -> None:
+        """Keeps outcomes whose rows somebody holds; they are tried again at growing intervals, and hold up no other."""
+        if kept:
+            self._kept += kept
+            self._kept_rest_s = min(1.0, self._kept_rest_s * 2)
+            self._kept_until = time.monotonic() + self._kept_rest_s
+        elif not self._kept:
+            self._kept_rest_s = 0.01
+
+    def _take(self, claim_id: UUID, lanes: Sequence[Lane], rows: Rows) -> int:
+        if not rows:
+            return 0
+        now = time.perf_counter()
+        claim = Claim(claim_id, len(rows))
+        self.known = {key: kept for key, kept in self.known.items() if kept.left} | {claim_id: claim}
+        place = {lane: index for index, lane in enumerate(lanes)}
+        ordered = sorted(rows, key=lambda row: (place[row[2], row[3]], row[0])) if len(lanes) > 1 else sorted(rows)
+        ready: list[Run] = []
+        unfit: list[Outcome] = []
+        for row in ordered:
+            run = Run(row, claim, now, self._schema)
+            if (outcome := self._admit(run)) is None:
+                ready.append(run)
+            else:
+                unfit.append(outcome)
+        if self._budget is not None:
+            self._budget -= len(ready)
+        if unfit:
+            self._slots.put_back(unfit)
+        self._slots.add(ready)
+        return len(rows)
+
+    # -- when to look again
+
+    def _plan(self, found: int, room: int, *, again: bool, flagged: bool) -> None:
+        now = time.monotonic()
+        if flagged:
+            if self._flagged_at is None:
+                self._ramp = list(RAMP_S)
+            self._flagged_at = now
+        if found:
+            self._busy_since = self._busy_since or now
+            self._ramp = []
+            if found >= room or again:
+                self._look_at = 0.0
+            else:
+                self._look_at = now + (BUSY_LOOK_S if self._flagged_at is None else self._poll_s())
+            return
+        self._busy_since = None
+        if again or self._flagged_at is None:
+            self._look_at = 0.0
+        elif self._ramp:
+            self._look_at = now + self._ramp.pop(0)
+        else:
+            self._look_at = now + self._poll_s()
+        if self._look_at > now and self.settled and self._slots.empty:
+            self.drained.set()
+
+    def _poll_s(self) -> float:
+        return POLL_S * random.uniform(0.8, 1.2)  # noqa: S311 - keeps workers from looking in step
+
+    def _flag(self, claim_id: UUID, room: int) -> list[Statement[Any]]:
+        """What sets, renews or takes away the idle flag, where that is due."""
+        now = time.monotonic()
+        if self._flagged_at is not None and self._busy_since is not None:
+            if now - self._busy_since <= BUSY_S:
+                return []
+            self._flagged_at = None
+            return [statements.busy(self.worker)]
+        if not room or self._busy_since is not None:
+            return []
+        if self._flagged_at is None or now - self._flagged_at > FLAG_S:
+            return [statements.idle(self.worker, claim_id, self._flags)]
+        return []
+
+    # -- what lies below the bounds
+
+    def _sweep(self) -> None:
+        """Claims what committed late below the bounds, and finds new lanes; the more it costs, the more seldom."""
+        started = time.monotonic()
+        room = self._room()
+        lanes = [lane for lane in self._lanes.preferred() if self._lanes.lows([lane])[0] > 0]
+        claim_id = new_id()
+        batch: list[Statement[Any]] = [statements.lanes()]
+        if lanes and room:
+            batch.append(self._claim(claim_id, lanes, [0] * len(lanes), self._lanes.lows(lanes), room))
+        results = self._link.batch(*batch)
+        if self._lanes.meet(results[0]):
+            self._look_at = 0.0
+        if len(results) > 1 and self._take(claim_id, lanes, results[1]):
+            self._look_at = 0.0
+        cost = time.monotonic() - started
+        self._sweep_at = time.monotonic() + max(1.0, 50 * cost * self._workers)
+
+    # -- after a break
+
+    def reconnected(self) -> None:
+        """Starts anew with the bounds and the flag, and asks what the database believes."""
+        self._lanes.reset()
+        self._flagged_at = None
+        self._reconcile_at = 0.0
+        self.look()
+
+    def _reconcile(self) -> None:
+        """Releases what the database believes us to hold and we have never heard of.
+
+        The reply of a claim may be lost after its commit; its jobs would then run nowhere, under a living worker. It is asked
+        between two cycles, when no claim is in flight.
+        """
+        self._reconcile_at = time.monotonic() + RECONCILE_S
+        alive, rows = self._link.batch(statements.alive(self.worker), statements.reconcile(self.worker))
+        if not alive:
+            raise DeclaredDeadError
+        for claim_id, job_ids in rows:
+            if claim_id not in self.known:
+                back = self._link.one(statements.release([claim_id] * len(job_ids), job_ids))
+                self._link.one(statements.forget_claims([claim_id]))
+                if back:
+                    self._emit(Released(len(back), "the reply to their claim was lost"))
+
+
+class DeclaredDeadError(Exception):
+    """This worker was believed dead: what it holds belongs to others."""

@@ -1,0 +1,160 @@
+"""Turns outcomes into statements, and finds out what became of those that did not come back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+from uuid import UUID
+
+import psycopg
+
+from pgjobs import statements
+from pgjobs.database import Link
+from pgjobs.events import ClaimLost, Event, Recorded, Released
+from pgjobs.run import Claim, Outcome, unstorable
+from pgjobs.statements import Statement
+
+UNSTORABLE = ("22", "23", "54")
+"""Classes of SQLSTATE that say that a value cannot be stored: data exception, constraint violation, limit exceeded."""
+
+
+class Completer:
+    """Records outcomes through its claimer's link.
+
+    An outcome is confirmed when its id comes back, or when a plain read shows that the job is no longer running under the
+    claim. One whose row somebody holds is kept for the next cycle. A claim is forgotten, a cycle later, when all of its jobs
+    are confirmed.
+    """
+
+    def __init__(self, emit: Callable[[Event], None]) -> None:
+        self._emit = emit
+        self._settled: list[Claim] = []
+
+    def statements(self, outcomes: Sequence[Outcome]) -> list[Statement[list[Any]]]:
+        """What records the outcomes: one statement a kind, however many there are."""
+        recorded: list[Statement[list[Any]]] = []
+        if good := [outcome for outcome in outcomes if outcome.ending == "succeeded"]:
+            recorded.append(statements.complete(_success_columns(good)))
+        if other := [outcome for outcome in outcomes if outcome.ending not in ("succeeded", "released")]:
+            recorded.append(statements.settle(_settle_columns(other)))
+        if back := [outcome.run for outcome in outcomes if outcome.ending == "released"]:
+            recorded.append(statements.release([run.claim.id for run in back], [run.id for run in back]))
+        return recorded
+
+    def forget(self) -> list[Statement[None]]:
+        """What deletes the claims that are settled as a whole, if there are any."""
+        claims = self.settled_claims()
+        return [statements.forget_claims(claims)] if claims else []
+
+    def settled_claims(self) -> list[UUID]:
+        """Hands over the ids of the claims that are settled as a whole."""
+        claims, self._settled = self._settled, []
+        return [claim.id for claim in claims]
+
+    def confirm(self, outcomes: Sequence[Outcome], recorded: Sequence[list[Any]], link: Link) -> list[Outcome]:
+        """Takes the ids that came back; returns the outcomes that must be sent again."""
+        ids = {job_id for column in recorded for job_id in column}
+        if len(ids) == len(outcomes):
+            missing: list[Outcome] = []
+            back = list(outcomes)
+        else:
+            back = [outcome for outcome in outcomes if outcome.run.id in ids]
+            missing = [outcome for outcome in outcomes if outcome.run.id not in ids]
+        kept, done_before = self._look_up(missing, link) if missing else ([], [])
+        for outcome in back:
+            self._settle(outcome)
+        self._report(back, done_before)
+        return kept
+
+    def _look_up(self, missing: list[Outcome], link: Link) -> tuple[list[Outcome], list[Outcome]]:
+        """Sorts outcomes that did not come back: kept (the row is held by somebody), or recorded before; else it is lost."""
+        asked = statements.standing([o.run.id for o in missing], [o.run.claim.id for o in missing])
+        rows = {row[0]: row for row in link.one(asked)}
+        kept: list[Outcome] = []
+        before: list[Outcome] = []
+        for outcome in missing:
+            row = rows.get(outcome.run.id)
+            if row is not None and row[2] and row[1] == "running":
+                kept.append(outcome)
+                continue
+            self._settle(outcome)
+            if row is not None and row[2]:
+                before.append(_as_recorded(outcome, row[1]))
+            elif outcome.ending != "released":
+                self._emit(ClaimLost(outcome.run))
+        return kept, before
+
+    def _settle(self, outcome: Outcome) -> None:
+        claim = outcome.run.claim
+        claim.left -= 1
+        if claim.left == 0:
+            self._settled.append(claim)
+
+    def _report(self, back: list[Outcome], before: list[Outcome]) -> None:
+        released = sum(outcome.ending == "released" for outcome in back)
+        if released:
+            self._emit(Released(released, "not started"))
+        done = [outcome for outcome in (*back, *before) if outcome.ending != "released"]
+        if done:
+            self._emit(Recorded(done))
+
+    def record_apart(self, outcomes: Sequence[Outcome], link: Link) -> list[Outcome]:
+        """Records a batch that failed as a whole: by halves, each in a transaction of its own, down to the one bad outcome.
+
+        That one becomes a failure with the reason ``unstorable result``. Returns the outcomes that must be sent again.
+        """
+        try:
+            recorded = link.batch(*self.statements(outcomes))
+        except psycopg.Error as error:
+            if not is_unstorable(error):
+                raise
+            if len(outcomes) > 1:
+                half = len(outcomes) // 2
+                return [*self.record_apart(outcomes[:half], link), *self.record_apart(outcomes[half:], link)]
+            bad = outcomes[0]
+            if bad.reason == "unstorable result":
+                raise
+            return self.record_apart([unstorable(bad.run, error, bad.seconds)], link)
+        return self.confirm(outcomes, recorded, link)
+
+
+def is_unstorable(error: psycopg.Error) -> bool:
+    """Whether a value is to blame, so that the other outcomes of the batch can be recorded without it."""
+    if error.sqlstate is not None:
+        return error.sqlstate[:2] in UNSTORABLE
+    return isinstance(error, psycopg.DataError | psycopg.ProgrammingError)
+
+
+def _as_recorded(outcome: Outcome, status: str) -> Outcome:
+    """The outcome that the table shows, where it is another than ours: complete(session) recorded it."""
+    if status == "succeeded" and outcome.ending != "succeeded":
+        return Outcome(outcome.run, "succeeded", outcome.seconds)
+    return outcome
+
+
+def _success_columns(outcomes: Sequence[Outcome]) -> dict[str, list[Any]]:
+    return {
+        "ids": [outcome.run.id for outcome in outcomes],
+        "claims": [outcome.run.claim.id for outcome in outcomes],
+        "results": [outcome.result for outcome in outcomes],
+        "waits": [outcome.wait_s for outcome in outcomes],
+        "seconds": [outcome.seconds for outcome in outcomes],
+    }
+
+
+def _settle_columns(outcomes: Sequence[Outcome]) -> dict[str, list[Any]]:
+    failures = [outcome.failure for outcome in outcomes]
+    return {
+        "ids": [outcome.run.id for outcome in outcomes],
+        "claims": [outcome.run.claim.id for outcome in outcomes],
+        "statuses": [outcome.ending for outcome in outcomes],
+        "reasons": [outcome.reason for outcome in outcomes],
+        "delays": [outcome.delay_s for outcome in outcomes],
+        "refunds": [outcome.refund for outcome in outcomes],
+        "waits": [outcome.wait_s for outcome in outcomes],
+        "seconds": [outcome.seconds for outcome in outcomes],
+        "exceptions": [failure and failure.exception for failure in failures],
+        "messages": [failure and failure.message for failure in failures],
+        "tracebacks": [failure and failure.traceback for failure in failures],
+        "fingerprints": [failure and failure.fingerprint for failure in failures],
+    }

@@ -1,0 +1,141 @@
+"""The duties: promote, reap, expire, prune, roll up, tidy. No leader: whoever comes first takes a duty's row with SKIP LOCKED."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+from uuid import UUID
+
+from pgjobs import statements
+from pgjobs.database import Link
+from pgjobs.events import Event, Reaped
+from pgjobs.statements import Duty
+
+TICK_S: Final = 0.05
+"""How often due jobs are looked for: a scheduled job starts at most this late, and a little."""
+
+DUTIES_EVERY_S: Final = 0.5
+MAX_CRASHES: Final = 3
+"""After so many crashes a job is given up as poison."""
+
+LATE_S: Final = 600.0
+"""Retention is applied this much later than its age, so that most jobs have ended when their id is walked over."""
+
+_FIRST_ID: Final = UUID(int=0)
+
+
+class Maintenance:
+    """Does what is due, on a connection of its own; ``tick`` does one round.
+
+    Args:
+        retentions: seconds for which ended jobs are kept, as the tasks say, the default included.
+        promoted: called when jobs have become queued.
+    """
+
+    def __init__(
+        self,
+        worker: UUID,
+        link: Link,
+        emit: Callable[[Event], None],
+        *,
+        result_ttl_s: float,
+        failed_ttl_s: float,
+        retentions: Sequence[float],
+        promoted: Callable[[], None],
+    ) -> None:
+        self._worker = worker
+        self._link = link
+        self._emit = emit
+        self._result_ttl_s = result_ttl_s
+        self._failed_ttl_s = failed_ttl_s
+        self._retentions = sorted({result_ttl_s, *retentions})
+        self._promoted = promoted
+        self._ticks = 0
+        self._bodies: dict[str, Callable[[Duty], tuple[Any, bool]]] = {
+            "reap": self._reap,
+            "expire": self._expire,
+            "prune": self._prune,
+            "roll_up": self._roll_up,
+            "tidy": self._tidy,
+        }
+
+    def tick(self) -> float:
+        """Promotes what is due, and now and then takes a duty; returns the seconds until the next look."""
+        rest_s = self._promote()
+        self._ticks += 1
+        if self._ticks * TICK_S >= DUTIES_EVERY_S:
+            self._ticks = 0
+            while self._take_one():
+                pass
+        return rest_s
+
+    def _promote(self) -> float:
+        due_in = self._link.peek(statements.next_due())
+        while due_in is not None and due_in <= 0:
+            if not self._link.one(statements.promote()):
+                break
+            self._promoted()
+            due_in = self._link.peek(statements.next_due())
+        return TICK_S if due_in is None or due_in <= 0 else min(TICK_S, due_in)
+
+    def _take_one(self) -> bool:
+        """Runs one duty that is due, within the transaction that takes it; returns whether there was one."""
+        self._link.begin()
+        duty = self._link.step(statements.take_duty(list(self._bodies), self._worker))
+        if duty is None:
+            self._link.commit()
+            return False
+        state, again = self._bodies[duty.name](duty)
+        if again or state != duty.state:
+            document = None if state is None else json.dumps(state)
+            self._link.step(statements.leave_duty(duty.name, document, again=again))
+        self._link.commit()
+        return True
+
+    def _reap(self, duty: Duty) -> tuple[Any, bool]:
+        dead = self._link.step(statements.mark_silent(interrupted=duty.interrupted))
+        reaped = self._link.step(statements.reap(None, None, MAX_CRASHES))
+        self._link.step(statements.forget_dead_claims())
+        if reaped or dead:
+            poison = sum(status == "failed" for _, status in reaped)
+            self._emit(Reaped([name for _, name in dead], len(reaped), poison))
+        return None, len(reaped) == 1_000
+
+    def _expire(self, duty: Duty) -> tuple[Any, bool]:
+        """Looks back ten minutes, for rows that were held when their time came; once an hour, at all."""
+        now = datetime.now(UTC)
+        state = duty.state or {}
+        hour = now.strftime("%Y-%m-%dT%H")
+        whole = duty.ran_at is None or state.get("whole") != hour
+        since = datetime(1970, 1, 1, tzinfo=UTC) if whole else duty.ran_at - timedelta(minutes=10)
+        expired = self._link.step(statements.expire(since))
+        again = expired == 1_000
+        return (state if again else {"whole": hour}), again
+
+    def _prune(self, duty: Duty) -> tuple[Any, bool]:
+        """Walks the ids up to each retention's age from where it stopped; stragglers are looked for once a day."""
+        state: dict[str, Any] = dict(duty.state or {})
+        today = datetime.now(UTC).date().isoformat()
+        if state.get("day") != today:
+            state = {"day": today}
+        for keep_s in self._retentions:
+            name = f"{keep_s:g}"
+            after = UUID(state.get(name, str(_FIRST_ID)))
+            step = self._link.step(
+                statements.prune(after, keep_s + min(LATE_S, keep_s), self._result_ttl_s, self._failed_ttl_s)
+            )
+            if step.reached is not None:
+                state[name] = str(step.reached)
+            if step.more:
+                return state, True
+        return state, False
+
+    def _roll_up(self, duty: Duty) -> tuple[Any, bool]:
+        self._link.step(statements.roll_up())
+        return None, False
+
+    def _tidy(self, duty: Duty) -> tuple[Any, bool]:
+        self._link.step(statements.tidy())
+        return None, False

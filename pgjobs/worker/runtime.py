@@ -1,0 +1,421 @@
+"""A worker: its slots, executors and services, put together, started and stopped. ``jobs.worker()`` makes one in process."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Final
+from uuid import UUID
+
+from pgjobs import statements, telemetry
+from pgjobs.app import PgJobs
+from pgjobs.config import Duration, normal_url, seconds
+from pgjobs.database import Database, Link
+from pgjobs.errors import ArgumentsError, OptionError
+from pgjobs.events import DeclaredDead, Event, Unrunnable, WorkerStarted, WorkerStopped, WorkerStopping
+from pgjobs.job import new_id
+from pgjobs.registry import Registry
+from pgjobs.run import Outcome, Run, released
+from pgjobs.worker.claimer import Claimer, DeclaredDeadError
+from pgjobs.worker.executors import AsyncExecutor, ThreadExecutor
+from pgjobs.worker.lanes import Lanes, Subscription
+from pgjobs.worker.listener import Listener
+from pgjobs.worker.maintenance import Maintenance
+from pgjobs.worker.service import Outage, Service
+from pgjobs.worker.slots import Slots
+
+BEAT_S: Final = 3.0
+INTERRUPT_S: Final = 3.0
+"""How long stopped code may take to unwind before its jobs are given back all the same."""
+
+logger = logging.getLogger("pgjobs.worker")
+
+
+class Worker:
+    """Runs jobs in this process until it is stopped.
+
+    Use it as a context manager, sync or async; or call ``run()``, which returns when the worker has drained the queues (with
+    ``burst``), has done ``max_jobs``, or ``stop()`` is called from another thread or a signal handler.
+
+    Args:
+        queues: names and patterns, as for ``pgjobs worker -Q``.
+        concurrency: slots, shared by coroutines and threads.
+        burst: leave when nothing is left to claim.
+        max_jobs: leave after so many.
+        shutdown_timeout: how long running jobs may finish when the worker stops.
+        modules: modules whose public functions may run under ``module:function``.
+        supervised: somebody else beats for this worker.
+
+    Raises:
+        OptionError: a setting that cannot be meant.
+    """
+
+    def __init__(
+        self,
+        jobs: PgJobs,
+        *,
+        queues: str | Sequence[str] = "*",
+        concurrency: int = 16,
+        burst: bool = False,
+        max_jobs: int | None = None,
+        shutdown_timeout: Duration = 30.0,
+        modules: Iterable[str] = (),
+        name: str | None = None,
+        supervised: bool = False,
+        supervisor_id: UUID | None = None,
+        emit: Callable[[Event], None] | None = None,
+    ) -> None:
+        if isinstance(concurrency, bool) or not 1 <= concurrency <= 10_000:
+            raise OptionError(f"concurrency is {concurrency!r}; give 1 to 10,000 slots")
+        if max_jobs is not None and max_jobs < 1:
+            raise OptionError(f"max_jobs is {max_jobs!r}; give 1 or more, or None")
+        self.jobs = jobs
+        self.subscription = Subscription.parse(queues)
+        self.concurrency = concurrency
+        self.burst = burst
+        self.max_jobs = max_jobs
+        self.shutdown_timeout_s = seconds(shutdown_timeout, what="shutdown_timeout")
+        self.registry = Registry(jobs, modules)
+        self.name = name or f"{socket.gethostname()}:{os.getpid()}"
+        self.supervised = supervised
+        self.supervisor_id = supervisor_id or new_id()
+        self.emit = emit or telemetry.Log()
+        self.outage = Outage(self.emit)
+        self._stop_asked = threading.Event()
+        self._changed = threading.Event()
+        self._hurry = False
+        self._life: Life | None = None
+        self._services: list[Service] = []
+        self._listener: Listener | None = None
+
+    # -- the life of a worker
+
+    def start(self) -> None:
+        """Makes the worker known and starts it.
+
+        Raises:
+            SchemaError: the database does not have this release's schema.
+            psycopg.OperationalError: the database cannot be reached.
+        """
+        self._life = Life(self)
+        self._life.start()
+        self._listener = Listener(self._listen_database(), self._heard, self._deaf)
+        listening = Service(
+            "listener",
+            self._listener.tick,
+            self.outage,
+            self.emit,
+            close=self._listener.close,
+            recovered=self._listener.recovered,
+        )
+        self._services = [listening]
+        if not self.supervised:
+            beat = Link(self.jobs.database, "pgjobs beat")
+            self._services.append(
+                Service("beat", lambda: self._beat(beat), self.outage, self.emit, close=beat.close)
+            )
+        for service in self._services:
+            service.start()
+        where = self.jobs.database.where
+        self.emit(WorkerStarted(self.name, str(self.subscription), self.concurrency, where, len(self.registry)))
+
+    def stop(self, timeout: Duration | None = None) -> None:
+        """Claims no more, lets running jobs finish, gives the rest back; returns when all is recorded.
+
+        Args:
+            timeout: instead of shutdown_timeout.
+        """
+        life = self._life
+        if life is None:
+            return
+        grace_s = self.shutdown_timeout_s if timeout is None else seconds(timeout, what="timeout")
+        life = self._life_now()
+        self.emit(WorkerStopping(self.name, len(life.slots.running), grace_s))
+        back = life.wind_down(grace_s, hurry=lambda: self._hurry)
+        for service in self._services:
+            service.stop()
+        if self._listener is not None:
+            self._listener.wake()
+        for service in self._services:
+            service.join(2.0)
+        life.end()
+        self._life = None
+        self.emit(WorkerStopped(self.name, life.slots.done, back))
+
+    def run(self) -> None:
+        """Starts, works until there is a reason to stop, and stops."""
+        self.start()
+        try:
+            self.wait()
+        finally:
+            self.stop()
+
+    def wait(self) -> None:
+        """Returns when the worker should stop: asked to, or drained where it is to leave then."""
+        leaves = self.burst or self.max_jobs is not None
+        while not self._stop_asked.is_set():
+            life = self._life
+            if leaves and life is not None and life.claimer.drained.is_set() and life.is_done():
+                return
+            if leaves:
+                self._changed.wait(0.01)
+                self._changed.clear()
+            else:
+                self._stop_asked.wait(1.0)
+
+    def request_stop(self) -> None:
+        """Asks ``run`` to return; asked a second time, running jobs are not waited for. Safe in a signal handler."""
+        if self._stop_asked.is_set():
+            self._hurry = True
+        self._stop_asked.set()
+        self._changed.set()
+
+    @property
+    def id(self) -> UUID:
+        """The id of its row in ``pgjobs.workers``."""
+        return self._life_now().id
+
+    def begun(self) -> list[UUID]:
+        """The jobs that run now."""
+        return [run.id for run in self._life_now().slots.running]
+
+    def _life_now(self) -> Life:
+        if self._life is None:
+            raise OptionError("the worker is not running; call start() first")
+        return self._life
+
+    def __enter__(self) -> Worker:
+        self.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if kind is None and self.burst:
+            self.wait()
+        self.stop()
+
+    async def __aenter__(self) -> Worker:
+        await asyncio.to_thread(self.start)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await asyncio.to_thread(self.__exit__, kind, error, trace)
+
+    # -- what it hears
+
+    def _listen_database(self) -> Database:
+        url = os.environ.get("PGJOBS_LISTEN_URL")
+        return Database(normal_url(url), self.jobs.schema) if url else self.jobs.database
+
+    def _heard(self, payload: str) -> None:
+        life = self._life
+        if life is None:
+            return
+        kind, _, rest = payload.partition(" ")
+        woken = False
+        if kind == "queued":
+            woken = life.claimer.hint(rest)
+        elif kind == "restored":
+            priority, position, queue = rest.split(" ", 2)
+            woken = life.claimer.hint_restored(queue, int(priority), int(position))
+        if woken:
+            life.claiming.wake()
+
+    def _deaf(self) -> None:
+        if (life := self._life) is not None:
+            life.claimer.look()
+            life.claiming.wake()
+
+    def _beat(self, link: Link) -> float:
+        life = self._life
+        if life is not None and life.id not in link.one(statements.beat([life.id])):
+            self.declared_dead(life)
+        return BEAT_S
+
+    def declared_dead(self, life: Life) -> None:
+        """Drops all that a life held, and begins another one under a new id."""
+        if self._life is not life or self._stop_asked.is_set():
+            return
+        self.emit(DeclaredDead(self.name))
+        life.abandon()
+        self._life = Life(self)
+        self._life.start()
+
+    def changed(self) -> None:
+        """Something finished: whoever waits for it looks."""
+        self._changed.set()
+
+
+class Life:
+    """What a worker is between being registered and being retired, or declared dead: an id, and all that is held under it."""
+
+    def __init__(self, worker: Worker) -> None:
+        self.id = new_id()
+        self._worker = worker
+        database = worker.jobs.database
+        self._link = Link(database, "pgjobs worker")
+        self._upkeep = Link(database, "pgjobs upkeep")
+        self.slots = Slots(worker.concurrency, self._ready)
+        self._async = AsyncExecutor(self.slots)
+        self._threads = ThreadExecutor(self.slots)
+        self.slots.serve({"async": self._async, "thread": self._threads})
+        self.claimer = Claimer(
+            self.id,
+            self._link,
+            Lanes(worker.subscription),
+            self.slots,
+            flags=worker.subscription.flags,
+            schema=worker.jobs.schema,
+            admit=self._admit,
+            emit=worker.emit,
+            limit=worker.max_jobs,
+        )
+        self.claiming = Service(
+            "claimer",
+            self._claim,
+            worker.outage,
+            worker.emit,
+            close=self._link.close,
+            recovered=self._recovered,
+            fatal=(DeclaredDeadError,),
+            on_fatal=lambda _: worker.declared_dead(self),
+        )
+        self._maintenance = Maintenance(
+            self.id,
+            self._upkeep,
+            worker.emit,
+            result_ttl_s=worker.jobs.result_ttl_s,
+            failed_ttl_s=worker.jobs.failed_ttl_s,
+            retentions=[
+                seconds(task.options["result_ttl"]) for task in worker.jobs.tasks.values() if "result_ttl" in task.options
+            ],
+            promoted=self._promoted,
+        )
+        self._maintaining = Service(
+            "upkeep", self._maintenance.tick, worker.outage, worker.emit, close=self._upkeep.close
+        )
+        self._said: set[tuple[str, str]] = set()
+
+    def start(self) -> None:
+        """Registers, and starts the services."""
+        worker = self._worker
+        document = json.dumps({"python": os.sys.version.split()[0]})  # type: ignore[attr-defined]
+        self._link.one(
+            statements.register(
+                self.id,
+                worker.supervisor_id,
+                worker.name,
+                socket.gethostname(),
+                os.getpid(),
+                document,
+                list(worker.subscription.patterns),
+                worker.concurrency,
+            )
+        )
+        self._async.open()
+        self.claiming.start()
+        self._maintaining.start()
+
+    def wind_down(self, grace_s: float, hurry: Callable[[], bool]) -> int:
+        """Lets what runs finish, for grace_s at most; then stops it. Returns how many jobs were stopped and given back."""
+        self.claimer.stop_claiming()
+        self.claiming.wake()
+        if self._await_empty(grace_s, hurry):
+            return 0
+        stopped = len(self.slots.running)
+        self._async.interrupt()
+        self._threads.interrupt()
+        self._await_empty(INTERRUPT_S, lambda: False)
+        deaf = self.slots.abandon()
+        self.slots.put_back([released(run) for run in deaf])
+        self.claiming.wake()
+        self._await_empty(INTERRUPT_S, lambda: False)
+        return stopped
+
+    def _await_empty(self, timeout_s: float, hurry: Callable[[], bool]) -> bool:
+        deadline = time.monotonic() + timeout_s
+        while not self.is_done():
+            if time.monotonic() > deadline or hurry():
+                return False
+            self._worker._changed.wait(0.02)
+            self._worker._changed.clear()
+            self.claiming.wake()
+        return True
+
+    def is_done(self) -> bool:
+        """Whether nothing waits, runs or is still to be recorded."""
+        return self.slots.empty and self.claimer.settled
+
+    def end(self) -> None:
+        """Stops the services and takes the worker's row away."""
+        self.claiming.stop()
+        self._maintaining.stop()
+        self.claiming.join(5.0)
+        self._maintaining.join(5.0)
+        self._async.close()
+        self._threads.close()
+        farewell = Link(self._worker.jobs.database, "pgjobs worker")
+        try:
+            farewell.one(statements.forget_claims(self.claimer.forgettable()))
+            farewell.one(statements.retire(self.id))
+        except Exception as error:
+            logger.warning("could not take leave of the database (%s); the reaper will", type(error).__name__)
+        finally:
+            farewell.close()
+
+    def abandon(self) -> None:
+        """Drops all that is held: it belongs to others now."""
+        self.claimer.stop_claiming()
+        self.slots.drop()
+        self._async.interrupt()
+        self._threads.interrupt()
+        self.claiming.stop()
+        self._maintaining.stop()
+        self._threads.close()
+
+    def _claim(self) -> float:
+        rest_s = self.claimer.tick()
+        if self.slots.empty:
+            self._worker.changed()
+        return rest_s
+
+    def _ready(self) -> None:
+        self.claiming.wake()
+
+    def _promoted(self) -> None:
+        self.claimer.look()
+        self.claiming.wake()
+
+    def _recovered(self) -> None:
+        self._link.close()
+        self.claimer.reconnected()
+
+    def _admit(self, run: Run) -> Outcome | None:
+        task = self._worker.registry.find(run.task_name)
+        if task is None:
+            return self._send_back(run, "unknown task")
+        run.task = task
+        run.executor = task.executor
+        try:
+            run.positional, run.named = task.signature.unbind(run.args)
+        except ArgumentsError as error:
+            return self._send_back(run, f"arguments do not fit: {error}")
+        return None
+
+    def _send_back(self, run: Run, reason: str) -> Outcome:
+        """Puts a job that cannot run here back for one second, doubling to sixty; its attempt does not count."""
+        if (run.task_name, reason) not in self._said:
+            self._said.add((run.task_name, reason))
+            self._worker.emit(Unrunnable(run.task_name, reason, 1))
+        waited_s = (datetime.now(UTC) - run.created_at).total_seconds()
+        delay_s = min(60.0, max(1.0, waited_s))
+        return Outcome(run, "scheduled", 0.0, reason=reason, delay_s=delay_s, refund=1)

@@ -1,0 +1,131 @@
+"""What every service of a worker is: a thread that ticks, rests, and survives errors."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable
+from typing import Final
+
+from pgjobs.database import is_away
+from pgjobs.events import DatabaseAway, DatabaseBack, Event, Trouble
+
+MAX_BACKOFF_S: Final = 2.0
+
+
+class Outage:
+    """Says once, for all services of a worker, that the database is away, and once that it is back."""
+
+    def __init__(self, emit: Callable[[Event], None]) -> None:
+        self._emit = emit
+        self._lock = threading.Lock()
+        self._since: float | None = None
+
+    def away(self, error: BaseException) -> None:
+        """Notes that the database could not be reached."""
+        with self._lock:
+            if self._since is None:
+                self._since = time.monotonic()
+                self._emit(DatabaseAway(str(error).strip().splitlines()[0] if str(error).strip() else repr(error)))
+
+    def back(self) -> None:
+        """Notes that it could."""
+        if self._since is not None:
+            with self._lock:
+                if self._since is not None:
+                    self._emit(DatabaseBack(time.monotonic() - self._since))
+                    self._since = None
+
+
+class Service:
+    """Calls ``tick`` again and again on a thread of its own: it returns the seconds to rest, and ``wake`` cuts a rest short.
+
+    A tick that fails does not end the service: where the database is away it is tried again with a growing rest, at most two
+    seconds; any other error is reported, and the next tick comes after a second.
+
+    Args:
+        recovered: called on the service's thread when a tick is to follow one that failed for want of the database.
+        fatal: exceptions that end the service, and go to ``on_fatal``.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        tick: Callable[[], float],
+        outage: Outage,
+        emit: Callable[[Event], None],
+        *,
+        close: Callable[[], None] = lambda: None,
+        recovered: Callable[[], None] = lambda: None,
+        fatal: tuple[type[BaseException], ...] = (),
+        on_fatal: Callable[[BaseException], None] = lambda error: None,
+    ) -> None:
+        self.name = name
+        self._tick = tick
+        self._outage = outage
+        self._emit = emit
+        self._close = close
+        self._recovered = recovered
+        self._fatal = fatal
+        self._on_fatal = on_fatal
+        self._woken = threading.Event()
+        self._stopping = False
+        self._backoff_s = 0.0
+        self._thread = threading.Thread(target=self._loop, name=f"pgjobs-{name}", daemon=True)
+
+    def start(self) -> None:
+        """Starts the thread."""
+        self._thread.start()
+
+    def wake(self) -> None:
+        """Brings the next tick forward."""
+        if not self._woken.is_set():
+            self._woken.set()
+
+    def stop(self) -> None:
+        """Asks the thread to end after the tick that it is in."""
+        self._stopping = True
+        self._woken.set()
+
+    def join(self, timeout_s: float | None = None) -> bool:
+        """Waits for the thread's end; returns whether it came."""
+        if self._thread.ident is not None and self._thread is not threading.current_thread():
+            self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    def _loop(self) -> None:
+        try:
+            while not self._stopping:
+                self._woken.clear()
+                rest_s = self._one()
+                if rest_s > 0 and not self._stopping:
+                    self._woken.wait(rest_s)
+        except self._fatal as error:
+            self._on_fatal(error)
+        finally:
+            self._close()
+
+    def _one(self) -> float:
+        try:
+            if self._backoff_s:
+                self._recovered()
+            rest_s = self._tick()
+        except self._fatal:
+            raise
+        except Exception as error:
+            return self._after(error)
+        if self._backoff_s:
+            self._backoff_s = 0.0
+            self._outage.back()
+        return rest_s
+
+    def _after(self, error: Exception) -> float:
+        if self._stopping:
+            return 0.0
+        if not is_away(error):
+            self._emit(Trouble(self.name, error))
+            return 1.0
+        self._outage.away(error)
+        self._backoff_s = min(MAX_BACKOFF_S, max(0.05, self._backoff_s * 2))
+        return self._backoff_s * random.uniform(0.5, 1.0)  # noqa: S311 - spreads reconnects

@@ -1,0 +1,196 @@
+"""The slots of a worker: jobs that wait for one, jobs that hold one, and outcomes that wait to be recorded."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from typing import Final, Protocol
+
+from pgjobs.run import Outcome, Run
+
+FLUSH_S: Final = 0.010
+"""The longest that an outcome waits for others before it is recorded."""
+
+BUFFER_S: Final = 0.050
+"""How much work, in seconds, is claimed ahead of the free slots."""
+
+MAX_BUFFER: Final = 1_000
+STALE_S: Final = 0.5
+"""A job that has waited this long for a slot goes back, for others to run."""
+
+
+class Executor(Protocol):
+    """Runs jobs: ``start`` hands over a run that holds a slot; the executor calls ``finish`` with its outcome."""
+
+    def start(self, run: Run) -> None: ...
+
+
+class Slots:
+    """Hands claimed jobs to executors as slots become free, in the order of the claims.
+
+    Invariant, under the lock: free + number of running = count; a job is in exactly one of waiting, running, finished.
+    An executor that finishes a run takes the next one of its kind in the same step, so that tiny jobs cost no hand-over.
+    """
+
+    def __init__(self, count: int, ready: Callable[[], None]) -> None:
+        self.count = count
+        self._ready = ready
+        self._lock = threading.Lock()
+        self._free = count
+        self._waiting: deque[Run] = deque()
+        self._running: set[Run] = set()
+        self._finished: list[Outcome] = []
+        self._finished_since = 0.0
+        self._executors: Mapping[str, Executor] = {}
+        self._flush_at = 1
+        self._rate = 0.0
+        self._measured_at = time.perf_counter()
+        self._was_busy = False
+        self.done = 0
+
+    def serve(self, executors: Mapping[str, Executor]) -> None:
+        """Names the executors, by the kinds that runs carry."""
+        self._executors = executors
+
+    # -- the executors' side
+
+    def finish(self, outcome: Outcome, executor: str) -> Run | None:
+        """Takes an outcome; returns the next run if it is for the same executor, else gives the slot back."""
+        with self._lock:
+            self._running.discard(outcome.run)
+            finished = self._finished
+            finished.append(outcome)
+            waiting = self._waiting
+            if waiting and waiting[0].executor == executor:
+                following = waiting.popleft()
+                self._running.add(following)
+                tell = len(finished) == self._flush_at
+            else:
+                following = None
+                self._free += 1
+                if waiting:
+                    self._grant()
+                tell = len(finished) >= self._flush_at or not self._running
+            if len(finished) == 1:
+                self._finished_since = time.perf_counter()
+                tell = True
+        if tell:
+            self._ready()
+        return following
+
+    def _grant(self) -> None:
+        while self._free and self._waiting:
+            run = self._waiting.popleft()
+            self._free -= 1
+            self._running.add(run)
+            self._executors[run.executor].start(run)
+
+    # -- the claimer's side
+
+    def add(self, runs: Iterable[Run]) -> None:
+        """Takes claimed jobs, and starts what it can."""
+        with self._lock:
+            self._waiting.extend(runs)
+            self._grant()
+
+    def put_back(self, outcomes: Iterable[Outcome]) -> None:
+        """Takes outcomes that could not be recorded yet."""
+        with self._lock:
+            self._finished[:0] = outcomes
+            self._finished_since = time.perf_counter()
+
+    def take_finished(self) -> list[Outcome]:
+        """Hands over the outcomes so far."""
+        with self._lock:
+            outcomes, self._finished = self._finished, []
+            self._measure(len(outcomes))
+            self.done += len(outcomes)
+            return outcomes
+
+    def _measure(self, finished: int) -> None:
+        """Learns how many jobs a second this worker gets through while it has work; the buffer follows."""
+        now = time.perf_counter()
+        busy = bool(self._waiting or self._running)
+        if self._was_busy and finished:
+            rate = finished / max(now - self._measured_at, 0.0005)
+            self._rate = rate if not self._rate else 0.6 * self._rate + 0.4 * rate
+        elif self._was_busy and now - self._measured_at > STALE_S:
+            self._rate = 0.0
+        if finished or not self._was_busy or now - self._measured_at > STALE_S:
+            self._measured_at = now
+        self._was_busy = busy
+        self._flush_at = max(1, self.buffer // 2)
+
+    @property
+    def buffer(self) -> int:
+        """How many jobs are claimed beyond the slots."""
+        return min(MAX_BUFFER, int(self._rate * BUFFER_S))
+
+    def room(self) -> int:
+        """How many more jobs can be claimed now; 0 while what is held keeps the slots busy for a while."""
+        with self._lock:
+            buffer = self.buffer
+            room = self.count + buffer - len(self._waiting) - len(self._running)
+            if not self._waiting or room >= max(1, buffer // 2):
+                return max(0, room)
+            return 0
+
+    def flush_in_s(self) -> float | None:
+        """Seconds until outcomes should be recorded; None if there are none."""
+        with self._lock:
+            if not self._finished:
+                return None
+            if len(self._finished) >= self._flush_at or not self._running:
+                return 0.0
+            return max(0.0, self._finished_since + FLUSH_S - time.perf_counter())
+
+    def take_stale(self) -> list[Run]:
+        """Hands over all waiting jobs if the oldest has waited too long for a slot."""
+        with self._lock:
+            if not self._waiting or time.perf_counter() - self._waiting[0].received < STALE_S:
+                return []
+            self._rate = 0.0
+            return self._take_waiting()
+
+    def take_waiting(self) -> list[Run]:
+        """Hands over every job that has not begun."""
+        with self._lock:
+            return self._take_waiting()
+
+    def _take_waiting(self) -> list[Run]:
+        runs = list(self._waiting)
+        self._waiting.clear()
+        return runs
+
+    def abandon(self) -> list[Run]:
+        """Hands over the jobs that still run: nobody waits for their outcomes any more."""
+        with self._lock:
+            runs = list(self._running)
+            self._running.clear()
+            return runs
+
+    def drop(self) -> None:
+        """Forgets everything that is held."""
+        with self._lock:
+            self._waiting.clear()
+            self._running.clear()
+            self._finished = []
+
+    @property
+    def waiting(self) -> int:
+        """How many jobs wait for a slot."""
+        return len(self._waiting)
+
+    @property
+    def running(self) -> list[Run]:
+        """The jobs that hold a slot."""
+        with self._lock:
+            return list(self._running)
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing waits, runs or is to be recorded."""
+        with self._lock:
+            return not (self._waiting or self._running or self._finished)
