@@ -2,14 +2,15 @@
 -- Takes up to limit jobs for a worker and returns them; none if the worker has been declared dead.
 -- Lanes are (queue, priority) pairs in order of preference, each from its low bound up to high: dead index entries below
 -- the bound are never read again. The rows are locked as the lanes are walked, so never more than limit of them.
--- The jobs are then found by primary key through an array: a join would let the planner scan the table.
+-- The jobs are written where they were locked, by ctid: no second search, no join for the planner to get wrong. A row that
+-- changed between the snapshot and its lock is not found there: it stays queued, for the next claim.
 -- Locks: jobs, skipping; then the new claims row.
 WITH picked AS MATERIALIZED (
-    SELECT job.id, job.position
+    SELECT job.place, job.id, job.position
       FROM unnest(%(queues)s::text[], %(priorities)s::smallint[], %(lows)s::bigint[], %(highs)s::bigint[])
                AS lane (queue, priority, low, high)
      CROSS JOIN LATERAL (
-         SELECT id, position
+         SELECT ctid AS place, id, position
            FROM pgjobs.jobs
           WHERE position IS NOT NULL
             AND queue = lane.queue AND priority = lane.priority
@@ -30,7 +31,7 @@ WITH picked AS MATERIALIZED (
 UPDATE pgjobs.jobs
    SET status = 'running', position = NULL, reason = NULL, claim_id = %(claim)s::uuid,
        attempt = attempt + 1, started_at = now()
- WHERE id = ANY (ARRAY (SELECT id FROM picked))
+ WHERE ctid = ANY (ARRAY (SELECT place FROM picked))
 RETURNING id, task, queue, priority, attempt, max_attempts, crashes,
           extract(epoch FROM timeout)::float8 AS timeout_s, created_at, args, options
 
