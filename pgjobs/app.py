@@ -6,6 +6,7 @@ import asyncio
 import functools
 import importlib
 import itertools
+import os
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
@@ -52,7 +53,7 @@ class PgJobs:
     Args:
         database: a URL, a SQLAlchemy Engine or AsyncEngine, or a psycopg pool; None for PGJOBS_URL, DATABASE_URL or PG*;
             ``embedded:`` for a server of your own.
-        schema: where the tables are.
+        schema: where the tables are; PGJOBS_SCHEMA, else pgjobs, by default.
         result_ttl, failed_ttl: how long ended jobs are kept: succeeded, cancelled and expired ones; failed ones.
 
     Raises:
@@ -63,12 +64,12 @@ class PgJobs:
         self,
         database: object = None,
         *,
-        schema: str = DEFAULT_SCHEMA,
+        schema: str | None = None,
         result_ttl: Duration = DEFAULT_RESULT_TTL_S,
         failed_ttl: Duration = DEFAULT_FAILED_TTL_S,
     ) -> None:
         self._source = database
-        self.schema = schema_name(schema)
+        self.schema = schema_name(schema or os.environ.get("PGJOBS_SCHEMA") or DEFAULT_SCHEMA)
         self.result_ttl_s = seconds(result_ttl, what="result_ttl")
         self.failed_ttl_s = seconds(failed_ttl, what="failed_ttl")
         self.tasks: dict[str, Task[..., Any, Any]] = {}

@@ -16,6 +16,9 @@ Duration: TypeAlias = float | timedelta | str
 
 DEFAULT_QUEUE: Final = "default"
 DEFAULT_SCHEMA: Final = "pgjobs"
+SCHEMA_REVISION: Final = "0001"
+"""The migration that this release works with."""
+
 DEFAULT_TIMEOUT_S: Final = 3600.0
 DEFAULT_RESULT_TTL_S: Final = 86_400.0
 DEFAULT_FAILED_TTL_S: Final = 30 * 86_400.0

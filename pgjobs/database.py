@@ -15,7 +15,8 @@ import psycopg
 from psycopg import errors
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from pgjobs import borrowed
+from pgjobs import borrowed, statements
+from pgjobs.config import SCHEMA_REVISION
 from pgjobs.errors import SchemaError
 from pgjobs.statements import Statement, T
 
@@ -84,6 +85,23 @@ class Database:
 
     def _conninfo(self, name: str) -> str:
         return make_conninfo(self._url, **({"application_name": name} | _KEEPALIVE))
+
+    def check_schema(self, link: Link) -> None:
+        """Makes sure that the tables are those of this release.
+
+        Raises:
+            SchemaError: they are absent, older, or newer; says what to do.
+        """
+        try:
+            with _explained(self.schema):
+                revision = link.peek(statements.schema_revision())
+        except psycopg.errors.InsufficientPrivilege:
+            return
+        if revision != SCHEMA_REVISION:
+            raise SchemaError(
+                f"the schema {self.schema} is at revision {revision}, and this release needs {SCHEMA_REVISION}; "
+                + ("upgrade pgjobs-queue" if str(revision) > SCHEMA_REVISION else "run `pgjobs migrate`")
+            )
 
     # -- short statements of the application's processes
 

@@ -36,7 +36,7 @@ class Run:
 
     __slots__ = (
         "args", "attempt", "begun", "claim", "completed", "crashes", "created_at", "executor", "id", "max_attempts",
-        "named", "options", "positional", "priority", "queue", "received", "schema", "task", "task_name", "timeout_s",
+        "named", "options", "positional", "priority", "queue", "received", "schema", "slot", "task", "task_name", "timeout_s",
     )  # fmt: skip
 
     def __init__(self, row: tuple[Any, ...], claim: Claim, received: float, schema: str) -> None:
@@ -64,6 +64,7 @@ class Run:
         self.positional: tuple[Any, ...] = ()
         self.named: dict[str, Any] = self.args
         self.executor: str
+        self.slot: int
 
     def __repr__(self) -> str:
         return f"<Run {self.id} {self.task_name} attempt {self.attempt}>"

@@ -416,3 +416,8 @@ def workers() -> Statement[Rows]:
 def throughput(minutes: int) -> Statement[dict[str, int]]:
     """What was handled in the last minutes, by status."""
     return Statement(QUERIES["throughput"], {"minutes": minutes}, lambda rows: {row[0]: row[1] for row in rows})
+
+
+def schema_revision() -> Statement[str | None]:
+    """The revision that the tables are at."""
+    return Statement(QUERIES["schema_revision"], {}, _scalar)

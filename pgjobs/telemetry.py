@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -123,3 +125,24 @@ def duration(value_s: float) -> str:
         return f"{value_s:.1f} s"
     minutes, rest = divmod(int(value_s), 60)
     return f"{minutes} min {rest} s" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def set_up_logging(level: str) -> None:
+    """Sends log lines to standard error, short and aligned; in colour on a terminal, unless NO_COLOR is set."""
+    colours = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Lines(colours))
+    logging.basicConfig(level=level.upper(), handlers=[handler])
+
+
+class _Lines(logging.Formatter):
+    _COLOURS: Final = {"WARNING": "\x1b[33m", "ERROR": "\x1b[31m", "CRITICAL": "\x1b[31m", "DEBUG": "\x1b[2m"}
+
+    def __init__(self, colours: bool) -> None:
+        super().__init__("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S")
+        self._coloured = colours
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = super().format(record)
+        colour = self._COLOURS.get(record.levelname) if self._coloured else None
+        return f"{colour}{line}\x1b[0m" if colour else line

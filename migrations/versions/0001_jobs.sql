@@ -9,7 +9,7 @@ LANGUAGE sql VOLATILE PARALLEL SAFE AS $$
     SELECT encode(
         set_bit(set_bit(
             overlay(uuid_send(gen_random_uuid())
-                    PLACING substring(int8send((extract(epoch FROM clock_timestamp()) * 1000)::bigint) FROM 3)
+                    PLACING substring(int8send(floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint) FROM 3)
                     FROM 1 FOR 6),
             52, 1), 53, 1), 'hex')::uuid
 $$;
@@ -240,10 +240,11 @@ LANGUAGE sql VOLATILE AS $$
                CASE WHEN due.at > clock_timestamp() THEN due.at END,
                clock_timestamp() + enqueue.ttl, enqueue.timeout, enqueue.max_attempts
           FROM due
-        RETURNING id, queue
+        RETURNING id, queue, status
     ), woken AS (
         SELECT pg_notify('pgjobs.jobs', 'queued ' || job.queue) FROM job
-         WHERE EXISTS (SELECT FROM pgjobs.idlers AS idler
+         WHERE job.status = 'queued'
+           AND EXISTS (SELECT FROM pgjobs.idlers AS idler
                         WHERE idler.queue IN (job.queue, '*') AND idler.seen_at > now() - interval '15 seconds')
     )
     SELECT job.id FROM job LEFT JOIN woken ON true

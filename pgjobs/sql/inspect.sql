@@ -63,3 +63,7 @@ SELECT status, sum(jobs)::bigint AS jobs
   FROM pgjobs.rollups
  WHERE minute >= now() - %(minutes)s::int * interval '1 minute'
  GROUP BY status
+
+
+-- name: schema_revision
+SELECT version_num FROM pgjobs.alembic_version

@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import os
+import platform
 import socket
 import threading
 import time
@@ -24,6 +25,7 @@ from pgjobs.events import DeclaredDead, Event, Unrunnable, WorkerStarted, Worker
 from pgjobs.job import new_id
 from pgjobs.registry import Registry
 from pgjobs.run import Outcome, Run, released
+from pgjobs.worker.board import Board
 from pgjobs.worker.claimer import Claimer, DeclaredDeadError
 from pgjobs.worker.executors import AsyncExecutor, ThreadExecutor
 from pgjobs.worker.lanes import Lanes, Subscription
@@ -52,7 +54,7 @@ class Worker:
         max_jobs: leave after so many.
         shutdown_timeout: how long running jobs may finish when the worker stops.
         modules: modules whose public functions may run under ``module:function``.
-        supervised: somebody else beats for this worker.
+        supervised: somebody else beats for this worker, reads the board of running jobs, and is told of each life it begins.
 
     Raises:
         OptionError: a setting that cannot be meant.
@@ -71,6 +73,8 @@ class Worker:
         name: str | None = None,
         supervised: bool = False,
         supervisor_id: UUID | None = None,
+        board: Board | None = None,
+        on_life: Callable[[Life], None] = lambda life: None,
         emit: Callable[[Event], None] | None = None,
     ) -> None:
         if isinstance(concurrency, bool) or not 1 <= concurrency <= 10_000:
@@ -87,6 +91,8 @@ class Worker:
         self.name = name or f"{socket.gethostname()}:{os.getpid()}"
         self.supervised = supervised
         self.supervisor_id = supervisor_id or new_id()
+        self.board = board
+        self.on_life = on_life
         self.emit = emit or telemetry.Log()
         self.outage = Outage(self.emit)
         self._stop_asked = threading.Event()
@@ -241,9 +247,10 @@ class Worker:
             self.declared_dead(life)
         return BEAT_S
 
-    def declared_dead(self, life: Life) -> None:
+    def declared_dead(self, life: Life | None = None) -> None:
         """Drops all that a life held, and begins another one under a new id."""
-        if self._life is not life or self._stop_asked.is_set():
+        life = life or self._life
+        if life is None or self._life is not life or self._stop_asked.is_set():
             return
         self.emit(DeclaredDead(self.name))
         life.abandon()
@@ -264,7 +271,7 @@ class Life:
         database = worker.jobs.database
         self._link = Link(database, "pgjobs worker")
         self._upkeep = Link(database, "pgjobs upkeep")
-        self.slots = Slots(worker.concurrency, self._ready)
+        self.slots = Slots(worker.concurrency, self._ready, worker.board)
         self._async = AsyncExecutor(self.slots)
         self._threads = ThreadExecutor(self.slots)
         self.slots.serve({"async": self._async, "thread": self._threads})
@@ -308,7 +315,8 @@ class Life:
     def start(self) -> None:
         """Registers, and starts the services."""
         worker = self._worker
-        document = json.dumps({"python": os.sys.version.split()[0]})  # type: ignore[attr-defined]
+        worker.jobs.database.check_schema(self._link)
+        document = json.dumps({"python": platform.python_version()})
         self._link.one(
             statements.register(
                 self.id,
@@ -321,6 +329,7 @@ class Life:
                 worker.concurrency,
             )
         )
+        worker.on_life(self)
         self._async.open()
         self.claiming.start()
         self._maintaining.start()

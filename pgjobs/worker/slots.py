@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Final, Protocol
 
 from pgjobs.run import Outcome, Run
+from pgjobs.worker.board import Board
 
 FLUSH_S: Final = 0.010
 """The longest that an outcome waits for others before it is recorded."""
@@ -30,15 +31,17 @@ class Executor(Protocol):
 class Slots:
     """Hands claimed jobs to executors as slots become free, in the order of the claims.
 
-    Invariant, under the lock: free + number of running = count; a job is in exactly one of waiting, running, finished.
+    Invariant, under the lock: free and running slots together are all; a job is in exactly one of waiting, running, finished.
     An executor that finishes a run takes the next one of its kind in the same step, so that tiny jobs cost no hand-over.
     """
 
-    def __init__(self, count: int, ready: Callable[[], None]) -> None:
+    def __init__(self, count: int, ready: Callable[[], None], board: Board | None = None) -> None:
         self.count = count
+        self._board = board
+
         self._ready = ready
         self._lock = threading.Lock()
-        self._free = count
+        self._free = list(range(count))
         self._waiting: deque[Run] = deque()
         self._running: set[Run] = set()
         self._finished: list[Outcome] = []
@@ -59,17 +62,20 @@ class Slots:
     def finish(self, outcome: Outcome, executor: str) -> Run | None:
         """Takes an outcome; returns the next run if it is for the same executor, else gives the slot back."""
         with self._lock:
-            self._running.discard(outcome.run)
+            run = outcome.run
+            if run not in self._running:
+                return None  # given up, while the code went on: its job has been given back
+            self._running.remove(run)
             finished = self._finished
             finished.append(outcome)
             waiting = self._waiting
             if waiting and waiting[0].executor == executor:
                 following = waiting.popleft()
-                self._running.add(following)
+                self._seat(following, run.slot)
                 tell = len(finished) == self._flush_at
             else:
                 following = None
-                self._free += 1
+                self._vacate(run.slot)
                 if waiting:
                     self._grant()
                 tell = len(finished) >= self._flush_at or not self._running
@@ -83,9 +89,20 @@ class Slots:
     def _grant(self) -> None:
         while self._free and self._waiting:
             run = self._waiting.popleft()
-            self._free -= 1
-            self._running.add(run)
+            self._seat(run, self._free.pop())
             self._executors[run.executor].start(run)
+
+    def _seat(self, run: Run, slot: int) -> None:
+        run.slot = slot
+        self._running.add(run)
+        if self._board is not None:
+            deadline = 0.0 if run.timeout_s is None else time.monotonic() + run.timeout_s
+            self._board.begin(slot, run.id, deadline)
+
+    def _vacate(self, slot: int) -> None:
+        self._free.append(slot)
+        if self._board is not None:
+            self._board.end(slot)
 
     # -- the claimer's side
 
@@ -168,6 +185,8 @@ class Slots:
         """Hands over the jobs that still run: nobody waits for their outcomes any more."""
         with self._lock:
             runs = list(self._running)
+            for run in runs:
+                self._vacate(run.slot)
             self._running.clear()
             return runs
 
@@ -175,6 +194,8 @@ class Slots:
         """Forgets everything that is held."""
         with self._lock:
             self._waiting.clear()
+            for run in self._running:
+                self._vacate(run.slot)
             self._running.clear()
             self._finished = []
 

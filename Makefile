@@ -1,0 +1,44 @@
+# Needs make and Python 3.11 or newer with venv; everything else comes from PyPI.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check format build clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+# The stamp is written last, so that an installation that was interrupted is repeated.
+$(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "pgjobs needs Python 3.11 or newer; make PYTHON=python3.12")'
+	@echo "Setting up $(VENV) ..."
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+demo: $(READY) ## Watch a queue at work, on an embedded PostgreSQL
+	@$(BIN)/pgjobs demo
+
+test: $(READY) ## Run the tests, on an embedded PostgreSQL (PGJOBS_PG_BIN or PGJOBS_TEST_URL for another)
+	@$(BIN)/python -m pytest
+
+check: $(READY) ## Lint, check the format, the types and the directions of imports
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+format: $(READY) ## Format the code
+	@$(BIN)/ruff check --fix
+	@$(BIN)/ruff format
+
+build: $(READY) ## Build the wheel and the source distribution into dist/
+	@$(BIN)/python -m build
+
+clean: ## Remove what was built and cached; the virtual environment stays
+	@rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	@find . -path ./$(VENV) -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,166 @@
+"""The process in which jobs run: loads the application, runs a Worker, and does what its supervisor says.
+
+Started by the supervisor as ``python -m pgjobs.worker.child FD BOARD_FD SETTINGS``; it exits when the pipe closes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+import traceback
+from typing import Any, Final
+from uuid import UUID
+
+import psycopg
+
+from pgjobs import embedded
+from pgjobs.errors import ConfigurationError, OptionError, PgJobsError, SchemaError
+from pgjobs.loading import Application, load
+from pgjobs.telemetry import set_up_logging
+from pgjobs.worker.board import Board
+from pgjobs.worker.runtime import Life, Worker
+
+OK: Final = 0
+FAILURE: Final = 1
+USAGE: Final = 2
+UNREACHABLE: Final = 3
+OUT_OF_DATE: Final = 5
+
+logger = logging.getLogger("pgjobs.worker")
+
+
+class Child:
+    """One worker process under a supervisor."""
+
+    def __init__(self, pipe: socket.socket, board: Board, settings: dict[str, Any]) -> None:
+        self._pipe = pipe
+        self._board = board
+        self._settings = settings
+        self._worker: Worker | None = None
+        self._stopping = threading.Event()
+
+    def run(self) -> int:
+        """Works until told to stop; returns the exit code."""
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to the supervisor too, who then tells us
+        signal.signal(signal.SIGTERM, lambda *_: self._stop())
+        try:
+            application = load(self._settings["app"])
+        except ConfigurationError as error:
+            return self._give_up(USAGE, str(error))
+        except BaseException:
+            return self._give_up(USAGE, f"{self._settings['app']} cannot be imported:\n{traceback.format_exc()}")
+        threading.Thread(target=self._obey, name="pgjobs-pipe", daemon=True).start()
+        try:
+            return self._work(application)
+        except (ConfigurationError, OptionError) as error:
+            return self._give_up(USAGE, str(error))
+        except SchemaError as error:
+            return self._give_up(OUT_OF_DATE, str(error))
+        except (psycopg.OperationalError, embedded.EmbeddedServerError) as error:
+            where = application.jobs.database.where
+            return self._give_up(
+                UNREACHABLE, f"database {where} cannot be reached ({_first_line(error)}); start it, or pass --wait-for-db"
+            )
+        except PgJobsError as error:
+            return self._give_up(FAILURE, str(error))
+
+    def _work(self, application: Application) -> int:
+        settings = self._settings
+        worker = Worker(
+            application.jobs,
+            queues=settings["queues"],
+            concurrency=settings["concurrency"],
+            burst=settings["burst"],
+            max_jobs=settings["max_jobs"],
+            shutdown_timeout=settings["shutdown_timeout"],
+            modules=application.modules,
+            name=settings["name"],
+            supervised=True,
+            supervisor_id=UUID(settings["supervisor"]),
+            board=self._board,
+            on_life=self._introduce,
+        )
+        self._worker = worker
+        while not self._stopping.is_set():
+            try:
+                worker.start()
+                break
+            except psycopg.OperationalError as error:
+                if not settings["wait_for_db"]:
+                    raise
+                worker.outage.away(error)
+                self._stopping.wait(0.5)
+        else:
+            return OK
+        worker.outage.back()
+        try:
+            if self._stopping.is_set():
+                worker.request_stop()
+            worker.wait()
+        finally:
+            worker.stop()
+        return OK
+
+    def _introduce(self, life: Life) -> None:
+        """Tells the supervisor under which id we work, and where, so that it can beat for us."""
+        assert self._worker is not None  # noqa: S101 - it has just begun a life
+        database = self._worker.jobs.database
+        self._say({"life": str(life.id), "url": database.url, "schema": database.schema})
+
+    def _give_up(self, code: int, message: str) -> int:
+        self._say({"error": message})
+        return code
+
+    def _say(self, message: dict[str, Any]) -> None:
+        with contextlib.suppress(OSError):
+            self._pipe.sendall(json.dumps(message).encode() + b"\n")
+
+    def _stop(self) -> None:
+        self._stopping.set()
+        if self._worker is not None:
+            self._worker.request_stop()
+
+    def _obey(self) -> None:
+        """Does what the supervisor says, and stops at once when it is gone."""
+        with self._pipe.makefile("r") as lines:
+            for line in lines:
+                match line.strip():
+                    case "stop":
+                        self._stop()
+                    case "dead" if self._worker is not None:
+                        self._worker.declared_dead()
+                    case _:
+                        pass
+        self._stop()
+        self._stop()
+        time.sleep(10)
+        os._exit(FAILURE)
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__
+
+
+def main() -> int:
+    """Runs the child that the command line describes."""
+    fd, board_fd, document = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+    settings = json.loads(document)
+    set_up_logging(settings["log_level"])
+    pipe = socket.socket(fileno=fd)
+    return Child(pipe, Board(settings["concurrency"], board_fd), settings).run()
+
+
+if __name__ == "__main__":
+    code = main()
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # threads that run a job which nobody waits for any more do not hold us up

@@ -1,0 +1,75 @@
+"""One server for a run, one migrated template database, and a copy of it for each test.
+
+PGJOBS_TEST_URL runs the suite on a server that exists; PGJOBS_PG_BIN starts another PostgreSQL than the wheel's.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from uuid import uuid4
+
+import psycopg
+import pytest
+from psycopg import sql
+
+import pgjobs
+from tests.support import suite_server, with_database
+
+
+def _execute(url: str, statement: str, *names: str) -> None:
+    with psycopg.connect(url, autocommit=True) as conn:
+        conn.execute(sql.SQL(statement).format(*map(sql.Identifier, names)))  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="session")
+def server_url() -> Iterator[str]:
+    """URL of a server on which databases can be made."""
+    if given := os.environ.get("PGJOBS_TEST_URL"):
+        yield given
+        return
+    with suite_server() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def template(server_url: str) -> Iterator[str]:
+    """Name of a migrated database that nobody connects to, so that it can be copied at any time."""
+    from pgjobs.migrations import migrate
+
+    name = f"pgjobs_template_{uuid4().hex[:12]}"
+    _execute(server_url, "CREATE DATABASE {}", name)
+    try:
+        migrate(with_database(server_url, name))
+        _execute(server_url, "ALTER DATABASE {} WITH ALLOW_CONNECTIONS false", name)
+        yield name
+    finally:
+        _execute(server_url, "DROP DATABASE {} WITH (FORCE)", name)
+
+
+@pytest.fixture
+def database_url(server_url: str, template: str) -> Iterator[str]:
+    """URL of the test's own migrated database."""
+    name = f"pgjobs_test_{uuid4().hex[:12]}"
+    _execute(server_url, "CREATE DATABASE {} TEMPLATE {}", name, template)
+    try:
+        yield with_database(server_url, name)
+    finally:
+        _execute(server_url, "DROP DATABASE {} WITH (FORCE)", name)
+
+
+@pytest.fixture
+def jobs(database_url: str) -> Iterator[pgjobs.PgJobs]:
+    """The queue of the test's database."""
+    app = pgjobs.PgJobs(database_url)
+    try:
+        yield app
+    finally:
+        app.close()
+
+
+@pytest.fixture
+def conn(database_url: str) -> Iterator[psycopg.Connection]:
+    """An autocommit connection to the test's database."""
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        yield connection

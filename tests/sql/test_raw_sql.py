@@ -1,0 +1,241 @@
+"""What plain SQL, from psql or another language, may rely on."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+from uuid import RFC_4122, UUID, uuid4
+
+import psycopg
+import pytest
+from psycopg import errors
+from psycopg.rows import dict_row
+
+pytestmark = pytest.mark.server
+
+
+def one(conn: psycopg.Connection, query: str, **params: object) -> dict[str, Any]:
+    row = conn.cursor(row_factory=dict_row).execute(query, params).fetchone()
+    assert row is not None
+    return row
+
+
+def job(conn: psycopg.Connection, call: str) -> dict[str, Any]:
+    """The row that a call of ``pgjobs.enqueue`` has written."""
+    row = conn.execute(f"SELECT {call}").fetchone()
+    assert row is not None
+    return one(conn, "SELECT * FROM pgjobs.jobs WHERE id = %(id)s", id=row[0])
+
+
+def claim(conn: psycopg.Connection, *ids: UUID) -> UUID:
+    """Gives jobs to a worker, as a claim does."""
+    worker, claim_id = uuid4(), uuid4()
+    conn.execute(
+        "INSERT INTO pgjobs.workers (id, supervisor_id, name, host, pid, queues, slots)"
+        " VALUES (%s, %s, 'ada.1', 'ada', 42, '{*}', 16)",
+        (worker, worker),
+    )
+    conn.execute(
+        "INSERT INTO pgjobs.claims (id, worker_id, job_ids, positions)"
+        " SELECT %s, %s, array_agg(id), array_agg(position) FROM pgjobs.jobs WHERE id = ANY(%s)",
+        (claim_id, worker, list(ids)),
+    )
+    conn.execute(
+        "UPDATE pgjobs.jobs SET status = 'running', position = NULL, claim_id = %s, attempt = attempt + 1,"
+        " started_at = now() WHERE id = ANY(%s)",
+        (claim_id, list(ids)),
+    )
+    return claim_id
+
+
+def test_inserted_row_needs_a_task_and_its_arguments_only(conn: psycopg.Connection) -> None:
+    row = one(conn, """INSERT INTO pgjobs.jobs (task, args) VALUES ('mail.send', '{"to": "ann"}') RETURNING *""")
+    assert (row["status"], row["queue"], row["priority"], row["attempt"], row["max_attempts"]) == (
+        "queued",
+        "default",
+        0,
+        0,
+        5,
+    )
+    assert row["position"] is not None
+    assert row["timeout"] == timedelta(hours=1)
+    assert (row["run_at"], row["due_at"], row["expires_at"], row["claim_id"]) == (None, None, None, None)
+    assert row["args"] == {"to": "ann"}
+
+
+def test_inserted_rows_are_claimed_in_the_order_of_their_insertion(conn: psycopg.Connection) -> None:
+    conn.execute("INSERT INTO pgjobs.jobs (task) SELECT number::text FROM generate_series(1, 100) AS number")
+    rows = conn.execute("SELECT task FROM pgjobs.jobs WHERE position IS NOT NULL ORDER BY position").fetchall()
+    assert [int(task) for (task,) in rows] == list(range(1, 101))
+
+
+@pytest.mark.parametrize(
+    ("columns", "values", "constraint"),
+    [
+        # It would run at once.
+        ("run_at", "now() + interval '1 hour'", "jobs_run_at_needs_due_at"),
+        ("status, position", "'scheduled', NULL", "jobs_due_at_means_scheduled"),
+        ("due_at", "now()", "jobs_due_at_means_scheduled"),
+        ("position", "NULL", "jobs_position_means_queued"),
+        ("status", "'succeeded'", "jobs_position_means_queued"),
+        ("status, position", "'done', NULL", "jobs_status_is_known"),
+        ("priority", "101", "jobs_priority_range"),
+        ("max_attempts", "0", "jobs_max_attempts_positive"),
+        ("args", "'[1]'", "jobs_args_is_object"),
+    ],
+)
+def test_row_that_contradicts_itself_is_refused(
+    columns: str, values: str, constraint: str, conn: psycopg.Connection
+) -> None:
+    with pytest.raises(errors.CheckViolation) as raised:
+        conn.execute(f"INSERT INTO pgjobs.jobs (task, {columns}) VALUES ('late', {values})")
+    assert raised.value.diag.constraint_name == constraint
+
+
+def test_row_with_run_at_is_taken_as_scheduled_with_due_at(conn: psycopg.Connection) -> None:
+    conn.execute(
+        "INSERT INTO pgjobs.jobs (task, status, position, run_at, due_at)"
+        " SELECT 'later', 'scheduled', NULL, at, at FROM (SELECT now() + interval '1 hour') AS due (at)"
+    )
+
+
+def test_waiting_jobs_cannot_share_a_unique_key(conn: psycopg.Connection) -> None:
+    conn.execute("INSERT INTO pgjobs.jobs (task, unique_key) VALUES ('once', 'key')")
+    with pytest.raises(errors.UniqueViolation):
+        conn.execute("INSERT INTO pgjobs.jobs (task, unique_key) VALUES ('once', 'key')")
+
+
+def test_enqueue_takes_a_task_alone(conn: psycopg.Connection) -> None:
+    row = job(conn, "pgjobs.enqueue('nightly')")
+    assert (row["status"], row["queue"], row["args"], row["due_at"]) == ("queued", "default", {}, None)
+    inserted = one(conn, "INSERT INTO pgjobs.jobs (task) VALUES ('nightly') RETURNING *")
+    own = ("id", "position", "created_at")
+    assert {k: v for k, v in row.items() if k not in own} == {k: v for k, v in inserted.items() if k not in own}
+
+
+def test_enqueue_takes_every_setting(conn: psycopg.Connection) -> None:
+    row = job(
+        conn,
+        """pgjobs.enqueue('mail.send', '{"to": "ann"}', queue => 'mail', priority => 10, ttl => '1 day',
+                          timeout => '30 s', max_attempts => 3)""",
+    )
+    assert (row["queue"], row["priority"], row["max_attempts"]) == ("mail", 10, 3)
+    assert row["timeout"] == timedelta(seconds=30)
+    assert abs(row["expires_at"] - row["created_at"] - timedelta(days=1)) < timedelta(minutes=1)
+
+
+@pytest.mark.parametrize("when", ["delay => '1 hour'", "run_at => now() + interval '1 hour'"])
+def test_enqueue_for_later_is_scheduled(when: str, conn: psycopg.Connection) -> None:
+    row = job(conn, f"pgjobs.enqueue('later', {when})")
+    assert (row["status"], row["position"]) == ("scheduled", None)
+    assert row["run_at"] == row["due_at"]
+    assert abs(row["due_at"] - row["created_at"] - timedelta(hours=1)) < timedelta(minutes=1)
+
+
+@pytest.mark.parametrize("when", ["delay => '0'", "run_at => now() - interval '1 hour'"])
+def test_enqueue_for_a_time_that_has_come_is_queued(when: str, conn: psycopg.Connection) -> None:
+    row = job(conn, f"pgjobs.enqueue('at once', {when})")
+    assert (row["status"], row["due_at"]) == ("queued", None)
+    assert row["run_at"] is not None
+
+
+def test_enqueue_without_a_timeout_has_none(conn: psycopg.Connection) -> None:
+    assert job(conn, "pgjobs.enqueue('long', timeout => NULL)")["timeout"] is None
+
+
+@pytest.mark.parametrize(
+    ("idle_on", "call", "told"),
+    [
+        ("mail", "pgjobs.enqueue('t', queue => 'mail')", ["queued mail"]),
+        ("*", "pgjobs.enqueue('t', queue => 'mail')", ["queued mail"]),
+        ("other", "pgjobs.enqueue('t', queue => 'mail')", []),
+        # Workers look for the next due time by themselves.
+        ("mail", "pgjobs.enqueue('t', queue => 'mail', delay => '1 hour')", []),
+    ],
+)
+def test_enqueue_wakes_whoever_is_idle_on_the_queue(
+    idle_on: str, call: str, told: list[str], conn: psycopg.Connection, database_url: str
+) -> None:
+    conn.execute("INSERT INTO pgjobs.idlers (queue, worker_id) VALUES (%s, %s)", (idle_on, uuid4()))
+    assert notified(database_url, conn, call) == told
+
+
+def notified(url: str, conn: psycopg.Connection, call: str) -> list[str]:
+    """What a listener hears of a call, up to a word that is sent after it."""
+    with psycopg.connect(url, autocommit=True) as listener:
+        listener.execute('LISTEN "pgjobs.jobs"')
+        conn.execute(f"SELECT {call}")
+        conn.execute("NOTIFY \"pgjobs.jobs\", 'end'")
+        heard = []
+        for notice in listener.notifies(timeout=30):
+            if notice.payload == "end":
+                break
+            heard.append(notice.payload)
+        return heard
+
+
+def test_running_says_what_runs_where(conn: psycopg.Connection) -> None:
+    first = job(conn, "pgjobs.enqueue('mail.send')")
+    job(conn, "pgjobs.enqueue('waiting')")
+    ended = job(conn, "pgjobs.enqueue('ended')")
+    claim_id = claim(conn, first["id"], ended["id"])
+    conn.execute("UPDATE pgjobs.jobs SET status = 'succeeded', finished_at = now() WHERE id = %s", (ended["id"],))
+    row = one(conn, "SELECT * FROM pgjobs.running")
+    assert (row["id"], row["task"], row["claim_id"]) == (first["id"], "mail.send", claim_id)
+    assert (row["worker"], row["host"], row["pid"], row["attempt"]) == ("ada.1", "ada", 42, 1)
+
+
+def test_queue_stats_say_how_every_queue_stands(conn: psycopg.Connection) -> None:
+    queued = job(conn, "pgjobs.enqueue('t', queue => 'mail')")
+    running = job(conn, "pgjobs.enqueue('t', queue => 'mail')")
+    due = job(conn, "pgjobs.enqueue('t', queue => 'mail', delay => '1 hour')")
+    claim(conn, running["id"])
+    conn.execute(
+        "INSERT INTO pgjobs.rollups SELECT now(), 'mail', 't', status, 3, jobs, seconds"
+        "  FROM (VALUES ('succeeded', 4, 2.0), ('failed', 1, 9.0), ('retried', 2, 9.0)) AS of (status, jobs, seconds)"
+    )
+    conn.execute("INSERT INTO pgjobs.rollups VALUES (now(), 'quiet', 't', 'expired', 0, 7, 0)")
+    assert one(conn, "SELECT * FROM pgjobs.queue_stats WHERE queue = 'mail'") == {
+        "queue": "mail",
+        "queued": 1,
+        "running": 1,
+        "scheduled": 1,
+        "succeeded": 4,
+        "failed": 1,
+        "cancelled": 0,
+        "expired": 0,
+        "retried": 2,
+        "oldest_queued_at": queued["created_at"],
+        "next_due_at": due["due_at"],
+        "mean_seconds": 0.5,
+    }
+    quiet = one(conn, "SELECT * FROM pgjobs.queue_stats WHERE queue = 'quiet'")
+    assert (quiet["queued"], quiet["expired"], quiet["mean_seconds"]) == (0, 7, None)
+
+
+def test_uuidv7_is_of_version_seven_and_ordered_by_time(conn: psycopg.Connection) -> None:
+    def now() -> int:
+        return int(one(conn, "SELECT extract(epoch FROM clock_timestamp()) * 1000 AS now")["now"])
+
+    before = now()
+    ids = [made for (made,) in conn.execute("SELECT pgjobs.uuidv7() FROM generate_series(1, 2000)")]
+    after = now()
+    assert {(made.version, made.variant) for made in ids} == {(7, RFC_4122)}
+    assert len(set(ids)) == len(ids)
+    times = [made.int >> 80 for made in ids]
+    assert times == sorted(times)
+    assert before <= times[0]
+    assert times[-1] <= after
+
+
+@pytest.mark.parametrize(
+    ("seconds", "bucket"),
+    [(0, 0), (0.0009, 0), (0.001, 1), (0.0019, 1), (0.002, 2), (1, 10), (1048, 20), (1048.576, 21), (1e9, 21)],
+)
+def test_duration_bucket_is_the_power_of_two_above(seconds: float, bucket: int, conn: psycopg.Connection) -> None:
+    assert one(conn, "SELECT pgjobs.duration_bucket(%(seconds)s) AS bucket", seconds=seconds)["bucket"] == bucket
+
+
+def test_duties_are_known_from_the_start(conn: psycopg.Connection) -> None:
+    names = {name for (name,) in conn.execute("SELECT name FROM pgjobs.duties WHERE next_at <= now()")}
+    assert {"reap", "expire", "roll_up", "prune", "tidy"} <= names

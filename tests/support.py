@@ -1,0 +1,84 @@
+"""The suite's PostgreSQL server, and what several tests need."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+from pgjobs import embedded
+from pgjobs.embedded import installation
+
+with warnings.catch_warnings():
+    # Its requirements are old: some of their releases use what newer Pythons deprecate.
+    warnings.simplefilter("ignore", DeprecationWarning)
+    from testing.postgresql import Postgresql
+
+_SETTINGS: Final = "-c fsync=off -c synchronous_commit=off -c full_page_writes=off -c max_connections=200"
+
+
+class SuiteServer(Postgresql):
+    """A server for a run of the suite: fast instead of durable."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(
+            base_dir=str(directory),
+            initdb=str(_program(directory, "initdb")),
+            initdb_args="-U postgres -A trust -E UTF8 --no-locale --no-sync",
+            postgres=str(_program(directory, "postgres")),
+            postgres_args=f"-h 127.0.0.1 {_SETTINGS}",
+        )
+
+    def initialize_database(self) -> None:
+        for name in self.subdirectories:
+            installation.give(Path(self.base_dir, name))
+        super().initialize_database()
+
+
+def _program(directory: Path, name: str) -> Path:
+    """Writes a script that runs PostgreSQL's program as somebody it accepts, and stops it when pytest is killed."""
+    bin_ = installation.readable(embedded.binaries())
+    command = [*installation.account().prefix, *installation.bound_to_parent(), str(bin_ / name)]
+    script = directory / name
+    script.write_text(f'#!/bin/sh\nexec {shlex.join(command)} "$@"\n')
+    script.chmod(0o700)
+    return script
+
+
+@contextmanager
+def suite_server() -> Generator[str]:
+    """Runs a server as long as the block and yields its URL."""
+    with scratch_directory() as directory, SuiteServer(directory) as server:
+        yield server.url(database="postgres")
+
+
+@contextmanager
+def scratch_directory() -> Generator[Path]:
+    """Makes a directory that the server's account can pass through, which pytest's own tmp_path forbids."""
+    directory = Path(tempfile.mkdtemp(prefix="pgjobs-test-"))
+    directory.chmod(0o711)
+    try:
+        yield directory
+    finally:
+        # A postmaster that is just ending may remove a file of its own meanwhile.
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def with_database(url: str, name: str) -> str:
+    """Returns the URL of another database on the same server."""
+    return urlsplit(url)._replace(path=f"/{name}").geturl()
+
+
+def eventually(condition: Callable[[], object], timeout_s: float = 10.0) -> None:
+    """Waits until the condition holds, for what can only be asked and not be waited for."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, f"did not happen within {timeout_s:g} s"
+        time.sleep(0.02)
