@@ -1,31 +1,39 @@
-"""pgjobs: a durable job queue for Python that needs nothing but PostgreSQL."""
+"""pgjobs: a durable job queue for Python that needs nothing but PostgreSQL.
 
-from pgjobs.app import PgJobs, Queue
-from pgjobs.current import CurrentJob, current_job
-from pgjobs.errors import (
-    ArgumentsError,
-    ClaimLostError,
-    CompletionRolledBackError,
-    ConfigurationError,
-    EncodingError,
-    JobExistsError,
-    JobFailedError,
-    JobNotFoundError,
-    JobStateError,
-    NoCurrentJobError,
-    OptionError,
-    PgJobsError,
-    ResultTimeoutError,
-    SchemaError,
-    TaskError,
-    TaskNotFoundError,
-)
-from pgjobs.handle import Job
-from pgjobs.job import Status
-from pgjobs.retry import Cancel, Retry, RetryLater, Snooze
-from pgjobs.task import Task
+Names are imported when they are first used, so that ``pgjobs --help`` and the worker's lean parent load little.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from pgjobs.app import PgJobs
+    from pgjobs.current import CurrentJob, current_job
+    from pgjobs.errors import (
+        ArgumentsError,
+        ClaimLostError,
+        CompletionRolledBackError,
+        ConfigurationError,
+        EncodingError,
+        JobExistsError,
+        JobFailedError,
+        JobNotFoundError,
+        JobStateError,
+        NoCurrentJobError,
+        OptionError,
+        PgJobsError,
+        ResultTimeoutError,
+        SchemaError,
+        TaskError,
+        TaskNotFoundError,
+    )
+    from pgjobs.handle import Job
+    from pgjobs.job import Status
+    from pgjobs.queue import Queue
+    from pgjobs.retry import Cancel, Retry, RetryLater, Snooze
+    from pgjobs.task import Task
 
 __all__ = [
     "ArgumentsError",
@@ -56,3 +64,25 @@ __all__ = [
     "TaskNotFoundError",
     "current_job",
 ]
+
+_HOMES = {
+    "app": ("PgJobs",),
+    "current": ("CurrentJob", "current_job"),
+    "handle": ("Job",),
+    "job": ("Status",),
+    "queue": ("Queue",),
+    "retry": ("Cancel", "Retry", "RetryLater", "Snooze"),
+    "task": ("Task",),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'pgjobs' has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(f"pgjobs.{_HOME_OF.get(name, 'errors')}"), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -5,7 +5,7 @@ The kinds are told apart by where their classes come from, so that no driver is 
 
 from __future__ import annotations
 
-from typing import Any, Final, Literal, TypeAlias, cast
+from typing import Any, Final, Literal, TypeAlias
 
 from pgjobs.statements import Query, Rows, Statement, T
 
@@ -41,8 +41,8 @@ def kind_of(conn: object) -> Kind:
         if kind := _KINDS.get((cls.__module__.split(".")[0], cls.__name__)):
             return kind
     raise TypeError(
-        f"{type(conn).__module__}.{type(conn).__qualname__} is not a connection to enqueue on; pass a psycopg connection or "
-        "cursor, a SQLAlchemy Connection or Session, the async ones of both, or an asyncpg connection"
+        f"{type(conn).__module__}.{type(conn).__qualname__} is not a connection to enqueue on; pass a psycopg "
+        "connection or cursor, a SQLAlchemy Connection or Session, the async ones of both, or an asyncpg connection"
     )
 
 
@@ -94,7 +94,7 @@ def _fetch(conn: Any, kind: Kind, sql: str, params: dict[str, Any]) -> Rows:
             return _plain(result.fetchall() if result.returns_rows else [])
         case _:
             raise TypeError(
-                f"{type(conn).__name__} is async; await the a-twin instead (aenqueue for enqueue, acomplete for complete)"
+                f"{type(conn).__name__} is async; await the async twin (aenqueue for enqueue, acomplete for complete)"
             )
 
 
@@ -107,13 +107,22 @@ def _for_dialect(query: Query, params: dict[str, Any], schema: str, driver: str)
 
 def _plain(rows: Any) -> Rows:
     """Rows as tuples, whatever row factory the application has chosen."""
-    return [tuple(cast("Any", row).values()) if hasattr(row, "values") else tuple(row) for row in rows]
+    return [tuple(row.values()) if hasattr(row, "values") else tuple(row) for row in rows]
 
 
-def copier(conn: object, kind: Kind) -> Any:
-    """The psycopg connection below, if the kind has one on which COPY can run; else None."""
-    if kind in ("psycopg", "async-psycopg"):
-        return conn
-    if kind in ("psycopg-cursor", "async-psycopg-cursor"):
-        return cast("Any", conn).connection
-    return None
+def is_async(conn: object) -> bool:
+    """Whether statements on this connection are awaited."""
+    kind = kind_of(conn)
+    return kind == "asyncpg" or kind.startswith("async-")
+
+
+def copier(conn: Any) -> Any:
+    """The psycopg connection below, if there is one on which COPY can run; else None."""
+    match kind_of(conn):
+        case "psycopg" | "async-psycopg":
+            owner = conn
+        case "psycopg-cursor" | "async-psycopg-cursor":
+            owner = conn.connection
+        case _:
+            return None
+    return None if owner.pgconn.pipeline_status else owner

@@ -23,7 +23,9 @@ def _refuse(value: object) -> Json:
 
 def _make_encoder() -> Callable[[Json], str]:
     """Builds the C encoder once: building it for every call, as json.dumps does here, takes longer than the call."""
-    make = cast("Callable[..., Callable[[Json, int], Iterable[str]]] | None", json.encoder.c_make_encoder)
+    make = cast(
+        "Callable[..., Callable[[Json, int], Iterable[str]]] | None", getattr(json.encoder, "c_make_encoder", None)
+    )
     if make is None:
         return json.JSONEncoder(allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode
     # markers, default, encoder, indent, key separator, item separator, sort keys, skip keys, allow NaN
@@ -45,10 +47,7 @@ def dumps(value: Json, *, what: str = "value") -> str:
     """
     try:
         text = _encode(value)
-        if text.isascii():
-            size = len(text)
-        else:
-            size = len(text.encode())
+        size = len(text) if text.isascii() else len(text.encode())
     except (TypeError, ValueError, RecursionError, UnicodeEncodeError) as error:
         raise _explain(value, what) or EncodingError(f"{what} cannot be stored as JSON: {error}") from None
     if size > MAX_DOCUMENT_BYTES:
@@ -56,8 +55,8 @@ def dumps(value: Json, *, what: str = "value") -> str:
             f"{what} takes {size:,} bytes, over {MAX_DOCUMENT_BYTES:,}; store it elsewhere and pass its key"
         )
     suspicious = "\\u0000" in text or text.count("[") + text.count("{") > MAX_DOCUMENT_DEPTH
-    if suspicious and (error := _explain(value, what)):
-        raise error
+    if suspicious and (problem := _explain(value, what)):
+        raise problem
     return text
 
 
@@ -71,7 +70,8 @@ def _explain(value: Json, what: str) -> EncodingError | None:
         if problem := _problem(item):
             return EncodingError(f"{what} cannot be stored as JSON: {problem} at {path}", path)
         if isinstance(item, dict):
-            for key, inner in cast("dict[Any, Any]", item).items():
+            members: dict[Any, Json] = item  # pyright: ignore[reportUnknownVariableType]
+            for key, inner in members.items():
                 if problem := _problem(key, key=True):
                     return EncodingError(f"{what} cannot be stored as JSON: {problem} as a key at {path}", path)
                 stack.append((inner, f"{path}.{key}", depth + 1))

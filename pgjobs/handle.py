@@ -4,39 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 from uuid import UUID
 
 from pgjobs.codec import Json
 from pgjobs.config import Duration
 from pgjobs.job import FailureRow, JobRow, Status
+from pgjobs.ledger import Ledger
 
 R_co = TypeVar("R_co", covariant=True)
-
-
-class Client(Protocol):
-    """What a handle asks of the application that it came from."""
-
-    def fetch(self, job_id: UUID, conn: object = None) -> JobRow: ...
-    async def afetch(self, job_id: UUID, conn: object = None) -> JobRow: ...
-    def failures_of(self, job_id: UUID) -> list[FailureRow]: ...
-    async def afailures_of(self, job_id: UUID) -> list[FailureRow]: ...
-    def await_result(self, job_id: UUID, timeout: Duration | None) -> JobRow: ...
-    async def aawait_result(self, job_id: UUID, timeout: Duration | None) -> JobRow: ...
-    def retry_job(self, job_id: UUID) -> None: ...
-    async def aretry_job(self, job_id: UUID) -> None: ...
 
 
 class Job(Generic[R_co]):
     """A job. Its attributes are as last read; ``refresh()`` reads them again.
 
-    A handle that ``enqueue`` returned knows id and task without a read, and reads the rest when it is first asked for it.
+    A handle that ``enqueue`` returned knows id and task without a read, and reads the rest when it is first asked for
+    it.
     """
 
-    __slots__ = ("_client", "_conn", "_id", "_row", "_task")
+    __slots__ = ("_conn", "_id", "_ledger", "_row", "_task")
 
-    def __init__(self, client: Client, job_id: UUID, task: str, row: JobRow | None = None, conn: object = None) -> None:
-        self._client = client
+    def __init__(self, ledger: Ledger, job_id: UUID, task: str, row: JobRow | None = None, conn: object = None) -> None:
+        self._ledger = ledger
         self._id = job_id
         self._task = task
         self._row = row
@@ -130,12 +119,12 @@ class Job(Generic[R_co]):
         Raises:
             JobNotFoundError: it is not there (any more, or yet).
         """
-        self._row = self._client.fetch(self._id, self._conn)
+        self._row = self._ledger.fetch(self._id, self._conn)
         return self
 
     async def arefresh(self) -> Job[R_co]:
         """The async twin of ``refresh``."""
-        self._row = await self._client.afetch(self._id, self._conn)
+        self._row = await self._ledger.afetch(self._id, self._conn)
         return self
 
     def get(self, timeout: Duration | None = None) -> R_co:
@@ -149,23 +138,23 @@ class Job(Generic[R_co]):
             ResultTimeoutError: it had not ended in time.
             JobNotFoundError: it is not there; one that your own open transaction enqueued is not there yet.
         """
-        self._row = self._client.await_result(self._id, timeout)
+        self._row = self._ledger.await_result(self._id, timeout)
         result: Any = self._row.result
         return result  # type: ignore[no-any-return]
 
     async def aget(self, timeout: Duration | None = None) -> R_co:
         """The async twin of ``get``."""
-        self._row = await self._client.aawait_result(self._id, timeout)
+        self._row = await self._ledger.aawait_result(self._id, timeout)
         result: Any = self._row.result
         return result  # type: ignore[no-any-return]
 
     def failures(self) -> list[FailureRow]:
         """Its failed attempts, first to last, with their tracebacks."""
-        return self._client.failures_of(self._id)
+        return self._ledger.failures_of(self._id)
 
     async def afailures(self) -> list[FailureRow]:
         """The async twin of ``failures``."""
-        return await self._client.afailures_of(self._id)
+        return await self._ledger.afailures_of(self._id)
 
     def retry(self) -> Job[R_co]:
         """Queues the ended job again: same row, attempts counted anew, failures kept.
@@ -173,10 +162,10 @@ class Job(Generic[R_co]):
         Raises:
             JobStateError: it has not ended.
         """
-        self._client.retry_job(self._id)
+        self._ledger.retry_job(self._id)
         return self.refresh()
 
     async def aretry(self) -> Job[R_co]:
         """The async twin of ``retry``."""
-        await self._client.aretry_job(self._id)
+        await self._ledger.aretry_job(self._id)
         return await self.arefresh()

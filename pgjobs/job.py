@@ -11,6 +11,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from pgjobs.codec import Json
+from pgjobs.errors import OptionError
 
 
 class Status(StrEnum):
@@ -52,6 +53,18 @@ def new_id() -> UUID:
 def _uuid7(nanoseconds: int, noise: int) -> int:
     milliseconds, rest = divmod(nanoseconds, 1_000_000)
     return milliseconds << 80 | 7 << 76 | rest * 4096 // 1_000_000 << 64 | 2 << 62 | noise >> 2
+
+
+def as_id(value: UUID | str) -> UUID:
+    """Returns a job's id.
+
+    Raises:
+        OptionError: it is no UUID.
+    """
+    try:
+        return value if isinstance(value, UUID) else UUID(value)
+    except (ValueError, AttributeError, TypeError):
+        raise OptionError(f"job id {value!r} is not a UUID") from None
 
 
 @dataclass(frozen=True, slots=True)

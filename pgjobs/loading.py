@@ -7,8 +7,9 @@ import os
 import sys
 from dataclasses import dataclass
 
-from pgjobs.app import PgJobs, Queue
+from pgjobs.app import PgJobs
 from pgjobs.errors import ConfigurationError
+from pgjobs.queue import Queue
 from pgjobs.registry import loaded_since
 
 
@@ -24,7 +25,8 @@ def load(names: str) -> Application:
     """Imports the application.
 
     Args:
-        names: ``module:attribute``, ``module`` or ``module:factory``; several, with commas, for tasks that stand in more modules.
+        names: ``module:attribute``, ``module`` or ``module:factory``; several, with commas, for tasks that stand in
+            more modules.
 
     Raises:
         ConfigurationError: a module cannot be found, or has nothing of the sort; an error inside it is raised as it is.
@@ -51,7 +53,7 @@ def _import(name: str) -> None:
     except ModuleNotFoundError as error:
         if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
             raise ConfigurationError(
-                f"module {name!r} is not found from {os.getcwd()}; start in the project's folder, or install the project"
+                f"module {name!r} is not found from {os.getcwd()}; start in the project's folder, or install it"
             ) from None
         raise
 
@@ -69,5 +71,7 @@ def _instances(module_name: str, attribute: str) -> list[PgJobs]:
     if isinstance(value, Queue):
         value = value.jobs
     if not isinstance(value, PgJobs):
-        raise ConfigurationError(f"{module_name}:{attribute} is no PgJobs, nor does it return one; name the variable that holds it")
+        raise ConfigurationError(
+            f"{module_name}:{attribute} is no PgJobs, nor does it return one; name the variable that holds it"
+        )
     return [value]

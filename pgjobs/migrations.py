@@ -30,7 +30,7 @@ _LOCK_TIMEOUT: Final = "5s"
 _TAKE_TURN: Final = "SELECT pg_advisory_xact_lock(hashtextextended('pgjobs.migrations:' || CAST(:schema AS text), 0))"
 _TOKEN: Final = re.compile(r"\bpgjobs\.")
 _STATEMENT: Final = re.compile(r"((?:\$\$.*?\$\$|'[^']*'|--[^\n]*|[^;])++);", re.DOTALL)
-"""A statement of a script, which no semicolon in a ``$$`` body, a string or a ``--`` comment ends; other quotes are not used."""
+"""A statement of a script; a semicolon in a ``$$`` body, a string or a ``--`` comment does not end it."""
 
 
 def migrate(url: str, *, schema: str = DEFAULT_SCHEMA, to: str = "head") -> list[str]:

@@ -1,11 +1,11 @@
-"""What may run: the decorated tasks, and the public functions of the modules that were loaded for it. No row's name is imported."""
+"""What may run: the decorated tasks, and the public functions of the loaded modules. No row's name is imported."""
 
 from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, cast
 
 from pgjobs.app import PgJobs
 from pgjobs.task import Task
@@ -41,15 +41,10 @@ class Registry:
         if function is None and module_name in self._modules and not function_name.startswith("_"):
             function = getattr(sys.modules.get(module_name), function_name, None)
         if isinstance(function, Task):
-            return function
-        if not _is_function_of(function, module_name):
+            return cast("Task[..., Any, Any]", function)
+        if not inspect.isfunction(function) or function.__module__ != module_name:
             return None
-        assert function is not None  # noqa: S101 - it is a function
-        return Task(self._jobs, function, name=name)
-
-
-def _is_function_of(function: Callable[..., Any] | None, module: str) -> bool:
-    return inspect.isfunction(function) and function.__module__ == module
+        return self._jobs.task_of(function, name)
 
 
 def loaded_since(before: Iterable[str], roots: Iterable[str]) -> set[str]:

@@ -36,7 +36,8 @@ class Run:
 
     __slots__ = (
         "args", "attempt", "begun", "claim", "completed", "crashes", "created_at", "executor", "id", "max_attempts",
-        "named", "options", "positional", "priority", "queue", "received", "schema", "slot", "task", "task_name", "timeout_s",
+        "named", "options", "positional", "priority", "queue", "received", "schema", "slot", "task", "task_name",
+        "timeout_s",
     )  # fmt: skip
 
     def __init__(self, row: tuple[Any, ...], claim: Claim, received: float, schema: str) -> None:
@@ -91,9 +92,12 @@ class Failure:
 
 
 class Outcome:
-    """How a run ended. wait_s is the time in the buffer, seconds that of the run; delay_s the rest before the next attempt."""
+    """How a run ended.
 
-    __slots__ = ("delay_s", "ending", "failure", "reason", "refund", "result", "run", "seconds", "verify")
+    wait_s is the time in the buffer, seconds that of the run, delay_s the rest before the next attempt.
+    """
+
+    __slots__ = ("delay_s", "ending", "failure", "reason", "refund", "result", "run", "seconds")
 
     def __init__(
         self,
@@ -115,7 +119,6 @@ class Outcome:
         self.failure = failure
         self.delay_s = delay_s
         self.refund = refund
-        self.verify = run.completed
 
     @property
     def wait_s(self) -> float:

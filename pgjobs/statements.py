@@ -1,13 +1,17 @@
-"""Every query of ``pgjobs/sql`` as a typed function that returns a Statement: a value that sync, async and borrowed connections run alike."""
+"""Every query of ``pgjobs/sql`` as a typed function that returns a Statement.
+
+A Statement is a value: sync, async and borrowed connections run it alike.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from datetime import datetime
 from functools import lru_cache
 from importlib.resources import files
-from typing import Any, Final, Generic, TypeAlias, TypeVar
+from typing import Any, Final, Generic, LiteralString, TypeAlias, TypeVar
 from uuid import UUID
 
 from pgjobs.job import FailureRow, JobRow, Status, Template
@@ -30,9 +34,11 @@ class Query:
         return f"<Query {self.name}>"
 
     @lru_cache(maxsize=512)  # noqa: B019 - queries live as long as the program
-    def text(self, schema: str) -> str:
+    def text(self, schema: str) -> LiteralString:
         """The text with ``%(name)s`` parameters, for psycopg and psycopg2."""
-        return self._text if schema == "pgjobs" else _TOKEN.sub(f"{schema}.", self._text)
+        own: Any = self._text if schema == "pgjobs" else _TOKEN.sub(f"{schema}.", self._text)
+        text: LiteralString = own  # schema is a checked name, and the rest is ours
+        return text
 
     @lru_cache(maxsize=512)  # noqa: B019
     def numbered(self, schema: str) -> tuple[str, tuple[str, ...]]:
@@ -63,7 +69,9 @@ class Statement(Generic[T]):
 def _load() -> Iterator[tuple[str, Query]]:
     for file in sorted(files("pgjobs").joinpath("sql").iterdir(), key=lambda file: file.name):
         if file.name.endswith(".sql"):
-            for name, text in re.findall(r"^-- name: (\w+)\n(.*?)(?=^-- name: |\Z)", file.read_text(), re.M | re.S):
+            for name, text in re.findall(
+                r"^-- name: (\w+)\n(.*?)(?=^-- name: |\Z)", file.read_text(), re.MULTILINE | re.DOTALL
+            ):
                 yield name, Query(name, _without_comments(text))
 
 
@@ -158,7 +166,7 @@ NO_BOUND: Final = 2**63 - 1
 
 
 def claim(
-    worker: UUID, claim_id: UUID, lanes: Sequence[Lane], lows: Sequence[int], highs: Sequence[int], limit: int
+    worker: UUID, claim_id: UUID, lanes: Sequence[Lane], *, lows: Sequence[int], highs: Sequence[int], limit: int
 ) -> Statement[Rows]:
     """Takes up to limit jobs from the lanes, in their order of preference; lows and highs bound the positions."""
     params = {
@@ -238,7 +246,15 @@ def release(claims: Sequence[Any], ids: Sequence[Any]) -> Statement[list[Any]]:
 
 
 def register(
-    worker: UUID, supervisor: UUID, name: str, host: str, pid: int, process: str, queues: Sequence[str], slots: int
+    worker: UUID,
+    *,
+    supervisor: UUID,
+    name: str,
+    host: str,
+    pid: int,
+    process: str,
+    queues: Sequence[str],
+    slots: int,
 ) -> Statement[None]:
     """Makes a worker known."""
     params = {
@@ -292,7 +308,7 @@ class Duty:
     """A duty just taken; interrupted says that nobody ran it for a while, or not since the server's start."""
 
     name: str
-    ran_at: Any
+    ran_at: datetime | None
     state: Any
     interrupted: bool
 
@@ -330,7 +346,9 @@ def mark_silent(*, interrupted: bool) -> Statement[list[tuple[UUID, str]]]:
     )
 
 
-def reap(workers: Sequence[UUID] | None, begun: Sequence[UUID] | None, max_crashes: int) -> Statement[list[tuple[UUID, str]]]:
+def reap(
+    workers: Sequence[UUID] | None, begun: Sequence[UUID] | None, max_crashes: int
+) -> Statement[list[tuple[UUID, str]]]:
     """Requeues jobs of dead workers, of the given ones or of all; returns (id, status) of at most 1,000."""
     params = {
         "workers": None if workers is None else list(workers),
@@ -378,8 +396,13 @@ def tidy() -> Statement[None]:
 # -- inspect
 
 
+_JOB_COLUMNS: Final = tuple(field.name for field in fields(JobRow))
+
+
 def _job_row(row: Row) -> JobRow:
-    return JobRow(*row[:3], Status(row[3]), *row[4:])
+    values: dict[str, Any] = dict(zip(_JOB_COLUMNS, row, strict=True))
+    values["status"] = Status(values["status"])
+    return JobRow(**values)
 
 
 def job(job_id: UUID) -> Statement[JobRow | None]:

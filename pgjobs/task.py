@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, Generic, Literal, ParamSpec, Protocol, TypedDict, TypeVar, Unpack, cast
+from typing import Any, Generic, Literal, ParamSpec, TypedDict, TypeVar, Unpack, cast
 from uuid import UUID
 
 from pgjobs import codec
@@ -16,7 +16,8 @@ from pgjobs.codec import Json
 from pgjobs.config import DEFAULT_QUEUE, DEFAULT_RESULT_TTL_S, DEFAULT_TIMEOUT_S, Duration, queue_name, seconds
 from pgjobs.errors import ArgumentsError, EncodingError, OptionError, TaskError
 from pgjobs.handle import Job
-from pgjobs.job import Template
+from pgjobs.job import Template, as_id
+from pgjobs.producer import Producer
 from pgjobs.retry import Retry
 from pgjobs.signature import POSITIONALS, Signature
 
@@ -29,9 +30,10 @@ Executor = Literal["async", "thread"]
 class Options(TypedDict, total=False):
     """What can be said of a job, on the task or with ``using``; a key that is absent is unset.
 
-    queue: its name. priority: -100…100, larger first. delay or run_at (aware): the earliest start. ttl: how long it may wait
-    before it expires. timeout: how long one attempt may run, None for no limit. retry: a policy, or the number of attempts.
-    result_ttl: how long the ended job is kept. job_id: an id of the caller's own.
+    queue: its name. priority: -100…100, larger first. delay or run_at (aware): the earliest start. ttl: how long it may
+    wait
+    before it expires. timeout: how long one attempt may run, None for no limit. retry: a policy, or the number of
+    attempts. result_ttl: how long the ended job is kept. job_id: an id of the caller's own.
     """
 
     queue: str
@@ -78,6 +80,13 @@ def template(task: str, options: Options, *, stored_retry: bool) -> Template:
     )
 
 
+def known_options(options: Mapping[str, object]) -> None:
+    """Raises OptionError where an option is not known."""
+    unknown = options.keys() - Options.__annotations__.keys()
+    if unknown:
+        raise OptionError(f"option {min(unknown)!r} is not known; arguments of the task go to enqueue(…)")
+
+
 def _retry(value: Retry | int) -> Retry:
     return value if isinstance(value, Retry) else Retry(value)
 
@@ -96,22 +105,13 @@ def _run_at(options: Options) -> datetime | None:
     run_at = options.get("run_at")
     if run_at is None:
         return None
-    if "delay" in options and options["delay"] is not None:
+    if options.get("delay") is not None:
         raise OptionError("delay and run_at are both given; give one of them")
     if not isinstance(run_at, datetime) or run_at.utcoffset() is None:  # pyright: ignore[reportUnnecessaryIsInstance]
         raise OptionError(
             f"run_at is {run_at!r}, without a time zone; pass an aware datetime, such as datetime.now(UTC)"
         )
     return run_at
-
-
-class Producer(Protocol):
-    """What a task asks of the application that it belongs to."""
-
-    def insert(self, row: Template, args: str, conn: object, job_id: UUID | None) -> Job[Any]: ...
-    async def ainsert(self, row: Template, args: str, conn: object, job_id: UUID | None) -> Job[Any]: ...
-    def insert_many(self, row: Template, args: Iterable[str], conn: object) -> list[UUID]: ...
-    async def ainsert_many(self, row: Template, args: Iterable[str], conn: object) -> list[UUID]: ...
 
 
 class Task(Generic[P, C, R]):
@@ -160,16 +160,14 @@ class Task(Generic[P, C, R]):
         """Says how the next jobs are enqueued: in whose transaction, and with which options.
 
         Args:
-            conn: a psycopg connection or cursor, a SQLAlchemy Connection or Session, the async ones of both, or an asyncpg
-                connection. Nothing is committed on it.
+            conn: a psycopg connection or cursor, a SQLAlchemy Connection or Session, the async ones of both, or an
+                asyncpg connection. Nothing is committed on it.
             **options: see Options; they go before the task's own.
 
         Raises:
             OptionError: a value that cannot be meant.
         """
-        unknown = options.keys() - Options.__annotations__.keys()
-        if unknown:
-            raise OptionError(f"option {sorted(unknown)[0]!r} is not known; arguments of the task go to enqueue(…)")
+        known_options(options)
         if not options:
             return Call(self._producer, self.signature, self._template, conn, None)
         merged = cast("Options", {**self.options, **options})
@@ -178,7 +176,8 @@ class Task(Generic[P, C, R]):
         if "run_at" in options and "delay" not in options:
             merged.pop("delay", None)
         row = template(self.name, merged, stored_retry="retry" in options and not isinstance(options["retry"], int))
-        return Call(self._producer, self.signature, row, conn, _job_id(merged))
+        job_id = options.get("job_id")
+        return Call(self._producer, self.signature, row, conn, None if job_id is None else as_id(job_id))
 
     def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
         """Enqueues one job, in a transaction of its own.
@@ -194,7 +193,7 @@ class Task(Generic[P, C, R]):
         return await self._producer.ainsert(self._template, _encode(self.signature, args, kwargs), None, None)
 
     def enqueue_many(self, calls: Iterable[tuple[Any, ...] | Mapping[str, Any]]) -> list[UUID]:
-        """Enqueues a job for each tuple of positional or dict of keyword arguments, all or none; returns their ids in order."""
+        """Enqueues a job for each tuple of positional or dict of keyword arguments, all or none; returns their ids."""
         return self.using().enqueue_many(calls)
 
     async def aenqueue_many(self, calls: Iterable[tuple[Any, ...] | Mapping[str, Any]]) -> list[UUID]:
@@ -263,16 +262,6 @@ def _encode(signature: Signature | None, args: tuple[Any, ...], kwargs: Mapping[
     return codec.dumps({**kwargs, POSITIONALS: list(args)} if args else dict(kwargs), what="arguments")
 
 
-def _job_id(options: Options) -> UUID | None:
-    value = options.get("job_id")
-    if value is None or isinstance(value, UUID):
-        return value
-    try:
-        return UUID(value)
-    except (ValueError, AttributeError, TypeError):
-        raise OptionError(f"job_id {value!r} is not a UUID") from None
-
-
 def _executor(function: Callable[..., Any], chosen: Executor | None) -> Executor:
     is_async = inspect.iscoroutinefunction(function)
     if chosen is None:
@@ -286,7 +275,7 @@ def _executor(function: Callable[..., Any], chosen: Executor | None) -> Executor
 
 
 def task_name(function: Callable[..., Any]) -> str:
-    """The dotted name a decorated function gets; a script run as ``__main__`` goes by the name it can be imported under."""
+    """The dotted name of a decorated function; a script run as ``__main__`` goes by the name it is imported under."""
     module = function.__module__
     if module == "__main__":
         main = sys.modules["__main__"]

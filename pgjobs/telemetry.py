@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from logging import DEBUG, INFO, WARNING
 from typing import Final
 
 from pgjobs import events
@@ -28,47 +29,25 @@ class Log:
         self._more = 0
 
     def __call__(self, event: events.Event) -> None:
-        log = self._logger
         match event:
             case events.Recorded():
                 self._recorded(event.outcomes)
-            case events.WorkerStarted():
-                log.info(
-                    "worker %s ready: queues %s, %d slots, %d tasks, database %s",
-                    event.name, event.queues, event.slots, event.tasks, event.where,
-                )  # fmt: skip
-            case events.WorkerStopping():
-                wait = f", waiting up to {event.grace_s:g} s for {event.running} running" if event.running else ""
-                log.info("worker %s stopping%s", event.name, wait)
-            case events.WorkerStopped():
-                self._flush()
-                back = f", gave {event.released} back" if event.released else ""
-                log.info("worker %s stopped: %s jobs done%s", event.name, f"{event.done:,}", back)
-            case events.ClaimLost():
-                log.warning("claim lost: %s %s; its outcome was not recorded", event.run.task_name, event.run.id)
-            case events.Unrunnable():
-                log.warning("%s: %s; its jobs wait until a worker has it", event.task, event.reason)
-            case events.Released():
-                log.info("%d jobs given back: %s", event.jobs, event.why)
-            case events.DatabaseAway():
-                log.warning("database away, trying again: %s", event.error)
-            case events.DatabaseBack():
-                log.info("database back after %.1f s", event.after_s)
             case events.Reaped():
                 self._reaped(event)
-            case events.DeclaredDead():
-                log.warning("worker %s was believed dead; it drops what it held and starts anew", event.name)
             case events.Trouble():
-                log.error("%s: %s", event.service, event.error, exc_info=event.error)
+                self._logger.error("%s: %s", event.service, event.error, exc_info=event.error)
             case _:
-                log.debug("%s", event)
+                if isinstance(event, events.WorkerStopped):
+                    self._flush()
+                level, text = _line(event)
+                self._logger.log(level, "%s", text)
 
     def _reaped(self, event: events.Reaped) -> None:
         if event.workers:
             self._logger.warning("dead: %s", ", ".join(event.workers))
         if event.jobs:
             poison = f", {event.poison} of them given up as poison" if event.poison else ""
-            self._logger.warning("%d jobs of dead workers requeued%s", event.jobs, poison)
+            self._logger.warning("%s of dead workers requeued%s", plural(event.jobs, "job"), poison)
 
     def _recorded(self, outcomes: Sequence[Outcome]) -> None:
         good = 0
@@ -77,7 +56,7 @@ class Log:
                 good += 1
             else:
                 self._ended_otherwise(outcome)
-        if good and self._logger.isEnabledFor(logging.INFO):
+        if good and self._logger.isEnabledFor(INFO):
             self._succeeded(outcomes, good)
 
     def _succeeded(self, outcomes: Sequence[Outcome], good: int) -> None:
@@ -99,7 +78,7 @@ class Log:
     def _flush(self) -> None:
         more, self._more = self._more, 0
         if more:
-            self._logger.info("succeeded  %s more jobs", f"{more:,}")
+            self._logger.info("succeeded  %s more", plural(more, "job"))
 
     def _ended_otherwise(self, outcome: Outcome) -> None:
         run, failure = outcome.run, outcome.failure
@@ -117,10 +96,46 @@ class Log:
             self._logger.error("failed     %s  %s  (%s): %s\n%s", run.task_name, run.id, tries, what, failure.traceback)
 
 
+def _line(event: events.Event) -> tuple[int, str]:
+    match event:
+        case events.WorkerStarted():
+            return INFO, (
+                f"worker {event.name} ready: queues {event.queues}, {event.slots} slots, {event.tasks} tasks, "
+                f"database {event.where}"
+            )
+        case events.WorkerStopping():
+            wait = f", waiting up to {event.grace_s:g} s for {event.running} running" if event.running else ""
+            return INFO, f"worker {event.name} stopping{wait}"
+        case events.WorkerStopped():
+            back = f", gave {event.released} back" if event.released else ""
+            return INFO, f"worker {event.name} stopped: {plural(event.done, 'job')} done{back}"
+        case events.ClaimLost():
+            return WARNING, f"claim lost: {event.run.task_name} {event.run.id}; its outcome was not recorded"
+        case events.Unrunnable():
+            return WARNING, f"{event.task}: {event.reason}; its jobs wait until a worker has it"
+        case events.Released():
+            return INFO, f"{plural(event.jobs, 'job')} given back: {event.why}"
+        case events.DatabaseAway():
+            return WARNING, f"database away, trying again: {event.error}"
+        case events.DatabaseBack():
+            return INFO, f"database back after {event.after_s:.1f} s"
+        case events.DeclaredDead():
+            return WARNING, f"worker {event.name} was believed dead; it drops what it held and starts anew"
+        case _:
+            return DEBUG, str(event)
+
+
+def plural(count: int, word: str) -> str:
+    """A number with its noun."""
+    return f"{count:,} {word}{'' if count == 1 else 's'}"
+
+
 def duration(value_s: float) -> str:
     """A duration as a person says it."""
+    if value_s < 0.000_1:
+        return "under 0.1 ms"
     if value_s < 1:
-        return f"{value_s * 1000:.1f} ms"
+        return f"{value_s * 1000:.{1 if value_s < 0.01 else 0}f} ms"
     if value_s < 90:
         return f"{value_s:.1f} s"
     minutes, rest = divmod(int(value_s), 60)

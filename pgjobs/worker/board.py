@@ -16,8 +16,8 @@ _EMPTY: Final = bytes(16)
 class Board:
     """One record a slot: the id of the job that holds it, and its deadline on the monotonic clock (0 for none).
 
-    Written by the child alone. A record that is being written when the child dies may be torn: then it names no job of the
-    child's claims, and charges nobody.
+    Written by the child alone. A record that is being written when the child dies may be torn: then it names no job of
+    the child's claims, and charges nobody.
     """
 
     def __init__(self, slots: int, fd: int | None = None) -> None:

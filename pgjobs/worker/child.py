@@ -49,16 +49,13 @@ class Child:
     def run(self) -> int:
         """Works until told to stop; returns the exit code."""
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to the supervisor too, who then tells us
-        signal.signal(signal.SIGTERM, lambda *_: self._stop())
-        try:
-            application = load(self._settings["app"])
-        except ConfigurationError as error:
-            return self._give_up(USAGE, str(error))
-        except BaseException:
-            return self._give_up(USAGE, f"{self._settings['app']} cannot be imported:\n{traceback.format_exc()}")
+        signal.signal(signal.SIGTERM, self._asked_to_stop)
+        application = self._load()
+        if application is None:
+            return USAGE
         threading.Thread(target=self._obey, name="pgjobs-pipe", daemon=True).start()
         try:
-            return self._work(application)
+            self._work(application)
         except (ConfigurationError, OptionError) as error:
             return self._give_up(USAGE, str(error))
         except SchemaError as error:
@@ -66,12 +63,24 @@ class Child:
         except (psycopg.OperationalError, embedded.EmbeddedServerError) as error:
             where = application.jobs.database.where
             return self._give_up(
-                UNREACHABLE, f"database {where} cannot be reached ({_first_line(error)}); start it, or pass --wait-for-db"
+                UNREACHABLE,
+                f"database {where} cannot be reached ({_first_line(error)}); start it, or pass --wait-for-db",
             )
         except PgJobsError as error:
             return self._give_up(FAILURE, str(error))
+        return OK
 
-    def _work(self, application: Application) -> int:
+    def _load(self) -> Application | None:
+        name = self._settings["app"]
+        try:
+            return load(name)
+        except ConfigurationError as error:
+            self._give_up(USAGE, str(error))
+        except BaseException:
+            self._give_up(USAGE, f"{name} cannot be imported:\n{traceback.format_exc()}")
+        return None
+
+    def _work(self, application: Application) -> None:
         settings = self._settings
         worker = Worker(
             application.jobs,
@@ -98,7 +107,7 @@ class Child:
                 worker.outage.away(error)
                 self._stopping.wait(0.5)
         else:
-            return OK
+            return
         worker.outage.back()
         try:
             if self._stopping.is_set():
@@ -106,7 +115,6 @@ class Child:
             worker.wait()
         finally:
             worker.stop()
-        return OK
 
     def _introduce(self, life: Life) -> None:
         """Tells the supervisor under which id we work, and where, so that it can beat for us."""
@@ -121,6 +129,9 @@ class Child:
     def _say(self, message: dict[str, Any]) -> None:
         with contextlib.suppress(OSError):
             self._pipe.sendall(json.dumps(message).encode() + b"\n")
+
+    def _asked_to_stop(self, number: int, frame: object) -> None:
+        self._stop()
 
     def _stop(self) -> None:
         self._stopping.set()

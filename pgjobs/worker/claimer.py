@@ -1,7 +1,7 @@
 """The cycle: complete the last batch, forget emptied claims, claim the next batch; one transaction, one round trip.
 
-Jobs come from the lanes that the worker knows, from their low bounds on; the sweep, now and then, takes what committed late below
-them and finds new lanes.
+Jobs come from the lanes that the worker knows, from their low bounds on; the sweep, now and then, takes what committed
+late below them and finds new lanes.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from uuid import UUID
 import psycopg
 
 from pgjobs import statements
-from pgjobs.database import RESEND, Link, is_away
+from pgjobs.database import RESEND, is_away
 from pgjobs.events import Event, Released, Trouble
 from pgjobs.job import new_id
+from pgjobs.link import Link
 from pgjobs.run import Claim, Outcome, Run
 from pgjobs.statements import NO_BOUND, Lane, Rows, Statement
 from pgjobs.worker.completer import Completer, is_unstorable
@@ -145,7 +146,12 @@ class Claimer:
         room = self._room()
         now = time.monotonic()
         looking = room > 0 and now >= self._look_at
-        if looking or self._slots.flush_in_s() == 0.0 or (self._kept and now >= self._kept_until) or self._is_full(room):
+        if (
+            looking
+            or self._slots.flush_in_s() == 0.0
+            or (self._kept and now >= self._kept_until)
+            or self._is_full(room)
+        ):
             self._cycle(self._outcomes(now), room)
             if self._room() and now >= self._sweep_at:
                 self._sweep()
@@ -231,10 +237,10 @@ class Claimer:
     def _claim(
         self, claim_id: UUID, lanes: Sequence[Lane], lows: Sequence[int], highs: Sequence[int], room: int
     ) -> Statement[Rows]:
-        return statements.claim(self.worker, claim_id, lanes, lows, highs, room)
+        return statements.claim(self.worker, claim_id, lanes, lows=lows, highs=highs, limit=room)
 
     def _send(self, batch: Sequence[Statement[Any]], outcomes: list[Outcome]) -> list[Any] | None:
-        """Runs a cycle's statements. Whatever fails, no outcome is dropped, and a failing claim undoes no completion."""
+        """Runs a cycle's statements. No failure drops an outcome, and a failing claim undoes no completion."""
         try:
             return self._link.batch(*batch)
         except RESEND:
@@ -260,7 +266,7 @@ class Claimer:
             raise
 
     def _keep(self, kept: list[Outcome]) -> None:
-        """Keeps outcomes whose rows somebody holds; they are tried again at growing intervals, and hold up no other."""
+        """Keeps outcomes whose rows somebody holds; they are tried again with growing rests, and hold up no other."""
         if kept:
             self._kept += kept
             self._kept_rest_s = min(1.0, self._kept_rest_s * 2)
@@ -365,8 +371,8 @@ class Claimer:
     def _reconcile(self) -> None:
         """Releases what the database believes us to hold and we have never heard of.
 
-        The reply of a claim may be lost after its commit; its jobs would then run nowhere, under a living worker. It is asked
-        between two cycles, when no claim is in flight.
+        The reply of a claim may be lost after its commit; its jobs would then run nowhere, under a living worker. It is
+        asked between two cycles, when no claim is in flight.
         """
         self._reconcile_at = time.monotonic() + RECONCILE_S
         alive, rows = self._link.batch(statements.alive(self.worker), statements.reconcile(self.worker))

@@ -9,8 +9,8 @@ from uuid import UUID
 import psycopg
 
 from pgjobs import statements
-from pgjobs.database import Link
 from pgjobs.events import ClaimLost, Event, Recorded, Released
+from pgjobs.link import Link
 from pgjobs.run import Claim, Outcome, unstorable
 from pgjobs.statements import Statement
 
@@ -21,9 +21,9 @@ UNSTORABLE = ("22", "23", "54")
 class Completer:
     """Records outcomes through its claimer's link.
 
-    An outcome is confirmed when its id comes back, or when a plain read shows that the job is no longer running under the
-    claim. One whose row somebody holds is kept for the next cycle. A claim is forgotten, a cycle later, when all of its jobs
-    are confirmed.
+    An outcome is confirmed when its id comes back, or when a plain read shows that the job is no longer running under
+    the claim. One whose row somebody holds is kept for the next cycle. A claim is forgotten, a cycle later, when all of
+    its jobs are confirmed.
     """
 
     def __init__(self, emit: Callable[[Event], None]) -> None:
@@ -67,7 +67,7 @@ class Completer:
         return kept
 
     def _look_up(self, missing: list[Outcome], link: Link) -> tuple[list[Outcome], list[Outcome]]:
-        """Sorts outcomes that did not come back: kept (the row is held by somebody), or recorded before; else it is lost."""
+        """Sorts outcomes that did not come back: kept (somebody holds the row), recorded before, or lost."""
         asked = statements.standing([o.run.id for o in missing], [o.run.claim.id for o in missing])
         rows = {row[0]: row for row in link.one(asked)}
         kept: list[Outcome] = []
@@ -93,13 +93,13 @@ class Completer:
     def _report(self, back: list[Outcome], before: list[Outcome]) -> None:
         released = sum(outcome.ending == "released" for outcome in back)
         if released:
-            self._emit(Released(released, "not started"))
+            self._emit(Released(released, "stopped or not started"))
         done = [outcome for outcome in (*back, *before) if outcome.ending != "released"]
         if done:
             self._emit(Recorded(done))
 
     def record_apart(self, outcomes: Sequence[Outcome], link: Link) -> list[Outcome]:
-        """Records a batch that failed as a whole: by halves, each in a transaction of its own, down to the one bad outcome.
+        """Records a batch that failed as a whole: by halves, each in its own transaction, down to the one bad outcome.
 
         That one becomes a failure with the reason ``unstorable result``. Returns the outcomes that must be sent again.
         """

@@ -31,7 +31,8 @@ class StoppedError(BaseException):
 class AsyncExecutor:
     """Runs coroutine functions on an event loop in a thread of its own.
 
-    A slot is one asyncio task that goes from run to run, awaiting the function itself: a job costs no task. Whoever changes a
+    A slot is one asyncio task that goes from run to run, awaiting the function itself: a job costs no task. Whoever
+    changes a
     context variable spoils the slot's context; then the next run gets a fresh slot.
     """
 
@@ -184,7 +185,7 @@ def _finish(loop: asyncio.AbstractEventLoop) -> None:
 
 
 class ThreadExecutor:
-    """Runs plain functions on threads, as many as there are slots; each goes from run to run, in a fresh context each."""
+    """Runs plain functions on threads, as many as there are slots; each run gets a fresh context."""
 
     def __init__(self, slots: Slots) -> None:
         self._slots = slots

@@ -29,8 +29,8 @@ FORGET_S: Final = 10.0
 class Subscription:
     """Which queues a worker serves: names and patterns, in strict order or by weight.
 
-    ``mail,default`` serves mail first; ``*`` serves all, by priority, then age; ``mail:3,default:1`` looks at mail first three
-    times in four.
+    ``mail,default`` serves mail first; ``*`` serves all, by priority, then age; ``mail:3,default:1`` looks at mail
+    first three times in four.
     """
 
     patterns: tuple[str, ...]
@@ -110,7 +110,7 @@ class Bound:
         self.candidates: deque[tuple[float, int, int]] = deque()
 
     def note(self, now: float, lowest: int | None, drawn: int, xmin: int, xmax: int) -> None:
-        """Takes a reading: the lowest live position, or None; a position that was drawn before the reading's snapshot."""
+        """Takes a reading: the lowest live position, or None; a position drawn before the reading's snapshot."""
         self.lowest = lowest
         if lowest is not None:
             self.seen_at = now
@@ -186,8 +186,8 @@ class Lanes:
         now = self._refreshed_at = time.monotonic()
         for queue, priority, lowest, _, xmin, xmax in rows:
             if bound := self._bounds.get((queue, priority)):
-                # In an empty lane the bound rises to a position drawn before this snapshot was taken: one drawn since may
-                # belong to a transaction that the horizon does not know.
+                # In an empty lane the bound rises to a position drawn before this snapshot was taken: one drawn since
+                # may belong to a transaction that the horizon does not know.
                 bound.note(now, lowest, self._drawn, xmin, xmax)
         if rows:
             self._drawn = max(self._drawn, rows[0][3])

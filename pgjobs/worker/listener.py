@@ -10,8 +10,10 @@ from collections.abc import Callable
 from typing import Final
 
 import psycopg
+from psycopg import sql
 
-from pgjobs.database import Database, Link
+from pgjobs.database import Database
+from pgjobs.link import Link
 
 QUIET_S: Final = 10.0
 """After so much silence the connection is asked whether it still lives."""
@@ -27,7 +29,7 @@ class Listener:
 
     def __init__(self, database: Database, heard: Callable[[str], None], deaf: Callable[[], None]) -> None:
         self._link = Link(database, "pgjobs listener")
-        self._channel = f'"{database.schema}.jobs"'
+        self._listen = sql.SQL("LISTEN {}").format(sql.Identifier(f"{database.schema}.jobs"))
         self._heard = heard
         self._deaf = deaf
         self._conn: psycopg.Connection[tuple[object, ...]] | None = None
@@ -37,8 +39,8 @@ class Listener:
     def tick(self) -> float:
         """Waits for notifications, at most a few seconds."""
         conn = self._listening()
-        readable, _, _ = select.select([conn.fileno(), self._ear], [], [], QUIET_S)
-        if self._ear in readable:
+        readable, _, _ = select.select([conn.fileno(), self._ear.fileno()], [], [], QUIET_S)
+        if self._ear.fileno() in readable:
             self._ear.recv(4096)
         if conn.fileno() in readable:
             for notification in conn.notifies(timeout=0):
@@ -52,7 +54,7 @@ class Listener:
     def _listening(self) -> psycopg.Connection[tuple[object, ...]]:
         conn = self._link.conn
         if conn is not self._conn:
-            conn.execute(f"LISTEN {self._channel}")
+            conn.execute(self._listen)
             self._conn = conn
             self._quiet_since = time.monotonic()
             self._deaf()

@@ -1,4 +1,4 @@
-"""The duties: promote, reap, expire, prune, roll up, tidy. No leader: whoever comes first takes a duty's row with SKIP LOCKED."""
+"""The duties: promote, reap, expire, prune, roll up, tidy. Nobody leads: whoever comes first takes a duty's row."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any, Final
 from uuid import UUID
 
 from pgjobs import statements
-from pgjobs.database import Link
 from pgjobs.events import Event, Reaped
+from pgjobs.link import Link
 from pgjobs.statements import Duty
 
 TICK_S: Final = 0.05
@@ -106,10 +106,11 @@ class Maintenance:
     def _expire(self, duty: Duty) -> tuple[Any, bool]:
         """Looks back ten minutes, for rows that were held when their time came; once an hour, at all."""
         now = datetime.now(UTC)
-        state = duty.state or {}
+        state: dict[str, Any] = duty.state or {}
         hour = now.strftime("%Y-%m-%dT%H")
-        whole = duty.ran_at is None or state.get("whole") != hour
-        since = datetime(1970, 1, 1, tzinfo=UTC) if whole else duty.ran_at - timedelta(minutes=10)
+        since = datetime(1970, 1, 1, tzinfo=UTC)
+        if duty.ran_at is not None and state.get("whole") == hour:
+            since = duty.ran_at - timedelta(minutes=10)
         expired = self._link.step(statements.expire(since))
         again = expired == 1_000
         return (state if again else {"whole": hour}), again

@@ -1,4 +1,4 @@
-"""A worker: its slots, executors and services, put together, started and stopped. ``jobs.worker()`` makes one in process."""
+"""A worker: its slots, executors and services, put together, started and stopped."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ from uuid import UUID
 
 from pgjobs import statements, telemetry
 from pgjobs.app import PgJobs
-from pgjobs.config import Duration, normal_url, seconds
-from pgjobs.database import Database, Link
+from pgjobs.config import Duration, seconds
+from pgjobs.database import Database
 from pgjobs.errors import ArgumentsError, OptionError
 from pgjobs.events import DeclaredDead, Event, Unrunnable, WorkerStarted, WorkerStopped, WorkerStopping
 from pgjobs.job import new_id
+from pgjobs.link import Link
 from pgjobs.registry import Registry
 from pgjobs.run import Outcome, Run, released
 from pgjobs.worker.board import Board
@@ -44,8 +45,8 @@ logger = logging.getLogger("pgjobs.worker")
 class Worker:
     """Runs jobs in this process until it is stopped.
 
-    Use it as a context manager, sync or async; or call ``run()``, which returns when the worker has drained the queues (with
-    ``burst``), has done ``max_jobs``, or ``stop()`` is called from another thread or a signal handler.
+    Use it as a context manager, sync or async; or call ``run()``, which returns when the worker has drained the queues
+    (with ``burst``), has done ``max_jobs``, or ``stop()`` is called from another thread or a signal handler.
 
     Args:
         queues: names and patterns, as for ``pgjobs worker -Q``.
@@ -54,7 +55,8 @@ class Worker:
         max_jobs: leave after so many.
         shutdown_timeout: how long running jobs may finish when the worker stops.
         modules: modules whose public functions may run under ``module:function``.
-        supervised: somebody else beats for this worker, reads the board of running jobs, and is told of each life it begins.
+        supervised: somebody else beats for this worker, reads the board of running jobs, and is told of each life it
+            begins.
 
     Raises:
         OptionError: a setting that cannot be meant.
@@ -125,9 +127,7 @@ class Worker:
         self._services = [listening]
         if not self.supervised:
             beat = Link(self.jobs.database, "pgjobs beat")
-            self._services.append(
-                Service("beat", lambda: self._beat(beat), self.outage, self.emit, close=beat.close)
-            )
+            self._services.append(Service("beat", lambda: self._beat(beat), self.outage, self.emit, close=beat.close))
         for service in self._services:
             service.start()
         where = self.jobs.database.where
@@ -172,8 +172,7 @@ class Worker:
             if leaves and life is not None and life.claimer.drained.is_set() and life.is_done():
                 return
             if leaves:
-                self._changed.wait(0.01)
-                self._changed.clear()
+                self.await_change(0.01)
             else:
                 self._stop_asked.wait(1.0)
 
@@ -202,7 +201,9 @@ class Worker:
         self.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if kind is None and self.burst:
             self.wait()
         self.stop()
@@ -220,7 +221,7 @@ class Worker:
 
     def _listen_database(self) -> Database:
         url = os.environ.get("PGJOBS_LISTEN_URL")
-        return Database(normal_url(url), self.jobs.schema) if url else self.jobs.database
+        return Database(url, self.jobs.schema) if url else self.jobs.database
 
     def _heard(self, payload: str) -> None:
         life = self._life
@@ -261,9 +262,14 @@ class Worker:
         """Something finished: whoever waits for it looks."""
         self._changed.set()
 
+    def await_change(self, timeout_s: float) -> None:
+        """Waits until something finishes, or for timeout_s."""
+        self._changed.wait(timeout_s)
+        self._changed.clear()
+
 
 class Life:
-    """What a worker is between being registered and being retired, or declared dead: an id, and all that is held under it."""
+    """What a worker is from its registration until it retires or is declared dead: an id, and all held under it."""
 
     def __init__(self, worker: Worker) -> None:
         self.id = new_id()
@@ -303,7 +309,9 @@ class Life:
             result_ttl_s=worker.jobs.result_ttl_s,
             failed_ttl_s=worker.jobs.failed_ttl_s,
             retentions=[
-                seconds(task.options["result_ttl"]) for task in worker.jobs.tasks.values() if "result_ttl" in task.options
+                seconds(task.options["result_ttl"])
+                for task in worker.jobs.tasks.values()
+                if "result_ttl" in task.options
             ],
             promoted=self._promoted,
         )
@@ -315,18 +323,18 @@ class Life:
     def start(self) -> None:
         """Registers, and starts the services."""
         worker = self._worker
-        worker.jobs.database.check_schema(self._link)
+        self._link.check_schema()
         document = json.dumps({"python": platform.python_version()})
         self._link.one(
             statements.register(
                 self.id,
-                worker.supervisor_id,
-                worker.name,
-                socket.gethostname(),
-                os.getpid(),
-                document,
-                list(worker.subscription.patterns),
-                worker.concurrency,
+                supervisor=worker.supervisor_id,
+                name=worker.name,
+                host=socket.gethostname(),
+                pid=os.getpid(),
+                process=document,
+                queues=worker.subscription.patterns,
+                slots=worker.concurrency,
             )
         )
         worker.on_life(self)
@@ -335,7 +343,7 @@ class Life:
         self._maintaining.start()
 
     def wind_down(self, grace_s: float, hurry: Callable[[], bool]) -> int:
-        """Lets what runs finish, for grace_s at most; then stops it. Returns how many jobs were stopped and given back."""
+        """Lets what runs finish, for grace_s at most; then stops it. Returns how many jobs went back."""
         self.claimer.stop_claiming()
         self.claiming.wake()
         if self._await_empty(grace_s, hurry):
@@ -355,8 +363,7 @@ class Life:
         while not self.is_done():
             if time.monotonic() > deadline or hurry():
                 return False
-            self._worker._changed.wait(0.02)
-            self._worker._changed.clear()
+            self._worker.await_change(0.02)
             self.claiming.wake()
         return True
 

@@ -20,28 +20,30 @@ class Outage:
     def __init__(self, emit: Callable[[Event], None]) -> None:
         self._emit = emit
         self._lock = threading.Lock()
-        self._since: float | None = None
+        self._is_away = False
+        self._since = 0.0
 
     def away(self, error: BaseException) -> None:
         """Notes that the database could not be reached."""
         with self._lock:
-            if self._since is None:
+            if not self._is_away:
+                self._is_away = True
                 self._since = time.monotonic()
                 self._emit(DatabaseAway(str(error).strip().splitlines()[0] if str(error).strip() else repr(error)))
 
     def back(self) -> None:
         """Notes that it could."""
-        if self._since is not None:
-            with self._lock:
-                if self._since is not None:
-                    self._emit(DatabaseBack(time.monotonic() - self._since))
-                    self._since = None
+        with self._lock:
+            if self._is_away:
+                self._is_away = False
+                self._emit(DatabaseBack(time.monotonic() - self._since))
 
 
 class Service:
-    """Calls ``tick`` again and again on a thread of its own: it returns the seconds to rest, and ``wake`` cuts a rest short.
+    """Calls ``tick``, which returns the seconds to rest, again and again on a thread; ``wake`` cuts a rest short.
 
-    A tick that fails does not end the service: where the database is away it is tried again with a growing rest, at most two
+    A tick that fails does not end the service: where the database is away it is tried again with a growing rest, at
+    most two
     seconds; any other error is reported, and the next tick comes after a second.
 
     Args:

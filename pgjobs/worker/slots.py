@@ -31,8 +31,10 @@ class Executor(Protocol):
 class Slots:
     """Hands claimed jobs to executors as slots become free, in the order of the claims.
 
-    Invariant, under the lock: free and running slots together are all; a job is in exactly one of waiting, running, finished.
-    An executor that finishes a run takes the next one of its kind in the same step, so that tiny jobs cost no hand-over.
+    Invariant, under the lock: free and running slots together are all; a job is in exactly one of waiting, running,
+    finished.
+    An executor that finishes a run takes the next one of its kind in the same step, so that tiny jobs cost no
+    hand-over.
     """
 
     def __init__(self, count: int, ready: Callable[[], None], board: Board | None = None) -> None:
@@ -123,7 +125,7 @@ class Slots:
         with self._lock:
             outcomes, self._finished = self._finished, []
             self._measure(len(outcomes))
-            self.done += len(outcomes)
+            self.done += sum(outcome.ending != "released" for outcome in outcomes)
             return outcomes
 
     def _measure(self, finished: int) -> None:

@@ -1,6 +1,7 @@
-"""The lean parent of the worker processes: it beats for them, passes signals on, restarts them, and reports their deaths.
+"""The lean parent of the worker processes: beats for them, passes signals on, restarts them, reports their deaths.
 
-It never imports the application. A job that holds the interpreter for minutes does so in a child; the heartbeat goes on here.
+It never imports the application. A job that holds the interpreter for minutes does so in a child; the heartbeat goes on
+here.
 """
 
 from __future__ import annotations
@@ -15,14 +16,14 @@ import subprocess
 import sys
 import threading
 import time
-
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 from uuid import UUID
 
 from pgjobs import statements, telemetry
-from pgjobs.database import Database, Link
+from pgjobs.database import Database
 from pgjobs.job import new_id
+from pgjobs.link import Link
 from pgjobs.worker.board import Board
 from pgjobs.worker.service import Outage, Service
 
@@ -68,7 +69,14 @@ class Process:
         name = f"{socket.gethostname()}:{os.getpid()}.{number}"
         document = asdict(settings) | {"supervisor": str(supervisor_id), "name": name, "max_jobs": max_jobs}
         self.popen = subprocess.Popen(
-            [sys.executable, "-m", "pgjobs.worker.child", str(theirs.fileno()), str(self.board.fd), json.dumps(document)],
+            [
+                sys.executable,
+                "-m",
+                "pgjobs.worker.child",
+                str(theirs.fileno()),
+                str(self.board.fd),
+                json.dumps(document),
+            ],
             pass_fds=(theirs.fileno(), self.board.fd),
             stdin=subprocess.DEVNULL,
         )
@@ -127,7 +135,7 @@ class Supervisor:
         self._bell.setblocking(False)
         old_fd = signal.set_wakeup_fd(self._bell.fileno())
         handlers = {number: signal.signal(number, self._asked) for number in (signal.SIGTERM, signal.SIGINT)}
-        handlers[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, lambda *_: None)
+        handlers[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, _ignore)
         self._selector.register(self._ear, selectors.EVENT_READ, None)
         try:
             for number in range(self._settings.processes):
@@ -225,7 +233,8 @@ class Supervisor:
             link.one(statements.forget_dead_claims())
             self._dead.pop(0)
             if reaped:
-                logger.warning("%d jobs of the dead process requeued, %d of them had begun", reaped, len(begun))
+                had_begun = f"{len(begun)} of them had begun"
+                logger.warning("%s of the dead process requeued, %s", telemetry.plural(reaped, "job"), had_begun)
 
     def _settle_deaths(self) -> None:
         if self._dead and self._beating is not None:
@@ -294,6 +303,10 @@ class Supervisor:
                 self._spawn(number)
 
 
+def _ignore(number: int, frame: object) -> None:
+    """A death only ends the wait."""
+
+
 def _how(code: int) -> str:
     if code >= 0:
         return f"exit code {code}"
@@ -301,5 +314,3 @@ def _how(code: int) -> str:
         return signal.Signals(-code).name
     except ValueError:
         return f"signal {-code}"
-
-

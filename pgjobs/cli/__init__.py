@@ -1,0 +1,71 @@
+"""The ``pgjobs`` command. Each subcommand is a module of its own, imported when it is called."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from typing import Final, NoReturn
+
+import click
+
+from pgjobs import __version__
+from pgjobs.cli import codes
+
+COMMANDS: Final = {
+    "demo": "Watch a queue at work, on a PostgreSQL of its own.",
+    "enqueue": "Enqueue one job.",
+    "info": "Show queues, workers and what they have handled.",
+    "jobs": "List, show or retry jobs.",
+    "migrate": "Bring the database up to this release.",
+    "worker": "Run jobs until told to stop.",
+}
+
+
+class Commands(click.Group):
+    """Knows its commands by name and line, so that ``--help`` imports none of them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = import_module(f"pgjobs.cli.{cmd_name}").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(sorted(COMMANDS.items()))
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            known = ", ".join(sorted(COMMANDS))
+            raise click.UsageError(f"{error.message} There is: {known}.", ctx) from None
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, message="pgjobs %(version)s")
+def cli() -> None:
+    """A durable job queue for Python that needs nothing but PostgreSQL.
+
+    The database is the one that PGJOBS_URL, DATABASE_URL or PG* name, or the application's own where -A names it.
+
+    Exit codes: 0 done, 1 failed, 2 wrong usage, 3 database out of reach, 5 schema out of date.
+    """
+
+
+def main() -> NoReturn:
+    """Runs the command line, and ends the process with its exit code; an error is one line that says the remedy."""
+    try:
+        cli(prog_name="pgjobs")
+    except Exception as error:
+        code = codes.of(error)
+        if code is None:
+            raise
+        click.secho(f"pgjobs: {error}".strip(), fg="red", err=True)
+        sys.exit(code)
+    sys.exit(0)

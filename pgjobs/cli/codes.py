@@ -1,0 +1,38 @@
+"""Exit codes, and which error ends in which."""
+
+from __future__ import annotations
+
+from typing import Final
+
+OK: Final = 0
+FAILURE: Final = 1
+USAGE: Final = 2
+UNREACHABLE: Final = 3
+OUT_OF_DATE: Final = 5
+
+
+def of(error: BaseException) -> int | None:
+    """The exit code for an error; None for one that is a fault of ours, and keeps its traceback."""
+    from psycopg import OperationalError
+
+    from pgjobs import errors
+    from pgjobs.embedded import EmbeddedServerError
+
+    usage = (
+        errors.ConfigurationError,
+        errors.OptionError,
+        errors.TaskError,
+        errors.ArgumentsError,
+        errors.EncodingError,
+    )
+    match error:
+        case errors.SchemaError():
+            return OUT_OF_DATE
+        case OperationalError() | EmbeddedServerError():
+            return UNREACHABLE
+        case _ if isinstance(error, usage):
+            return USAGE
+        case errors.PgJobsError():
+            return FAILURE
+        case _:
+            return None

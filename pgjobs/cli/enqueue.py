@@ -1,0 +1,85 @@
+"""``pgjobs enqueue``, with RQ's syntax for arguments."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pgjobs.cli import options
+
+if TYPE_CHECKING:
+    from pgjobs.handle import Job
+
+
+@click.command(context_settings={"ignore_unknown_options": False})
+@click.argument("function")
+@click.argument("arguments", nargs=-1)
+@click.option("-Q", "--queue", help="Its queue, if not the task's own.")
+@click.option("--priority", type=click.IntRange(-100, 100), help="Larger runs first.")
+@click.option("--delay", metavar="DURATION", help="Start this much later: 90s, 10m, 1h30m.")
+@click.option("--run-at", metavar="TIME", help="Start then: 2027-01-31T08:00:00+01:00.")
+@click.option("--ttl", metavar="DURATION", help="Expire if not started within.")
+@click.option("--timeout", metavar="DURATION", help="How long an attempt may run.")
+@click.option("--max-attempts", type=click.IntRange(1), help="Runs in all.")
+@click.option("--job-id", metavar="UUID", help="An id of your own.")
+@options.as_json
+@options.database
+def command(
+    function: str,
+    arguments: tuple[str, ...],
+    app: str | None,
+    url: str | None,
+    schema: str | None,
+    as_json: bool,
+    **given: Any,
+) -> None:
+    """Enqueue one job: of a task, by its name, or of a function, as module:function.
+
+    Arguments: a text, key=text, and where JSON is meant :json or key:=json.
+
+        pgjobs enqueue app.tasks:count_words https://example.com limit:=10
+    """
+    positional, named = parse(arguments)
+    jobs = options.jobs_of(app, url, schema)
+    chosen = {name: value for name, value in given.items() if value is not None}
+    if (attempts := chosen.pop("max_attempts", None)) is not None:
+        chosen["retry"] = attempts
+    if (run_at := chosen.get("run_at")) is not None:
+        chosen["run_at"] = _time(run_at)
+    job: Job[Any] = jobs.using(None, **chosen).enqueue(function, *positional, **named)
+    if as_json:
+        options.write_json({"id": job.id, "task": job.task})
+    else:
+        click.echo(str(job.id))
+
+
+def parse(arguments: tuple[str, ...]) -> tuple[list[Any], dict[str, Any]]:
+    """Reads ``text``, ``:json``, ``key=text`` and ``key:=json``."""
+    positional: list[Any] = []
+    named: dict[str, Any] = {}
+    for argument in arguments:
+        key, equals, value = argument.partition("=")
+        if equals and key.removesuffix(":").isidentifier():
+            named[key.removesuffix(":")] = _json(value, argument) if key.endswith(":") else value
+        elif named:
+            raise click.UsageError(f"{argument!r} stands after an argument with a name; put it before")
+        else:
+            positional.append(_json(argument[1:], argument) if argument.startswith(":") else argument)
+    return positional, named
+
+
+def _json(text: str, argument: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise click.UsageError(f"{argument!r} is no JSON ({error}); for a text write key=text") from None
+
+
+def _time(text: str) -> datetime:
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        raise click.UsageError(f"--run-at {text!r} is no time; write it as 2027-01-31T08:00:00+01:00") from None

@@ -1,0 +1,41 @@
+"""``pgjobs migrate``."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from pgjobs.cli import codes, options
+
+
+@click.command()
+@click.option("--to", default="head", metavar="REVISION", help="The last revision to apply; the newest by default.")
+@click.option("--sql", "as_sql", is_flag=True, help="Write the script instead of running it.")
+@click.option("--check", is_flag=True, help="Apply nothing; exit with 5 if something is to be applied.")
+@options.url
+@options.schema
+def command(to: str, as_sql: bool, check: bool, url: str | None, schema: str | None) -> None:
+    """Bring the database up to this release.
+
+    Safe to run from eight hosts at once: one applies, the others wait and find nothing to do.
+    """
+    from pgjobs import migrations
+    from pgjobs.config import DEFAULT_SCHEMA, schema_name
+    from pgjobs.database import Database
+
+    name = schema_name(schema or DEFAULT_SCHEMA)
+    if as_sql:
+        click.echo(migrations.sql(schema=name, to=to), nl=False)
+        return
+    database = Database(url, name)
+    if check:
+        missing = migrations.pending(database.url, name)
+        if missing:
+            click.echo(f"schema {name} of {database.where} lacks {', '.join(missing)}; run `pgjobs migrate`", err=True)
+            sys.exit(codes.OUT_OF_DATE)
+        click.echo(f"schema {name} of {database.where} is up to date ({migrations.head()})")
+        return
+    applied = migrations.migrate(database.url, schema=name, to=to)
+    done = f"applied {', '.join(applied)}" if applied else "is up to date"
+    click.echo(f"schema {name} of {database.where}: {done}" if applied else f"schema {name} of {database.where} {done}")

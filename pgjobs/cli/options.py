@@ -1,0 +1,75 @@
+"""Options that several commands have, and how they show what they have read."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, TypeVar
+from uuid import UUID
+
+import click
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from pgjobs.app import PgJobs
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+app = click.option(
+    "-A",
+    "--app",
+    envvar="PGJOBS_APP",
+    metavar="MODULE[:NAME]",
+    help="The application: a module, or its PgJobs. [PGJOBS_APP]",
+)
+schema = click.option(
+    "--schema", envvar="PGJOBS_SCHEMA", help="The schema of the tables; pgjobs by default. [PGJOBS_SCHEMA]"
+)
+url = click.option("--url", metavar="URL", help="The database, if not the one of the environment.")
+as_json = click.option("--json", "as_json", is_flag=True, help="Write JSON.")
+
+
+def database(command: F) -> F:
+    """Adds what says where the database is."""
+    return url(app(schema(command)))
+
+
+def jobs_of(app_name: str | None, url_: str | None, schema_: str | None) -> PgJobs:
+    """Returns the application's PgJobs, or one for the database that was named."""
+    if app_name:
+        from pgjobs.loading import load
+
+        return load(app_name).jobs
+    from pgjobs.app import PgJobs
+
+    return PgJobs(url_, schema=schema_)
+
+
+def console() -> Console:
+    """A console for people: colours on a terminal, plain text in a pipe."""
+    from rich.console import Console
+
+    piped = Console(highlight=False, width=200)
+    return piped if not piped.is_terminal else Console(highlight=False)
+
+
+def write_json(value: Any) -> None:
+    """Writes a value as JSON, one document."""
+    click.echo(json.dumps(value, default=_plain, ensure_ascii=False, indent=2))
+
+
+def _plain(value: Any) -> Any:
+    match value:
+        case UUID():
+            return str(value)
+        case datetime():
+            return value.isoformat()
+        case timedelta():
+            return value.total_seconds()
+        case _ if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            return dataclasses.asdict(value)
+        case _:
+            raise TypeError(f"{type(value).__name__} is not JSON")

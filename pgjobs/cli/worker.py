@@ -1,0 +1,71 @@
+"""``pgjobs worker``."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import click
+
+from pgjobs.cli import options
+
+
+@click.command()
+@options.app
+@click.option(
+    "-Q", "--queues", default="*", show_default=True, help="Queues in order of preference; a:3,b:1 by weight; globs."
+)
+@click.option("-c", "--concurrency", default=16, show_default=True, help="Slots: jobs that run at once in a process.")
+@click.option("--processes", default=1, show_default=True, type=click.IntRange(1, 512), help="Worker processes.")
+@click.option("--burst", is_flag=True, help="Leave when nothing is left to claim.")
+@click.option("--max-jobs", type=click.IntRange(1), help="Leave after so many jobs.")
+@click.option(
+    "--shutdown-timeout", default=30.0, show_default=True, metavar="SECONDS", help="How long running jobs may finish."
+)
+@click.option(
+    "--log-level",
+    default="info",
+    show_default=True,
+    type=click.Choice(["debug", "info", "warning", "error"], case_sensitive=False),
+)
+@click.option("--wait-for-db", is_flag=True, help="Wait for a database that is not there yet.")
+@options.schema
+def command(
+    app: str | None,
+    queues: str,
+    concurrency: int,
+    processes: int,
+    burst: bool,
+    max_jobs: int | None,
+    shutdown_timeout: float,
+    log_level: str,
+    wait_for_db: bool,
+    schema: str | None,
+) -> None:
+    """Run jobs until told to stop.
+
+    SIGTERM or SIGINT: claim no more, finish what runs, give the rest back. A second signal, or the shutdown timeout:
+    stop the running jobs and give them back too, no attempt burnt.
+
+        pgjobs worker -A app.tasks -Q mail,default -c 16
+    """
+    if not app:
+        raise click.UsageError("say which application, as in: pgjobs worker -A app.tasks (or set PGJOBS_APP)")
+    if schema:
+        os.environ["PGJOBS_SCHEMA"] = schema
+    from pgjobs.telemetry import set_up_logging
+    from pgjobs.worker.supervisor import Settings, Supervisor
+
+    set_up_logging(log_level)
+    settings = Settings(
+        app=app,
+        queues=queues,
+        concurrency=concurrency,
+        processes=processes,
+        burst=burst,
+        max_jobs=max_jobs,
+        shutdown_timeout=shutdown_timeout,
+        log_level=log_level,
+        wait_for_db=wait_for_db,
+    )
+    sys.exit(Supervisor(settings).run())

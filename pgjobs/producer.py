@@ -1,0 +1,146 @@
+"""Writes jobs into the table, in a transaction of its own or the application's, and wakes a worker if one is idle."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator
+from typing import Any, Final
+from uuid import UUID
+
+from psycopg import errors
+
+from pgjobs import borrowed, statements
+from pgjobs.database import Database
+from pgjobs.errors import JobExistsError
+from pgjobs.handle import Job
+from pgjobs.job import Template, new_id, new_ids
+from pgjobs.ledger import Ledger
+
+CHUNK: Final = 1_000
+"""Rows in one INSERT of a bulk enqueue; from this many on a psycopg connection takes them by COPY."""
+
+
+class Producer:
+    """Enqueues what is ready to be written: a template and arguments as JSON text."""
+
+    def __init__(self, database: Database, ledger: Ledger) -> None:
+        self._database = database
+        self._ledger = ledger
+
+    def insert(self, row: Template, args: str, conn: object, job_id: UUID | None) -> Job[Any]:
+        """Writes one row, and wakes a worker if one is idle."""
+        new = job_id or new_id()
+        with _AlreadyThere(new, given=job_id is not None, own=conn is None):
+            if self._database.run(statements.enqueue(row, new, args), conn):
+                self._database.run(statements.notify(f"queued {row.queue}"), conn)
+        return Job(self._ledger, new, row.task, conn=conn)
+
+    async def ainsert(self, row: Template, args: str, conn: object, job_id: UUID | None) -> Job[Any]:
+        """The async twin of ``insert``."""
+        new = job_id or new_id()
+        with _AlreadyThere(new, given=job_id is not None, own=conn is None):
+            told = await self._database.arun(statements.enqueue(row, new, args), conn)
+            if told:
+                await self._database.arun(statements.notify(f"queued {row.queue}"), conn)
+        return Job(self._ledger, new, row.task, conn=conn)
+
+    def insert_many(self, row: Template, args: Iterable[str], conn: object) -> list[UUID]:
+        """Writes many rows, all or none, and wakes a worker if one is idle; returns their ids in order."""
+        ids: list[UUID] = []
+        if conn is None:
+            with self._database.connection() as own, own.transaction():
+                self._fill(row, args, own, ids)
+        else:
+            self._fill(row, args, conn, ids)
+        if ids and not row.waits and self._database.run(statements.somebody_idle(row.queue), conn):
+            self._database.run(statements.notify(f"queued {row.queue}"), conn)
+        return ids
+
+    def _fill(self, row: Template, args: Iterable[str], conn: object, ids: list[UUID]) -> None:
+        rest = iter(args)
+        first = list(itertools.islice(rest, CHUNK))
+        target = borrowed.copier(conn)
+        if target is not None and len(first) == CHUNK and _can_copy(row):
+            with target.cursor() as cursor, cursor.copy(statements.copy().text(self._database.schema)) as stream:
+                for chunk, new in _chunks(first, rest):
+                    ids += new
+                    stream.write(_copy_lines(row, new, chunk))
+            return
+        for chunk, new in _chunks(first, rest):
+            ids += new
+            self._database.run(statements.enqueue_many(row, new, chunk), conn)
+
+    async def ainsert_many(self, row: Template, args: Iterable[str], conn: object) -> list[UUID]:
+        """The async twin of ``insert_many``."""
+        ids: list[UUID] = []
+        if conn is None:
+            async with self._database.aconnection() as own, own.transaction():
+                await self._afill(row, args, own, ids)
+        elif borrowed.is_async(conn):
+            await self._afill(row, args, conn, ids)
+        else:
+            self._fill(row, args, conn, ids)
+        waits = row.waits or not ids
+        if not waits and await self._database.arun(statements.somebody_idle(row.queue), conn):
+            await self._database.arun(statements.notify(f"queued {row.queue}"), conn)
+        return ids
+
+    async def _afill(self, row: Template, args: Iterable[str], conn: object, ids: list[UUID]) -> None:
+        rest = iter(args)
+        first = list(itertools.islice(rest, CHUNK))
+        target = borrowed.copier(conn)
+        if target is not None and len(first) == CHUNK and _can_copy(row):
+            async with target.cursor() as cursor, cursor.copy(statements.copy().text(self._database.schema)) as stream:
+                for chunk, new in _chunks(first, rest):
+                    ids += new
+                    await stream.write(_copy_lines(row, new, chunk))
+            return
+        for chunk, new in _chunks(first, rest):
+            ids += new
+            await self._database.arun(statements.enqueue_many(row, new, chunk), conn)
+
+
+class _AlreadyThere:
+    """Tells a re-sent INSERT, whose first reply was lost, from an id that the caller has used before."""
+
+    def __init__(self, job_id: UUID, *, given: bool, own: bool) -> None:
+        self._job_id = job_id
+        self._given = given
+        self._own = own
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
+        if not isinstance(error, errors.UniqueViolation) or error.diag.constraint_name != "jobs_pkey":
+            return False
+        if self._given:
+            raise JobExistsError(self._job_id) from error
+        return self._own
+
+
+def _can_copy(row: Template) -> bool:
+    return not row.waits and row.ttl is None
+
+
+def _chunks(first: list[str], rest: Iterator[str]) -> Iterator[tuple[list[str], list[UUID]]]:
+    chunk = first
+    while chunk:
+        yield chunk, new_ids(len(chunk))
+        chunk = list(itertools.islice(rest, CHUNK))
+
+
+def _copy_lines(row: Template, ids: list[UUID], args: list[str]) -> str:
+    r"""Rows in COPY's text format: a tab between columns, backslashes doubled, \N for NULL."""
+    timeout = r"\N" if row.timeout is None else f"{row.timeout.total_seconds()} seconds"
+    options = r"\N" if row.options is None else row.options.replace("\\", "\\\\")
+    before = f"\t{_copy_text(row.task)}\t{row.queue}\t{row.priority}\t{row.max_attempts}\t{timeout}\t"
+    after = f"\t{options}\n"
+    return "".join(
+        f"{new}{before}{document.replace(chr(92), chr(92) * 2) if chr(92) in document else document}{after}"
+        for new, document in zip(ids, args, strict=True)
+    )
+
+
+def _copy_text(text: str) -> str:
+    return text.replace("\\", "\\\\").replace("\t", "\\t").replace("\n", "\\n").replace("\r", "\\r")
