@@ -94,7 +94,7 @@ def _kill_one(conn: psycopg.Connection[Any], process: subprocess.Popen[bytes], t
     ended = _number(conn, ENDED)
     out.print(
         f"Two workers have ended {ended} jobs. [red]kill -9[/red] to one of them, which holds {held}.\n"
-        "The other goes on; it takes the dead one's jobs over when that has missed its beats …"
+        "The other goes on, and takes these over when the dead one has missed its beats …"
     )
 
 

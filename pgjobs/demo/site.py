@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import io
 import pkgutil
 import pydoc
 import threading
@@ -55,7 +54,7 @@ def _is_odd(name: str) -> bool:
 @lru_cache(maxsize=1024)
 def page(name: str) -> bytes | None:
     """The page of a module; None if it cannot be written."""
-    with _lock, warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+    with _lock, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             module = importlib.import_module(name)
