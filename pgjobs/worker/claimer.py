@@ -143,6 +143,8 @@ class Claimer:
         if time.monotonic() >= self._reconcile_at:
             self._reconcile()
         self._give_back_stale()
+        if self._sweep_at == 0.0 and self._room():
+            self._sweep()  # before the first claim: which lanes are there at all?
         room = self._room()
         now = time.monotonic()
         looking = room > 0 and now >= self._look_at
