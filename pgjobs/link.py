@@ -47,7 +47,7 @@ class Link:
         rare, scans it.
 
         Raises:
-            StatementError: one of them failed, and all were rolled back; it says which.
+            psycopg.Error: one of them failed, and all were rolled back.
         """
         conn = self.conn
         cursors: list[psycopg.Cursor[tuple[Any, ...]]] = []
@@ -61,7 +61,8 @@ class Link:
                     cursor.execute(statement.query.text(self._database.schema), statement.params)
                 conn.execute("COMMIT")
         except psycopg.Error:
-            self._rollback()
+            # Not rolled back but dropped: psycopg believes statements prepared that the aborted pipeline never was.
+            self.close()
             raise
         return [
             statement.read(cursor.fetchall() if cursor.description else [])

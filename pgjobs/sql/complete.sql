@@ -146,6 +146,7 @@ WITH held AS (
            unique_key = CASE WHEN job.cancel_at IS NULL THEN job.unique_key END,
            finished_at = CASE WHEN job.cancel_at IS NULL THEN NULL ELSE now() END,
            attempt = greatest(job.attempt - 1, 0),
+           claim_id = NULL,
            started_at = NULL
       FROM mine
      WHERE job.id = mine.id

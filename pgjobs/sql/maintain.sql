@@ -84,7 +84,8 @@ RETURNING worker.id, worker.name, worker.dead_at IS NOT NULL AS dead
 -- name: reap
 -- Requeues jobs of dead workers, a thousand at most, fenced. A job that had begun (or may have: begun is NULL) is charged
 -- with a crash, and after max_crashes it fails as poison; the attempt itself is given back. After a first crash a job returns
--- to its old place, later ones go behind.
+-- to its old place, later ones go behind. It leaves its claim, so that the dead worker, should it wake, can tell this from
+-- an end that it recorded itself.
 -- Locks: jobs, by id, skipping: what somebody holds is found by the next pass.
 WITH held AS (
     SELECT claim.id AS claim_id, held.id, held.position
@@ -118,6 +119,7 @@ WITH held AS (
            reason = CASE WHEN ending.status = 'failed' THEN 'poison' WHEN ending.crash = 1 THEN 'worker lost' END,
            crashes = job.crashes + ending.crash,
            attempt = greatest(job.attempt - 1, 0),
+           claim_id = NULL,
            unique_key = CASE WHEN ending.status = 'queued' THEN job.unique_key END,
            finished_at = CASE WHEN ending.status <> 'queued' THEN now() END,
            started_at = CASE WHEN ending.status <> 'queued' THEN job.started_at END

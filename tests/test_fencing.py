@@ -1,0 +1,422 @@
+"""Who may write a job's end: the claim that holds it, once, in its own transaction or the application's."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+from sqlalchemy.orm import Session
+
+from pgjobs import ClaimLostError, Job, PgJobs, Retry, RetryLater, Status, current_job, statements
+from pgjobs.events import ClaimLost, Event
+from pgjobs.link import Link
+from pgjobs.run import Claim, Outcome
+from pgjobs.worker import Worker
+from pgjobs.worker import completer as completing
+from tests.support import eventually
+
+pytestmark = pytest.mark.server
+
+
+@pytest.fixture
+def shop(conn: psycopg.Connection[Any]) -> psycopg.Connection[Any]:
+    """The application's own table, written by jobs."""
+    conn.execute("CREATE TABLE orders (job_id uuid, attempt int)")
+    return conn
+
+
+@contextmanager
+def engine_of(jobs: PgJobs) -> Iterator[sa.Engine]:
+    engine = sa.create_engine(jobs.database.url.replace("postgresql://", "postgresql+psycopg://"))
+    yield engine
+    engine.dispose()
+
+
+def write_order(session: Session) -> None:
+    values = {"id": current_job().id, "attempt": current_job().attempt}
+    session.execute(sa.text("INSERT INTO orders VALUES (:id, :attempt)"), values)
+
+
+def orders(conn: psycopg.Connection[Any]) -> list[int]:
+    return [row[0] for row in conn.execute("SELECT attempt FROM orders ORDER BY 1")]
+
+
+# -- complete(session)
+
+
+def test_effects_and_completion_are_one_transaction(jobs: PgJobs, shop: psycopg.Connection[Any]) -> None:
+    seen: list[int] = []
+
+    @jobs.task
+    def charge() -> str:
+        with Session(engine) as session:
+            write_order(session)
+            current_job().complete(session, {"paid": True})
+            seen.append(len(orders(shop)))
+            assert shop.execute("SELECT status FROM pgjobs.jobs").fetchone() == ("running",)
+            session.commit()
+        return "ignored"
+
+    with engine_of(jobs) as engine:
+        job = charge.enqueue()
+        jobs.worker(burst=True).run()
+    assert (job.refresh().status, job.result) == (Status.SUCCEEDED, {"paid": True})
+    assert (seen, orders(shop)) == ([0], [1])
+    assert shop.execute("SELECT sum(jobs)::int FROM pgjobs.rollups").fetchone() == (1,)
+    assert shop.execute("SELECT count(*) FROM pgjobs.claims").fetchone() == (0,)
+
+
+async def test_async_twin_completes_in_the_callers_transaction(jobs: PgJobs, shop: psycopg.Connection[Any]) -> None:
+    url = jobs.database.url.replace("postgresql://", "postgresql+asyncpg://")
+
+    @jobs.task
+    async def charge() -> None:
+        engine = create_async_engine(url)
+        async with AsyncSession(engine) as session:
+            values = {"id": current_job().id, "attempt": 1}
+            await session.execute(sa.text("INSERT INTO orders VALUES (:id, :attempt)"), values)
+            await current_job().acomplete(session, 7)
+            await session.commit()
+        await engine.dispose()
+
+    async with jobs.worker():
+        job = await charge.aenqueue()
+        assert await job.aget(timeout=8) == 7
+    assert orders(shop) == [1]
+    await jobs.aclose()
+
+
+def test_rolled_back_completion_is_a_failed_attempt_and_never_a_success(
+    jobs: PgJobs, shop: psycopg.Connection[Any]
+) -> None:
+    @jobs.task(retry=Retry(2, backoff=0))
+    def charge() -> str:
+        with Session(engine) as session:
+            write_order(session)
+            current_job().complete(session, "paid")
+            session.rollback()
+        return "fine?"
+
+    with engine_of(jobs) as engine, jobs.worker():
+        job = charge.enqueue()
+        eventually(lambda: job.refresh().status is Status.FAILED)
+    assert orders(shop) == []
+    assert job.result is None
+    assert [failure.exception for failure in job.failures()] == ["pgjobs.errors.CompletionRolledBackError"] * 2
+
+
+def test_completion_that_stands_outweighs_a_later_exception(jobs: PgJobs, shop: psycopg.Connection[Any]) -> None:
+    @jobs.task(retry=Retry(3, backoff=0))
+    def charge() -> None:
+        with Session(engine) as session, session.begin():
+            write_order(session)
+            current_job().complete(session, "paid")
+        raise ValueError("after the commit")
+
+    with engine_of(jobs) as engine, jobs.worker():
+        job = charge.enqueue()
+        eventually(lambda: job.refresh().status.ended)
+        time.sleep(0.3)
+    assert (job.refresh().status, job.result, job.attempt) == (Status.SUCCEEDED, "paid", 1)
+    assert orders(shop) == [1]
+
+
+def test_transaction_that_is_still_open_at_the_return_is_waited_for(
+    jobs: PgJobs, shop: psycopg.Connection[Any]
+) -> None:
+    @jobs.task
+    def charge() -> None:
+        session = Session(engine)
+        write_order(session)
+        current_job().complete(session, "paid")
+        timer = threading.Timer(0.5, lambda: (session.commit(), session.close()))
+        timer.start()
+
+    with engine_of(jobs) as engine, jobs.worker():
+        job = charge.enqueue()
+        assert job.get(timeout=5) == "paid"
+    assert (job.failures(), orders(shop)) == ([], [1])
+
+
+# -- a worker believed dead
+
+
+class Paused:
+    """A worker whose job stands still while others take it for dead, and take its job over."""
+
+    def __init__(self, jobs: PgJobs, body: Callable[[], Any], **options: Any) -> None:
+        self.started = threading.Event()
+        self.resume = threading.Event()
+        self.errors: list[BaseException] = []
+        self.events: list[Event] = []
+        self.attempts = 0
+
+        def hold() -> Any:
+            self.attempts += 1
+            if self.attempts > 1:
+                return "by another"
+            self.started.set()
+            self.resume.wait(20)
+            try:
+                return body()
+            except BaseException as error:
+                self.errors.append(error)
+                raise
+
+        self.jobs = jobs
+        self.job: Job[Any] = jobs.task(name="hold", **options)(hold).enqueue()
+        # Somebody else beats for it, or rather does not: nobody tells it that it is dead.
+        self.worker: Worker = jobs.worker(supervised=True, concurrency=1, emit=self.events.append)
+        self.worker.start()
+        assert self.started.wait(5)
+        self.id = self.worker.id
+        declare_dead(jobs, self.worker)
+
+    def lost(self) -> bool:
+        return any(isinstance(event, ClaimLost) for event in self.events)
+
+
+def declare_dead(jobs: PgJobs, worker: Worker) -> None:
+    link = Link(jobs.database, "test")
+    link.one(statements.declare_dead([worker.id]))
+    link.one(statements.reap([worker.id], None, 3))
+    link.one(statements.forget_dead_claims())
+    link.close()
+
+
+@pytest.fixture
+def paused(jobs: PgJobs, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Paused]:
+    # It must not find out by itself before it has tried to write.
+    monkeypatch.setattr("pgjobs.worker.claimer.RECONCILE_S", 3600.0)
+    held = Paused(jobs, *request.param)
+    yield held
+    held.resume.set()
+    held.worker.stop(timeout=1)
+
+
+def returns() -> str:
+    return "by the dead"
+
+
+def fails() -> str:
+    raise ValueError("by the dead")
+
+
+def asks_for_a_retry() -> str:
+    raise RetryLater(0)
+
+
+@pytest.mark.parametrize("paused", [(returns,), (fails,), (asks_for_a_retry,)], indirect=True)
+@pytest.mark.parametrize("taken_over", [False, True], ids=["still waiting", "done by another"])
+def test_worker_that_was_believed_dead_cannot_end_its_job(
+    paused: Paused, taken_over: bool, jobs: PgJobs, conn: psycopg.Connection[Any]
+) -> None:
+    assert (paused.job.refresh().status, paused.job.row.crashes) == (Status.QUEUED, 1)
+    if taken_over:
+        jobs.worker(burst=True).run()
+    before = conn.execute("SELECT job::text FROM pgjobs.jobs AS job").fetchall()
+    paused.resume.set()
+    eventually(paused.lost)
+    assert conn.execute("SELECT job::text FROM pgjobs.jobs AS job").fetchall() == before
+    assert [failure.reason for failure in paused.job.failures()] == ["worker lost"]
+    if taken_over:
+        assert paused.job.refresh().result == "by another"
+
+
+def test_worker_that_was_believed_dead_cannot_complete_in_a_transaction(
+    jobs: PgJobs, shop: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pgjobs.worker.claimer.RECONCILE_S", 3600.0)
+
+    def charge() -> None:
+        with Session(engine) as session, session.begin():
+            write_order(session)
+            current_job().complete(session)
+
+    with engine_of(jobs) as engine:
+        paused = Paused(jobs, charge)
+        jobs.worker(burst=True).run()
+        paused.resume.set()
+        eventually(paused.lost)
+        paused.worker.stop(timeout=1)
+    assert [type(error) for error in paused.errors] == [ClaimLostError]
+    assert orders(shop) == [], "its own writes are rolled back with it"
+    assert paused.job.refresh().result == "by another"
+
+
+def test_worker_that_finds_itself_dead_begins_another_life(jobs: PgJobs) -> None:
+    add = jobs.task(name="add")(lambda a, b: a + b)
+    with jobs.worker() as worker:
+        first = worker.id
+        declare_dead(jobs, worker)
+        eventually(lambda: worker.id != first)
+        assert add.enqueue(1, 2).get(timeout=5) == 3
+
+
+def test_dead_worker_claims_nothing(jobs: PgJobs, conn: psycopg.Connection[Any]) -> None:
+    jobs.task(name="add")(lambda: None).enqueue()
+    link = Link(jobs.database, "test")
+    worker, claim = statements_of_a_worker(link)
+    link.one(statements.declare_dead([worker]))
+    lane = [("default", 0)]
+    assert link.one(statements.claim(worker, claim, lane, lows=[0], highs=[2**62], limit=10)) == []
+    assert conn.execute("SELECT status FROM pgjobs.jobs").fetchone() == ("queued",)
+    assert conn.execute("SELECT count(*) FROM pgjobs.claims").fetchone() == (0,)
+    link.close()
+
+
+def statements_of_a_worker(link: Link) -> tuple[Any, Any]:
+    from pgjobs.job import new_id
+
+    worker = new_id()
+    link.one(
+        statements.register(worker, supervisor=worker, name="w", host="h", pid=1, process="{}", queues=["*"], slots=1)
+    )
+    return worker, new_id()
+
+
+# -- rows that somebody holds
+
+
+def test_row_that_an_application_holds_stalls_no_other_job(jobs: PgJobs, database_url: str) -> None:
+    gate = threading.Event()
+
+    @jobs.task
+    def work(i: int) -> int:
+        gate.wait(10)
+        return i
+
+    ids = work.enqueue_many([(i,) for i in range(16)])
+    with psycopg.connect(database_url) as app, jobs.worker(concurrency=16) as worker:
+        eventually(lambda: len(worker.begun()) == 16)
+        app.execute("SELECT * FROM pgjobs.jobs WHERE id = %s FOR UPDATE", [ids[7]])
+        gate.set()
+        eventually(lambda: all(jobs.job(i).status is Status.SUCCEEDED for i in ids if i != ids[7]), timeout_s=2)
+        assert jobs.job(ids[7]).status is Status.RUNNING
+        assert work.enqueue(99).get(timeout=2) == 99, "and the worker goes on"
+        app.rollback()
+        assert jobs.job(ids[7]).get(timeout=3) == 7
+
+
+def test_row_that_an_application_holds_is_claimed_later_and_stalls_no_other(jobs: PgJobs, database_url: str) -> None:
+    work = jobs.task(name="work")(lambda i: i)
+    ids = work.enqueue_many([(i,) for i in range(10)])
+    with psycopg.connect(database_url) as app:
+        app.execute("SELECT * FROM pgjobs.jobs WHERE id = %s FOR UPDATE", [ids[3]])
+        with jobs.worker():
+            for i in ids[:3] + ids[4:]:
+                jobs.job(i).get(timeout=3)
+            assert jobs.job(ids[3]).status is Status.QUEUED
+            app.rollback()
+            assert jobs.job(ids[3]).get(timeout=5) == 3
+
+
+def test_row_that_changed_between_snapshot_and_lock_is_left_for_the_next_claim(
+    jobs: PgJobs, database_url: str, conn: psycopg.Connection[Any]
+) -> None:
+    """The claim reads its snapshot, waits nowhere, and finds the row moved: it must not write a dead version."""
+    work = jobs.task(name="work")(lambda i: i)
+    ids = work.enqueue_many([(i,) for i in range(200)])
+    stop = threading.Event()
+
+    def change() -> None:
+        with psycopg.connect(database_url, autocommit=True) as app:
+            while not stop.is_set():
+                app.execute("UPDATE pgjobs.jobs SET meta = '{}' WHERE id = ANY(%s) AND status = 'queued'", [ids])
+
+    thread = threading.Thread(target=change)
+    thread.start()
+    try:
+        with jobs.worker(concurrency=4):
+            eventually(
+                lambda: conn.execute("SELECT count(*) FROM pgjobs.jobs WHERE status = 'succeeded'").fetchone() == (200,)
+            )
+    finally:
+        stop.set()
+        thread.join()
+    assert conn.execute("SELECT count(*) FROM pgjobs.jobs WHERE attempt <> 1").fetchone() == (0,)
+
+
+# -- one bad outcome
+
+
+def test_result_that_the_database_refuses_fails_its_job_alone(
+    jobs: PgJobs, conn: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = threading.Event()
+
+    @jobs.task(retry=Retry(3, backoff=0))
+    def work(i: int) -> int:
+        gate.wait(10)
+        return i
+
+    columns = completing._success_columns
+
+    def with_a_bad_one(outcomes: list[Outcome]) -> dict[str, list[Any]]:
+        made = columns(outcomes)
+        made["results"] = ["{broken" if outcome.run.args["i"] == 5 else outcome.result for outcome in outcomes]
+        return made
+
+    monkeypatch.setattr(completing, "_success_columns", with_a_bad_one)
+    ids = work.enqueue_many([(i,) for i in range(16)])
+    with jobs.worker(concurrency=16) as worker:
+        eventually(lambda: len(worker.begun()) == 16)
+        gate.set()
+        eventually(lambda: jobs.job(ids[5]).status.ended)
+    bad = jobs.job(ids[5])
+    assert (bad.status, bad.reason, bad.attempt) == (Status.FAILED, "unstorable result", 1)
+    assert [jobs.job(i).result for i in ids if i != ids[5]] == [i for i in range(16) if i != 5]
+    assert conn.execute("SELECT count(*) FROM pgjobs.claims").fetchone() == (0,)
+
+
+# -- lost replies
+
+
+def test_claim_whose_reply_was_lost_is_given_back(
+    jobs: PgJobs, conn: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The claim was committed and its reply lost: the jobs run nowhere, under a worker that lives."""
+    monkeypatch.setattr("pgjobs.worker.claimer.RECONCILE_S", 0.2)
+    work = jobs.task(name="work")(lambda: "done")
+    job = work.enqueue()
+    link = Link(jobs.database, "test")
+    with jobs.worker(queues="other") as worker:
+        _, claim = statements_of_a_worker(link)
+        taken = link.one(statements.claim(worker.id, claim, [("default", 0)], lows=[0], highs=[2**62], limit=10))
+        assert len(taken) == 1
+        eventually(lambda: job.refresh().status is Status.QUEUED)
+        assert job.attempt == 0
+        eventually(lambda: conn.execute("SELECT count(*) FROM pgjobs.claims").fetchone() == (0,))
+    link.close()
+    jobs.worker(burst=True).run()
+    assert job.get(timeout=1) == "done"
+
+
+def test_completion_whose_reply_was_lost_is_recorded_once(jobs: PgJobs, conn: psycopg.Connection[Any]) -> None:
+    """Sent again after its commit, the statement finds the job ended under its own claim, and counts it no more."""
+    from pgjobs.run import Run
+    from pgjobs.worker.completer import Completer
+
+    work = jobs.task(name="work")(lambda: None)
+    work.enqueue()
+    link = Link(jobs.database, "test")
+    worker, claim_id = statements_of_a_worker(link)
+    rows = link.one(statements.claim(worker, claim_id, [("default", 0)], lows=[0], highs=[2**62], limit=10))
+    claim = Claim(claim_id, 1)
+    run = Run(rows[0], claim, time.perf_counter(), "pgjobs")
+    outcome = Outcome(run, "succeeded", 0.1, result="1")
+    events: list[Event] = []
+    completer = Completer(events.append)
+    for _ in range(2):
+        claim.left = 1
+        assert completer.confirm([outcome], link.batch(*completer.statements([outcome])), link) == []
+    assert [type(event).__name__ for event in events] == ["Recorded", "Recorded"]
+    assert conn.execute("SELECT sum(jobs)::int FROM pgjobs.rollups").fetchone() == (1,)
+    link.close()
