@@ -92,7 +92,9 @@ class Database:
 
     def _run_once(self, statement: Statement[T]) -> T:
         with self.connection() as own:
-            cursor = own.execute(statement.query.text(self.schema), statement.params)
+            cursor = own.execute(
+                statement.query.text(self.schema), statement.params, prepare=None if statement.prepare else False
+            )
             return statement.read(cursor.fetchall() if cursor.description else [])
 
     async def arun(self, statement: Statement[T], conn: object = None) -> T:
@@ -108,7 +110,9 @@ class Database:
 
     async def _arun_once(self, statement: Statement[T]) -> T:
         async with self.aconnection() as own:
-            cursor = await own.execute(statement.query.text(self.schema), statement.params)
+            cursor = await own.execute(
+                statement.query.text(self.schema), statement.params, prepare=None if statement.prepare else False
+            )
             return statement.read(await cursor.fetchall() if cursor.description else [])
 
     @contextlib.contextmanager

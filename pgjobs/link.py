@@ -14,9 +14,10 @@ from pgjobs.errors import SchemaError
 from pgjobs.statements import Statement, T
 
 _BEGIN: Final = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"
-_PLANNING: Final = (
+PLANNING: Final = (
     "SELECT set_config('plan_cache_mode', 'force_custom_plan', true), set_config('enable_seqscan', 'off', true),"
-    " set_config('enable_hashjoin', 'off', true), set_config('enable_mergejoin', 'off', true)"
+    " set_config('enable_bitmapscan', 'off', true), set_config('enable_hashjoin', 'off', true),"
+    " set_config('enable_mergejoin', 'off', true)"
 )
 
 
@@ -54,7 +55,7 @@ class Link:
         try:
             with conn.pipeline():
                 conn.execute(_BEGIN)
-                conn.execute(_PLANNING)
+                conn.execute(PLANNING)
                 for statement in statements:
                     cursor = conn.cursor(binary=True)
                     cursors.append(cursor)
@@ -100,7 +101,7 @@ class Link:
     def begin(self) -> None:
         """Opens a transaction for statements that depend on each other; ``commit`` ends it."""
         self.conn.execute(_BEGIN)
-        self.conn.execute(_PLANNING)
+        self.conn.execute(PLANNING)
 
     def step(self, statement: Statement[T]) -> T:
         """Runs one statement of the open transaction."""

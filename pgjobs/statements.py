@@ -64,6 +64,8 @@ class Statement(Generic[T]):
     query: Query
     params: Mapping[str, Any]
     read: Callable[[Rows], T]
+    prepare: bool = False
+    """Whether a plan for any values may be kept. One made while the table was empty scans it when it is huge."""
 
 
 def _load() -> Iterator[tuple[str, Query]]:
@@ -120,8 +122,8 @@ def enqueue(row: Template, job_id: UUID, args: str) -> Statement[bool]:
     }
     if row.waits:
         params |= {"run_at": row.run_at, "delay": row.delay}
-        return Statement(QUERIES["enqueue_due"], params, _is_true)
-    return Statement(QUERIES["enqueue"], params, _is_true)
+        return Statement(QUERIES["enqueue_due"], params, _is_true, prepare=True)
+    return Statement(QUERIES["enqueue"], params, _is_true, prepare=True)
 
 
 def enqueue_many(row: Template, ids: Sequence[UUID], args: Sequence[str]) -> Statement[None]:

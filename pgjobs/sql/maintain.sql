@@ -31,11 +31,12 @@ UPDATE pgjobs.duties
 
 -- name: promote
 -- Queues jobs whose time has come, oldest first, and tells those who wait on their queues.
+-- now(), because an index serves no comparison with clock_timestamp(), which is volatile.
 -- Locks: jobs, by due time, skipping.
 WITH due AS MATERIALIZED (
     SELECT id
       FROM pgjobs.jobs
-     WHERE due_at IS NOT NULL AND due_at <= clock_timestamp()
+     WHERE due_at IS NOT NULL AND due_at <= now()
      ORDER BY due_at
      LIMIT 1000
        FOR UPDATE SKIP LOCKED
@@ -176,7 +177,7 @@ WITH late AS MATERIALIZED (
     SELECT id
       FROM pgjobs.jobs
      WHERE expires_at IS NOT NULL
-       AND expires_at > %(since)s::timestamptz AND expires_at <= clock_timestamp()
+       AND expires_at > %(since)s::timestamptz AND expires_at <= now()
        AND status IN ('queued', 'scheduled', 'blocked')
      ORDER BY expires_at
      LIMIT 1000

@@ -1,0 +1,399 @@
+"""What the hot path may cost, in what can be counted: plans, buffers, statements, commits, WAL, HOT updates."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from typing import Any
+from uuid import UUID, uuid4
+
+import psycopg
+import pytest
+
+from pgjobs import PgJobs, statements
+from pgjobs.job import Template, new_id, new_ids
+from pgjobs.link import PLANNING, Link
+from pgjobs.statements import NO_BOUND, Statement
+from tests.support import eventually
+
+pytestmark = pytest.mark.server
+
+HUGE = 300_000
+
+
+def noop_task(jobs: PgJobs) -> Any:
+    @jobs.task(name="noop")
+    async def noop(i: int) -> None: ...
+
+    return noop
+
+
+# -- plans
+
+
+def explain(conn: psycopg.Connection[Any], statement: Statement[Any], *, planned: bool = True) -> dict[str, Any]:
+    """Runs the statement as a worker does, and takes it back; returns its plan with the buffers it touched."""
+    with conn.transaction(force_rollback=True):
+        if planned:
+            conn.execute(PLANNING)
+        text = statement.query.text("pgjobs").encode()
+        row = conn.execute(
+            b"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) " + text, statement.params, prepare=False
+        ).fetchone()
+    assert row is not None
+    plan: dict[str, Any] = row[0][0]["Plan"]
+    return plan
+
+
+def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield plan
+    for inner in plan.get("Plans", ()):
+        yield from nodes(inner)
+
+
+def buffers(plan: dict[str, Any]) -> int:
+    return int(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"])
+
+
+def scans_of_jobs(plan: dict[str, Any]) -> list[str]:
+    return [
+        node["Node Type"]
+        for node in nodes(plan)
+        if node.get("Relation Name") == "jobs" and node["Node Type"] in ("Seq Scan", "Bitmap Heap Scan")
+    ]
+
+
+def template(**options: Any) -> Template:
+    return Template("noop", "default", 0, 5, None, **options)
+
+
+def register(link: Link) -> UUID:
+    worker = new_id()
+    link.one(
+        statements.register(worker, supervisor=worker, name="w", host="h", pid=1, process="{}", queues=["*"], slots=9)
+    )
+    return worker
+
+
+def claim_some(link: Link, worker: UUID, count: int) -> tuple[UUID, list[UUID]]:
+    claim = new_id()
+    lane = [("default", 0)]
+    rows = link.one(statements.claim(worker, claim, lane, lows=[0], highs=[NO_BOUND], limit=count))
+    return claim, [row[0] for row in rows]
+
+
+def fill(conn: psycopg.Connection[Any], count: int, status: str) -> None:
+    """Adds rows of a status, in the middle of which the queries have to find theirs."""
+    conn.execute(
+        "INSERT INTO pgjobs.jobs (task, args, status, position, due_at, finished_at)"
+        " SELECT 'noop', '{\"i\": 1}', %(status)s,"
+        "        CASE WHEN %(status)s = 'queued' THEN nextval('pgjobs.positions') END,"
+        "        CASE WHEN %(status)s = 'scheduled' THEN now() + interval '1 day' END,"
+        "        CASE WHEN %(status)s = 'succeeded' THEN now() END"
+        "   FROM generate_series(1, %(count)s)",
+        {"count": count, "status": status},
+    )
+
+
+def hot_statements(link: Link, conn: psycopg.Connection[Any]) -> dict[str, tuple[Statement[Any], int]]:
+    """Every statement of the hot path, with the buffers that it may touch for its ten rows at most."""
+    worker = register(link)
+    fill(conn, 40, "queued")
+    conn.execute("UPDATE pgjobs.jobs SET priority = 1 WHERE id IN (SELECT id FROM pgjobs.jobs LIMIT 1)")
+    claim, ids = claim_some(link, worker, 10)
+    lanes = [("default", 1), ("default", 0), ("other", 0)]
+    columns = {
+        "ids": ids,
+        "claims": [claim] * 10,
+        "results": ["1"] * 10,
+        "waits": [0.0] * 10,
+        "seconds": [0.1] * 10,
+    }
+    ends = columns | {
+        "statuses": ["scheduled"] * 10,
+        "reasons": ["error"] * 10,
+        "delays": [1.0] * 10,
+        "refunds": [0] * 10,
+        "exceptions": ["E"] * 10,
+        "messages": ["m"] * 10,
+        "tracebacks": ["t"] * 10,
+        "fingerprints": ["f"] * 10,
+    }
+    del ends["results"]
+    everywhere = {"lows": [0, 0, 0], "highs": [NO_BOUND] * 3}
+    return {
+        "claim": (statements.claim(worker, new_id(), lanes, **everywhere, limit=10), 400),
+        "bounds": (statements.bounds(lanes, [0, 0, 0]), 40),
+        "lanes": (statements.lanes(), 60),
+        "lanes_of": (statements.lanes_of(["default", "other"]), 60),
+        "idle": (statements.idle(worker, new_id(), ["*"]), 40),
+        "busy": (statements.busy(worker), 40),
+        "complete": (statements.complete(columns), 400),
+        "settle": (statements.settle(ends), 600),
+        "standing": (statements.standing(ids, [claim] * 10), 100),
+        "release": (statements.release([claim] * 10, ids), 600),
+        "forget_claims": (statements.forget_claims([claim]), 60),
+        "reconcile": (statements.reconcile(worker), 40),
+        "alive": (statements.alive(worker), 20),
+        "beat": (statements.beat([worker]), 40),
+        "promote": (statements.promote(), 60),
+        "next_due": (statements.next_due(), 20),
+        "expire": (statements.expire(None), 60),
+        "reap": (statements.reap([worker], ids, 3), 100),
+        "enqueue": (statements.enqueue(template(), new_id(), '{"i": 1}'), 60),
+        "enqueue_many": (statements.enqueue_many(template(), new_ids(10), ['{"i": 1}'] * 10), 400),
+        "somebody_idle": (statements.somebody_idle("default"), 20),
+        "job": (statements.job(ids[0]), 20),
+        "failures": (statements.failures(ids[0]), 20),
+        "retry": (statements.retry(ids[0]), 40),
+        "complete_within": (statements.complete_within(ids[0], claim, "1", 0.1), 60),
+    }
+
+
+def assert_plans_are_good(hot: dict[str, tuple[Statement[Any], int]], conn: psycopg.Connection[Any]) -> None:
+    bad: dict[str, Any] = {}
+    for name, (statement, most) in hot.items():
+        plan = explain(conn, statement)
+        if (found := scans_of_jobs(plan)) or buffers(plan) > most:
+            bad[name] = (found, buffers(plan))
+    assert not bad
+
+
+@pytest.fixture
+def still(conn: psycopg.Connection[Any], jobs: PgJobs) -> Iterator[Link]:
+    """A link to a database whose statistics nobody renews."""
+    for table in ("jobs", "claims", "workers", "idlers", "failures"):
+        conn.execute(f"ALTER TABLE pgjobs.{table} SET (autovacuum_enabled = false)".encode())
+    link = Link(jobs.database, "test")
+    yield link
+    link.close()
+
+
+def test_plans_on_an_empty_table(still: Link, conn: psycopg.Connection[Any]) -> None:
+    conn.execute("VACUUM ANALYZE pgjobs.jobs")
+    assert_plans_are_good(hot_statements(still, conn), conn)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("status", ["queued", "succeeded", "scheduled"])
+def test_plans_when_the_table_has_grown_since_it_was_analyzed_empty(
+    status: str, still: Link, conn: psycopg.Connection[Any]
+) -> None:
+    conn.execute("VACUUM ANALYZE pgjobs.jobs")
+    fill(conn, HUGE, status)
+    assert_plans_are_good(hot_statements(still, conn), conn)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("status", ["queued", "succeeded"])
+def test_plans_when_statistics_know_another_status_than_the_table_has(
+    status: str, still: Link, conn: psycopg.Connection[Any]
+) -> None:
+    fill(conn, HUGE, status)
+    conn.execute("ANALYZE pgjobs.jobs")
+    if status == "queued":
+        conn.execute("UPDATE pgjobs.jobs SET status = 'succeeded', position = NULL, finished_at = now()")
+    else:
+        conn.execute(
+            "UPDATE pgjobs.jobs SET status = 'queued', position = nextval('pgjobs.positions'), finished_at = NULL"
+        )
+    conn.execute("VACUUM pgjobs.jobs")  # the dead entries are the matter of another test
+    assert_plans_are_good(hot_statements(still, conn), conn)
+
+
+@pytest.mark.slow
+def test_plans_cached_while_the_table_was_empty_serve_no_more_when_it_is_huge(
+    still: Link, jobs: PgJobs, conn: psycopg.Connection[Any]
+) -> None:
+    """The worker's connection and the application's have run every statement a dozen times before the table grew."""
+    conn.execute("VACUUM ANALYZE pgjobs.jobs")
+    task = noop_task(jobs)
+    worker = register(still)
+    missing, claim = new_id(), new_id()
+    columns: dict[str, Any] = {"ids": [missing], "claims": [claim], "results": [None], "waits": [0.0], "seconds": [0.0]}
+    for _ in range(12):
+        claim_some(still, worker, 10)
+        still.batch(statements.complete(columns), statements.standing([missing], [claim]), statements.lanes())
+        jobs.database.run(statements.job(missing))
+        jobs.database.run(statements.retry(missing))
+    fill(conn, HUGE, "succeeded")
+    ids = task.enqueue_many([(i,) for i in range(10)])
+    with jobs.database.connection() as own:
+        pid = own.info.backend_pid
+    before = {pid: heap_reads(conn)}
+    claim, taken = claim_some(still, worker, 10)
+    assert sorted(taken) == sorted(ids)
+    columns = {"ids": taken, "claims": [claim] * 10, "results": [None] * 10, "waits": [0.0] * 10, "seconds": [0.0] * 10}
+    assert len(still.one(statements.complete(columns))) == 10
+    jobs.job(ids[0])
+    jobs.database.run(statements.retry(ids[0]))
+    assert heap_reads(conn) - before[pid] < 1_000, "a scan of the table would read some ten thousand pages"
+
+
+def heap_reads(conn: psycopg.Connection[Any]) -> int:
+    """Rows of jobs that sequential scans have read, by everybody."""
+    conn.execute("SELECT pg_stat_force_next_flush()")
+    eventually(lambda: conn.execute("SELECT pg_stat_clear_snapshot()"))
+    row = conn.execute("SELECT seq_tup_read FROM pg_stat_user_tables WHERE relid = 'pgjobs.jobs'::regclass").fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+# -- dead entries
+
+
+@pytest.mark.slow
+def test_claim_does_not_read_what_is_dead_below_its_bound(
+    jobs: PgJobs, database_url: str, conn: psycopg.Connection[Any]
+) -> None:
+    """30,000 index entries that no vacuum may take away, because an old transaction might still want them."""
+    task = noop_task(jobs)
+    link = Link(jobs.database, "test")
+    prober = register(link)
+    task.enqueue_many([(i,) for i in range(100)])
+    clean = explain(conn, claim_of(prober, 0))
+    with psycopg.connect(database_url) as old:
+        old.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
+        old.execute("SELECT 1 FROM pgjobs.jobs LIMIT 1")
+        task.enqueue_many([(i,) for i in range(30_000)])
+        with jobs.worker() as worker:
+            eventually(lambda: left(conn) == 0, timeout_s=60)
+            lanes = worker._life_now().claimer._lanes
+            eventually(lambda: lanes.lows([("default", 0)])[0] > 30_000)
+            low = lanes.lows([("default", 0)])[0]
+        task.enqueue_many([(i,) for i in range(100)])
+        laden = explain(conn, claim_of(prober, low))
+        without_bound = explain(conn, claim_of(prober, 0))
+    assert laden["Actual Rows"] == clean["Actual Rows"] == 100
+    assert buffers(laden) <= 2 * buffers(clean)
+    assert buffers(without_bound) > 3 * buffers(clean), "the dead entries are there indeed"
+    link.close()
+
+
+def claim_of(worker: UUID, low: int) -> Statement[Any]:
+    return statements.claim(worker, uuid4(), [("default", 0)], lows=[low], highs=[NO_BOUND], limit=100)
+
+
+def left(conn: psycopg.Connection[Any]) -> int:
+    row = conn.execute("SELECT count(*) FROM pgjobs.jobs WHERE status <> 'succeeded'").fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+# -- statements and commits
+
+
+@pytest.mark.parametrize("jobs_in_all", [1, 10, 1_000])
+def test_a_batch_takes_the_same_number_of_statements_whatever_its_size(
+    jobs_in_all: int, jobs: PgJobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[tuple[str, ...]] = []
+    batch = Link.batch
+
+    def recorded(self: Link, *wanted: Statement[Any]) -> list[Any]:
+        if self._name == "pgjobs worker":
+            sent.append(tuple(statement.query.name for statement in wanted))
+        return batch(self, *wanted)
+
+    noop_task(jobs).enqueue_many([(i,) for i in range(jobs_in_all)])
+    monkeypatch.setattr(Link, "batch", recorded)
+    jobs.worker(burst=True).run()
+    completing = [names for names in sent if "complete" in names]
+    assert max(len(names) for names in sent) <= 6, sent
+    assert all(names.count("complete") == names.count("claim") == 1 or "claim" not in names for names in completing)
+    assert len(sent) <= 20 + jobs_in_all // 4, "many jobs share a cycle"
+
+
+def test_a_batch_takes_one_commit(jobs: PgJobs, conn: psycopg.Connection[Any]) -> None:
+    link = Link(jobs.database, "test")
+    worker = register(link)
+    noop_task(jobs).enqueue_many([(i,) for i in range(500)])
+    claim, ids = claim_some(link, worker, 250)
+    columns = {"ids": ids, "claims": [claim] * 250, "results": [None] * 250, "waits": [0.0] * 250}
+    before = commits_of(link)
+    lane = [("default", 0)]
+    link.batch(
+        statements.complete(columns | {"seconds": [0.0] * 250}),
+        statements.forget_claims([claim]),
+        statements.claim(worker, new_id(), lane, lows=[0], highs=[NO_BOUND], limit=250),
+    )
+    assert commits_of(link) - before == 1
+    assert conn.execute("SELECT status, count(*) FROM pgjobs.jobs GROUP BY 1 ORDER BY 1").fetchall() == [
+        ("running", 250),
+        ("succeeded", 250),
+    ]
+    link.close()
+
+
+def commits_of(link: Link) -> int:
+    """Transactions with an id that this backend's database has seen: a commit that writes takes one."""
+    row = link.conn.execute("SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint").fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+@pytest.mark.slow
+def test_a_jobs_life_is_cheap_to_write(jobs: PgJobs, conn: psycopg.Connection[Any]) -> None:
+    """Bulk enqueue, claim, completion: HOT updates and bytes of WAL, without full-page images."""
+    if conn.execute("SHOW full_page_writes").fetchone() != ("off",):
+        pytest.skip("this server writes full-page images; the suite's own does not")
+    count = 20_000
+    task = noop_task(jobs)
+    conn.execute("CHECKPOINT")
+    start = conn.execute("SELECT pg_current_wal_insert_lsn()").fetchone()
+    task.enqueue_many([(i,) for i in range(count)])
+    jobs.worker(burst=True).run()
+    row = conn.execute("SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), %s)::float8", start).fetchone()
+    assert row is not None
+    assert left(conn) == 0
+    assert row[0] / count <= 1_200
+
+    def updates() -> tuple[int, int]:
+        found = conn.execute(
+            "SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_user_tables WHERE relid = 'pgjobs.jobs'::regclass"
+        ).fetchone()
+        assert found is not None
+        return found
+
+    eventually(lambda: updates()[0] >= 2 * count)
+    total, hot = updates()
+    assert total == 2 * count, "one update to claim a job, one to complete it"
+    assert hot / count >= 0.8
+
+
+# -- isolation
+
+
+def test_everything_works_where_transactions_are_serializable_by_default(
+    jobs: PgJobs, database_url: str, conn: psycopg.Connection[Any]
+) -> None:
+    name = conn.info.dbname
+    conn.execute(f"ALTER DATABASE {name} SET default_transaction_isolation = 'serializable'".encode())
+    conn.execute(f"ALTER DATABASE {name} SET default_transaction_deferrable = on".encode())
+    own = PgJobs(database_url)
+    task = noop_task(own)
+    fail = own.task(name="fail", retry=1)(lambda: 1 / 0)
+
+    def produce() -> None:
+        for i in range(50):
+            task.enqueue(i)
+            task.using(delay=0.01).enqueue(i)
+        fail.enqueue()
+        task.enqueue_many([(i,) for i in range(1_500)])
+
+    producers = [threading.Thread(target=produce) for _ in range(3)]
+    with own.worker(concurrency=4), own.worker(concurrency=4):
+        for producer in producers:
+            producer.start()
+        for producer in producers:
+            producer.join()
+        eventually(lambda: statuses(conn) == {"succeeded": 3 * 1_600, "failed": 3}, timeout_s=30)
+    assert conn.execute("SELECT count(*) FROM pgjobs.jobs WHERE attempt <> 1").fetchone() == (0,)
+    own.close()
+
+
+def statuses(conn: psycopg.Connection[Any]) -> dict[str, int]:
+    return json.loads(
+        json.dumps(dict(conn.execute("SELECT status, count(*)::int FROM pgjobs.jobs GROUP BY 1").fetchall()))
+    )
