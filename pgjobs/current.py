@@ -67,6 +67,11 @@ class CurrentJob:
         return self._run.max_attempts
 
     @property
+    def crashes(self) -> int:
+        """How many times a process has died while it ran this job."""
+        return self._run.crashes
+
+    @property
     def args(self) -> dict[str, Json]:
         """Its arguments as stored."""
         return self._run.args

@@ -11,6 +11,7 @@ from pgjobs.app import PgJobs
 from pgjobs.errors import ConfigurationError
 from pgjobs.queue import Queue
 from pgjobs.registry import loaded_since
+from pgjobs.task import Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,7 @@ def _instances(module_name: str, attribute: str) -> list[PgJobs]:
             value.jobs for value in values if isinstance(value, Queue)
         ]
     value = getattr(module, attribute, None)
-    if callable(value) and not isinstance(value, PgJobs):
+    if callable(value) and not isinstance(value, PgJobs | Task):
         value = value()
     if isinstance(value, Queue):
         value = value.jobs

@@ -142,11 +142,11 @@ class Child:
         """Does what the supervisor says, and stops at once when it is gone."""
         with self._pipe.makefile("r") as lines:
             for line in lines:
-                match line.strip():
-                    case "stop":
+                match line.split():
+                    case ["stop"]:
                         self._stop()
-                    case "dead" if self._worker is not None:
-                        self._worker.declared_dead()
+                    case ["dead", life] if self._worker is not None:
+                        self._worker.declared_dead(UUID(life))
                     case _:
                         pass
         self._stop()

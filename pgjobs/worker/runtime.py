@@ -16,6 +16,8 @@ from types import TracebackType
 from typing import Final
 from uuid import UUID
 
+import psycopg
+
 from pgjobs import statements, telemetry
 from pgjobs.app import PgJobs
 from pgjobs.config import Duration, seconds
@@ -100,6 +102,7 @@ class Worker:
         self._stop_asked = threading.Event()
         self._changed = threading.Event()
         self._hurry = False
+        self._rebirth = threading.Lock()
         self._life: Life | None = None
         self._services: list[Service] = []
         self._listener: Listener | None = None
@@ -139,11 +142,12 @@ class Worker:
         Args:
             timeout: instead of shutdown_timeout.
         """
-        life = self._life
-        if life is None:
+        if self._life is None:
             return
+        self._stop_asked.set()
+        with self._rebirth:
+            life = self._life_now()
         grace_s = self.shutdown_timeout_s if timeout is None else seconds(timeout, what="timeout")
-        life = self._life_now()
         self.emit(WorkerStopping(self.name, len(life.slots.running), grace_s))
         back = life.wind_down(grace_s, hurry=lambda: self._hurry)
         for service in self._services:
@@ -154,6 +158,8 @@ class Worker:
             service.join(2.0)
         life.end()
         self._life = None
+        self._stop_asked.clear()
+        self._hurry = False
         self.emit(WorkerStopped(self.name, life.slots.done, back))
 
     def run(self) -> None:
@@ -245,18 +251,32 @@ class Worker:
     def _beat(self, link: Link) -> float:
         life = self._life
         if life is not None and life.id not in link.one(statements.beat([life.id])):
-            self.declared_dead(life)
+            self.declared_dead(life.id)
         return BEAT_S
 
-    def declared_dead(self, life: Life | None = None) -> None:
-        """Drops all that a life held, and begins another one under a new id."""
-        life = life or self._life
-        if life is None or self._life is not life or self._stop_asked.is_set():
-            return
-        self.emit(DeclaredDead(self.name))
-        life.abandon()
-        self._life = Life(self)
-        self._life.start()
+    def declared_dead(self, life_id: UUID) -> None:
+        """Drops all that a life held, and begins another one under a new id, on a thread of its own.
+
+        The beat, the claimer and the supervisor may find it out at once; the first counts.
+        """
+        threading.Thread(target=self._begin_anew, args=(life_id,), name="pgjobs-rebirth", daemon=True).start()
+
+    def _begin_anew(self, life_id: UUID) -> None:
+        with self._rebirth:
+            if self._life is None or self._life.id != life_id or self._stop_asked.is_set():
+                return
+            self.emit(DeclaredDead(self.name))
+            self._life.abandon()
+            while not self._stop_asked.is_set():
+                try:
+                    life = Life(self)
+                    life.start()
+                except psycopg.OperationalError as error:
+                    self.outage.away(error)
+                    self._stop_asked.wait(0.5)
+                else:
+                    self._life = life
+                    return
 
     def changed(self) -> None:
         """Something finished: whoever waits for it looks."""
@@ -300,7 +320,7 @@ class Life:
             close=self._link.close,
             recovered=self._recovered,
             fatal=(DeclaredDeadError,),
-            on_fatal=lambda _: worker.declared_dead(self),
+            on_fatal=lambda _: worker.declared_dead(self.id),
         )
         self._maintenance = Maintenance(
             self.id,
@@ -323,6 +343,18 @@ class Life:
     def start(self) -> None:
         """Registers, and starts the services."""
         worker = self._worker
+        try:
+            self._register(worker)
+        except BaseException:
+            self._link.close()
+            self._async.close()
+            raise
+        worker.on_life(self)
+        self._async.open()
+        self.claiming.start()
+        self._maintaining.start()
+
+    def _register(self, worker: Worker) -> None:
         self._link.check_schema()
         document = json.dumps({"python": platform.python_version()})
         self._link.one(
@@ -337,10 +369,6 @@ class Life:
                 slots=worker.concurrency,
             )
         )
-        worker.on_life(self)
-        self._async.open()
-        self.claiming.start()
-        self._maintaining.start()
 
     def wind_down(self, grace_s: float, hurry: Callable[[], bool]) -> int:
         """Lets what runs finish, for grace_s at most; then stops it. Returns how many jobs went back."""

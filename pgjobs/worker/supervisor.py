@@ -217,7 +217,7 @@ class Supervisor:
             alive = self._link.one(statements.beat(list(lives)))
             for life, child in lives.items():
                 if life not in alive and child.popen.poll() is None:
-                    child.tell("dead")
+                    child.tell(f"dead {life}")
         self._report_deaths()
         return BEAT_S
 

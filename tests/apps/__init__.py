@@ -1,0 +1,1 @@
+"""Applications as users write them; the tests run workers for them."""

@@ -1,0 +1,1 @@
+raise ZeroDivisionError("an application with a fault")
