@@ -13,7 +13,7 @@ from typing import Any
 from tests.support import eventually
 
 ROOT = Path(__file__).parents[1]
-PGJOBS = [sys.executable, "-c", "from pgjobs.cli import main; main()"]
+PGJOBS = [sys.executable, "-m", "pgjobs"]
 
 
 def environment(url: str, **more: str) -> dict[str, str]:

@@ -97,9 +97,11 @@ def picture(queues: list[QueueLine], workers: list[WorkerLine], handled: dict[st
     from rich.console import Group
     from rich.text import Text
 
+    from pgjobs.telemetry import plural
+
     busy = sum(worker.state == "busy" for worker in workers)
     of = ", ".join(f"{count:,} {status}" for status, count in sorted(handled.items())) or "nothing"
-    summary = f"{len(workers)} workers, {busy} busy, {len(workers) - busy} idle · last hour: {of}"
+    summary = f"{plural(len(workers), 'worker')}, {busy} busy, {len(workers) - busy} idle · last hour: {of}"
     parts: list[RenderableType] = [_queue_table(queues) if queues else Text("no queue has had a job yet"), Text()]
     if workers:
         parts += [_worker_table(workers), Text()]

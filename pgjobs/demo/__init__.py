@@ -66,7 +66,7 @@ def run(url: str, *, workers: int = 2) -> bool:
 def _workers(url: str, count: int) -> Generator[list[subprocess.Popen[bytes]]]:
     """Starts workers, each in a session of its own, and sees that they are gone at the end."""
     environment = os.environ | {"PGJOBS_URL": url}
-    command = [sys.executable, "-c", "from pgjobs.cli import main; main()", "worker", "-A", "pgjobs.demo.tasks:jobs"]
+    command = [sys.executable, "-m", "pgjobs", "worker", "-A", "pgjobs.demo.tasks:jobs"]
     processes = [
         subprocess.Popen(command, env=environment, start_new_session=True, stderr=subprocess.DEVNULL)
         for _ in range(count)

@@ -1,0 +1,5 @@
+"""``python -m pgjobs``."""
+
+from pgjobs.cli import main
+
+main()

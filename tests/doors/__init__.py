@@ -1,0 +1,1 @@
+"""Programs as users of other queues write them, with the imports and the constructor changed."""

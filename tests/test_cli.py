@@ -1,0 +1,191 @@
+"""The command line: what it prints, in colour or JSON, and with which code it ends."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from typing import Any
+
+import psycopg
+import pytest
+
+from pgjobs import PgJobs, Retry, Status, __version__
+from tests.processes import ROOT, environment, pgjobs
+
+pytestmark = pytest.mark.slow
+
+
+def ok(url: str, *arguments: str, **more: str) -> str:
+    done = pgjobs(url, *arguments, **more)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_help_names_every_command_and_imports_nothing_heavy() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "pgjobs", "--help"], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    for command in ("demo", "enqueue", "info", "jobs", "migrate", "worker"):
+        assert f"  {command} " in done.stdout
+    modules = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "pgjobs", "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT,
+    ).stderr
+    for heavy in ("psycopg", "sqlalchemy", "alembic", "rich", "msgspec", "asyncio"):
+        assert f"| {heavy}\n" not in modules, f"--help imports {heavy}"
+
+
+def test_version() -> None:
+    assert ok("", "--version").strip() == f"pgjobs {__version__}"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (["nothing"], 2, "There is: demo, enqueue"),
+        (["worker"], 2, "-A app.tasks"),
+        (["jobs", "show", "x"], 2, "not a UUID"),
+        (["enqueue", "mail.send", "a=1", "b"], 2, "put it before"),
+        (["enqueue", "mail.send", "a:=x"], 2, "is no JSON"),
+        (["enqueue", "mail.send", "--delay", "soon"], 2, "'10m'"),
+        (["enqueue", "mail.send", "--run-at", "noon"], 2, "2027-01-31"),
+        (["jobs", "show", "01a209d1-b457-7388-b6d6-2b5e2dd5059a"], 1, "does not exist"),
+        (["info", "--schema", "nowhere"], 5, "pgjobs migrate --schema nowhere"),
+        (["info", "--schema", "No Where"], 2, "is not a name"),
+        (["info", "--url", "postgresql://127.0.0.1:1/none"], 3, "refused"),
+        (["info", "-A", "tests.apps.missing"], 2, "not found"),
+        (["migrate", "--to", "9999"], 5, "no revision '9999'"),
+    ],
+)
+def test_error_is_a_line_with_the_remedy_and_a_code(
+    arguments: list[str], code: int, says: str, database_url: str
+) -> None:
+    done = pgjobs(database_url, *arguments)
+    assert (done.returncode, done.stdout) == (code, "")
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_no_database_is_an_error_that_names_the_ways_out() -> None:
+    done = pgjobs("", "info")
+    assert done.returncode == 2
+    assert "set PGJOBS_URL" in done.stderr
+
+
+@pytest.mark.server
+def test_migrate_checks_applies_and_writes_a_script(database_url: str) -> None:
+    done = pgjobs(database_url, "migrate", "--check", "--schema", "fresh")
+    assert (done.returncode, "lacks 0001" in done.stderr) == (5, True)
+    script = ok(database_url, "migrate", "--sql", "--schema", "fresh")
+    assert "CREATE TABLE fresh.jobs" in script
+    assert "applied 0001" in ok(database_url, "migrate", "--schema", "fresh")
+    assert "is up to date" in ok(database_url, "migrate", "--schema", "fresh")
+    assert "is up to date (0001)" in ok(database_url, "migrate", "--check", PGJOBS_SCHEMA="fresh")
+
+
+@pytest.mark.server
+def test_enqueue_takes_rqs_syntax(database_url: str, jobs: PgJobs) -> None:
+    out = ok(database_url, "enqueue", "mail.send", "ann", ":[1]", "http://x/?q=1", "copies:=2", "note=a=b", "-Q", "m")
+    job = jobs.job(out.strip())
+    assert (job.task, job.queue) == ("mail.send", "m")
+    assert job.args == {"*": ["ann", [1], "http://x/?q=1"], "copies": 2, "note": "a=b"}
+
+
+@pytest.mark.server
+def test_enqueue_with_an_application_checks_the_arguments(database_url: str, jobs: PgJobs) -> None:
+    done = pgjobs(database_url, "enqueue", "-A", "tests.apps.basic", "tests.apps.basic.add", "1", "2")
+    assert (done.returncode, "$.a" in done.stderr) == (2, True)
+    made = json.loads(
+        ok(database_url, "enqueue", "-A", "tests.apps.basic", "tests.apps.basic.add", ":1", "b:=2", "--delay", "1h",
+           "--priority", "5", "--max-attempts", "2", "--ttl", "2h", "--timeout", "30s", "--json")
+    )  # fmt: skip
+    job = jobs.job(made["id"])
+    assert (job.args, job.status, job.row.priority, job.row.max_attempts) == ({"a": 1, "b": 2}, Status.SCHEDULED, 5, 2)
+
+
+@pytest.fixture
+def lived_in(jobs: PgJobs) -> PgJobs:
+    """A queue in which things have happened."""
+    add = jobs.task(name="add")(lambda a, b: a + b)
+
+    @jobs.task(name="boom", retry=Retry(2, backoff=0))
+    def boom() -> None:
+        raise ValueError("[red]no[/red] way")
+
+    add.enqueue_many([(i, i) for i in range(3)])
+    boom.enqueue()
+    jobs.worker(max_jobs=5).run()
+    add.using(queue="mail").enqueue(1, 2)
+    add.using(queue="mail", delay="1h").enqueue(1, 2)
+    return jobs
+
+
+@pytest.mark.server
+def test_info_shows_queues_and_workers(lived_in: PgJobs, database_url: str) -> None:
+    with lived_in.worker(queues="other", name="mine", concurrency=7):
+        text = ok(database_url, "info")
+        seen = json.loads(ok(database_url, "info", "--json"))
+    queues = {queue["queue"]: queue for queue in seen["queues"]}
+    assert (queues["default"]["succeeded"], queues["default"]["failed"], queues["default"]["retried"]) == (3, 1, 1)
+    assert (queues["mail"]["queued"], queues["mail"]["scheduled"]) == (1, 1)
+    assert [(w["name"], w["queues"], w["slots"], w["state"]) for w in seen["workers"]] == [
+        ("mine", ["other"], 7, "idle")
+    ]
+    assert seen["last_hour"] == {"failed": 1, "retried": 1, "succeeded": 3}
+    for words in ("█", "default", "mail", "mine", "0/7", "1 worker, 0 busy, 1 idle", "3 succeeded"):
+        assert words in text
+
+
+@pytest.mark.server
+def test_jobs_are_listed_shown_and_retried(lived_in: PgJobs, database_url: str) -> None:
+    failed = json.loads(ok(database_url, "jobs", "list", "--status", "failed", "--json"))
+    assert [(job["task"], job["attempt"], job["reason"]) for job in failed] == [("boom", 2, "error")]
+    job_id = failed[0]["id"]
+    listed = ok(database_url, "jobs", "list")
+    assert job_id in listed
+    assert len(listed.splitlines()) == 7
+    assert len(ok(database_url, "jobs", "list", "-Q", "mail", "-n", "1").splitlines()) == 2
+    assert ok(database_url, "jobs", "list", "--task", "none").strip() == "no such jobs"
+    shown = ok(database_url, "jobs", "show", job_id)
+    for words in (job_id, "failed", "attempt   2 of 2", "ValueError: [red]no[/red] way", "attempt 1 failed"):
+        assert words in shown
+    document: dict[str, Any] = json.loads(ok(database_url, "jobs", "show", job_id, "--json"))
+    assert [failure["attempt"] for failure in document["failures"]] == [1, 2]
+    assert ok(database_url, "jobs", "retry", job_id).strip() == f"{job_id} queued"
+    done = pgjobs(database_url, "jobs", "retry", job_id)
+    assert (done.returncode, "only one that has ended" in done.stderr) == (1, True)
+
+
+@pytest.mark.server
+def test_demo_runs_on_a_given_database_and_loses_no_job(database_url: str, conn: psycopg.Connection[Any]) -> None:
+    """The main job on real input: a few hundred pages, two workers, one of them killed."""
+    done = subprocess.run(
+        [sys.executable, "-m", "pgjobs", "demo", "--url", database_url],
+        env=environment(""),
+        capture_output=True,
+        text=True,
+        timeout=110,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stderr == ""
+    assert "no job was lost" in done.stdout
+    assert "kill -9" in done.stdout
+    counts = dict(conn.execute("SELECT status, count(*)::int FROM pgjobs_demo.jobs GROUP BY 1").fetchall())
+    assert sum(counts.values()) >= 300
+    assert counts["succeeded"] > 300
+    assert counts["failed"] >= 3, "dead links"
+    assert set(counts) == {"succeeded", "failed"}
+    reasons = dict(conn.execute("SELECT reason, count(*)::int FROM pgjobs_demo.failures GROUP BY 1").fetchall())
+    assert reasons["worker lost"] > 0, "the killed worker held jobs"
+    assert conn.execute("SELECT max(attempt) FROM pgjobs_demo.jobs WHERE status = 'succeeded'").fetchone() == (2,)
+    words = conn.execute(
+        "SELECT result::int FROM pgjobs_demo.jobs WHERE args->>'url' LIKE '%%/click.core.html'"
+    ).fetchone()
+    assert words is not None
+    assert words[0] > 1_000, "the pages are real"
