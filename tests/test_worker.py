@@ -627,6 +627,20 @@ def test_max_jobs_is_exact(jobs: PgJobs, conn: psycopg.Connection[Any]) -> None:
     ]
 
 
+def test_max_jobs_waits_for_jobs_unless_it_is_a_burst(jobs: PgJobs) -> None:
+    task = jobs.task(add)
+    worker = jobs.worker(max_jobs=2)
+    thread = threading.Thread(target=worker.run)
+    thread.start()
+    assert task.enqueue(1, 2).get(timeout=5) == 3
+    thread.join(1.5)
+    assert thread.is_alive()
+    task.enqueue(1, 2)
+    thread.join(5)
+    assert not thread.is_alive()
+    jobs.worker(max_jobs=2, burst=True).run()
+
+
 def test_stop_lets_what_runs_finish_and_gives_the_rest_back(jobs: PgJobs, conn: psycopg.Connection[Any]) -> None:
     started = threading.Semaphore(0)
     go = threading.Event()

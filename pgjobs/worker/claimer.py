@@ -48,6 +48,10 @@ BUSY_S: Final = 0.2
 class Claimer:
     """One worker's claims and completions, on one connection. ``tick`` does one cycle; ``wake`` brings it forward.
 
+    Attributes:
+        drained: set once nothing was left to claim, and all that was held had been recorded.
+        spent: set once the limit is reached, and all that was held has been recorded.
+
     Args:
         admit: makes a run ready for its executor, or returns the outcome that stands in for it.
         limit: claim this many jobs in all, then no more.
@@ -69,6 +73,7 @@ class Claimer:
         self.worker = worker
         self.known: dict[UUID, Claim] = {}
         self.drained = threading.Event()
+        self.spent = threading.Event()
         self._link = link
         self._lanes = lanes
         self._slots = slots
@@ -158,7 +163,7 @@ class Claimer:
             if self._room() and now >= self._sweep_at:
                 self._sweep()
         if self._budget == 0 and self.settled and self._slots.empty:
-            self.drained.set()
+            self.spent.set()
         return self._rest_s()
 
     def _room(self) -> int:

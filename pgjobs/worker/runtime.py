@@ -175,12 +175,16 @@ class Worker:
         leaves = self.burst or self.max_jobs is not None
         while not self._stop_asked.is_set():
             life = self._life
-            if leaves and life is not None and life.claimer.drained.is_set() and life.is_done():
+            if life is not None and self._may_leave(life):
                 return
             if leaves:
                 self.await_change(0.01)
             else:
                 self._stop_asked.wait(1.0)
+
+    def _may_leave(self, life: Life) -> bool:
+        done = life.claimer.spent.is_set() or (self.burst and life.claimer.drained.is_set())
+        return done and life.is_done()
 
     def request_stop(self) -> None:
         """Asks ``run`` to return; asked a second time, running jobs are not waited for. Safe in a signal handler."""
