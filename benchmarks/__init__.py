@@ -1,0 +1,1 @@
+"""Timings of whole processes on one machine; see docs/performance.md."""
