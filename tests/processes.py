@@ -32,11 +32,12 @@ def pgjobs(url: str, *arguments: str, **more: str) -> subprocess.CompletedProces
 class WorkerProcess:
     """``pgjobs worker`` in a process group of its own, with what it says."""
 
-    def __init__(self, url: str, *arguments: str, app: str = "tests.apps.basic") -> None:
+    def __init__(self, url: str, *arguments: str, app: str = "tests.apps.basic", cwd: Path = ROOT) -> None:
         self.lines: list[str] = []
         self.popen = subprocess.Popen(
             [*PGJOBS, "worker", "-A", app, *arguments],
             env=environment(url),
+            cwd=cwd,
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
