@@ -3,10 +3,11 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+TEST_PROCESSES ?= 3
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format build clean
+.PHONY: help demo test check bench format build clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,7 +24,7 @@ demo: $(READY) ## Watch a queue at work, on an embedded PostgreSQL
 	@$(BIN)/pgjobs demo
 
 test: $(READY) ## Run the tests, on an embedded PostgreSQL (PGJOBS_PG_BIN or PGJOBS_TEST_URL for another)
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -q -n $(TEST_PROCESSES)
 
 check: $(READY) ## Lint, check the format, the types and the directions of imports
 	$(BIN)/ruff check
@@ -31,6 +32,9 @@ check: $(READY) ## Lint, check the format, the types and the directions of impor
 	$(BIN)/mypy
 	$(BIN)/pyright
 	$(BIN)/lint-imports
+
+bench: $(READY) ## Take the figures of docs/performance.md
+	@$(BIN)/python -m benchmarks.first --rounds 5
 
 format: $(READY) ## Format the code
 	@$(BIN)/ruff check --fix

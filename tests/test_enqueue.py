@@ -375,7 +375,7 @@ def test_delay_of_the_call_replaces_run_at_of_the_task(jobs: PgJobs) -> None:
         ({"job_id": "x"}, "not a UUID"),
         ({"to": "ann"}, "not known"),
     ],
-    ids=str,
+    ids=lambda value: ",".join(value) if isinstance(value, dict) else None,
 )
 def test_option_that_cannot_be_meant_is_refused(
     options: Any, says: str, jobs: PgJobs, conn: psycopg.Connection[Any]
