@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, Unpack, cast, overload
 from uuid import UUID
 
 from pgjobs.config import DEFAULT_FAILED_TTL_S, DEFAULT_RESULT_TTL_S, DEFAULT_SCHEMA, Duration, schema_name, seconds
 from pgjobs.database import Database
+from pgjobs.door import Door, Doorway
 from pgjobs.errors import TaskError, TaskNotFoundError
 from pgjobs.handle import Job
 from pgjobs.job import as_id
@@ -33,7 +34,7 @@ class TaskDecorator(Protocol):
     def __call__(self, function: Callable[P, R], /) -> Task[P, R, R]: ...
 
 
-class PgJobs:
+class PgJobs(Doorway):
     """An application's job queue. Assigns only: connections are opened when they are needed.
 
     Args:
@@ -132,28 +133,12 @@ class PgJobs:
 
     def using(self, conn: object = None, /, **options: Unpack[Options]) -> Door:
         """Says how the next jobs are enqueued: in whose transaction, and with which options; see ``Task.using``."""
-        return Door(self, conn, options)
+        return Door(self._find, conn, options)
 
-    def enqueue(self, function: Callable[..., R] | Task[..., Any, R] | str, /, *args: Any, **kwargs: Any) -> Job[R]:
-        """Enqueues a call of a task, of an importable function, or of what a name stands for.
+    def call(self, function: object) -> Call[..., Any]:
+        return self._find(function, None, {})
 
-        Args:
-            function: a name is a task's own, or ``module:function``.
-
-        Raises:
-            TaskError: a worker could not find the function.
-            ArgumentsError, EncodingError: see ``Task.enqueue``.
-        """
-        return self.using().enqueue(function, *args, **kwargs)
-
-    async def aenqueue(
-        self, function: Callable[..., R] | Task[..., Any, R] | str, /, *args: Any, **kwargs: Any
-    ) -> Job[R]:
-        """The async twin of ``enqueue``."""
-        return await self.using().aenqueue(function, *args, **kwargs)
-
-    def call(self, function: object, conn: object, options: Options) -> Call[..., Any]:
-        """Finds what is to be called, and how its jobs are enqueued."""
+    def _find(self, function: object, conn: object, options: Options) -> Call[..., Any]:
         if isinstance(function, str) and function in self.tasks:
             function = self.tasks[function]
         if isinstance(function, Task):
@@ -225,45 +210,6 @@ class PgJobs:
     async def aclose(self) -> None:
         """The async twin of ``close``; closes the running loop's connections too."""
         await self.database.aclose()
-
-
-class Door:
-    """``jobs.using(…)``: enqueues any function or path with the options and the connection given."""
-
-    __slots__ = ("_conn", "_jobs", "_options")
-
-    def __init__(self, jobs: PgJobs, conn: object, options: Options) -> None:
-        self._jobs = jobs
-        self._conn = conn
-        self._options = options
-
-    def enqueue(self, function: Callable[..., R] | Task[..., Any, R] | str, /, *args: Any, **kwargs: Any) -> Job[R]:
-        """Enqueues one call; see ``PgJobs.enqueue``."""
-        return self._jobs.call(function, self._conn, self._options).enqueue(*args, **kwargs)
-
-    async def aenqueue(
-        self, function: Callable[..., R] | Task[..., Any, R] | str, /, *args: Any, **kwargs: Any
-    ) -> Job[R]:
-        """The async twin of ``enqueue``."""
-        return await self._jobs.call(function, self._conn, self._options).aenqueue(*args, **kwargs)
-
-    def enqueue_many(
-        self,
-        function: Callable[..., R] | Task[..., Any, R] | str,
-        /,
-        calls: Iterable[tuple[Any, ...] | Mapping[str, Any]],
-    ) -> list[UUID]:
-        """Enqueues many calls of one function; see ``Task.enqueue_many``."""
-        return self._jobs.call(function, self._conn, self._options).enqueue_many(calls)
-
-    async def aenqueue_many(
-        self,
-        function: Callable[..., R] | Task[..., Any, R] | str,
-        /,
-        calls: Iterable[tuple[Any, ...] | Mapping[str, Any]],
-    ) -> list[UUID]:
-        """The async twin of ``enqueue_many``."""
-        return await self._jobs.call(function, self._conn, self._options).aenqueue_many(calls)
 
 
 def _identity(function: Callable[..., Any]) -> tuple[str, str]:

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar, Unpack, cast
+from typing import Any, Unpack, cast
 
 from pgjobs import borrowed, source
-from pgjobs.app import Door, PgJobs
-from pgjobs.handle import Job
-from pgjobs.task import Options, Task
-
-R = TypeVar("R")
+from pgjobs.app import PgJobs
+from pgjobs.door import Door, Doorway
+from pgjobs.task import Call, Options
 
 
-class Queue:
+class Queue(Doorway):
     """A thin door to one queue, for those who come from RQ: ``Queue(connection=…).enqueue(function, 'argument')``.
 
     Args:
@@ -36,14 +33,7 @@ class Queue:
     def using(self, conn: object = None, /, **options: Unpack[Options]) -> Door:
         """Says how the next jobs are enqueued; see ``Task.using``."""
         merged = cast("Options", {"queue": self.name, **options})
-        return Door(self.jobs, self._conn if conn is None else conn, merged)
+        return self.jobs.using(self._conn if conn is None else conn, **merged)
 
-    def enqueue(self, function: Callable[..., R] | Task[..., Any, R] | str, /, *args: Any, **kwargs: Any) -> Job[R]:
-        """Enqueues one call; see ``PgJobs.enqueue``."""
-        return self.using().enqueue(function, *args, **kwargs)
-
-    async def aenqueue(
-        self, function: Callable[..., R] | Task[..., Any, R] | str, /, *args: Any, **kwargs: Any
-    ) -> Job[R]:
-        """The async twin of ``enqueue``."""
-        return await self.using().aenqueue(function, *args, **kwargs)
+    def call(self, function: object) -> Call[..., Any]:
+        return self.using().call(function)

@@ -282,6 +282,23 @@ def statements_of_a_worker(link: Link) -> tuple[Any, Any]:
     return worker, new_id()
 
 
+def test_only_what_had_begun_is_charged_with_a_death(jobs: PgJobs) -> None:
+    ids = jobs.task(name="work")(lambda i: i).enqueue_many([(i,) for i in range(3)])
+    link = Link(jobs.database, "test")
+    worker, claim = statements_of_a_worker(link)
+    link.one(statements.claim(worker, claim, [("default", 0)], lows=[0], highs=[2**62], limit=10))
+    link.one(statements.declare_dead([worker]))
+    reaped = link.one(statements.reap([worker], [ids[1]], 3))
+    assert sorted(reaped) == [(job_id, "queued") for job_id in ids]
+    rows = [jobs.job(job_id).row for job_id in ids]
+    assert [(row.crashes, row.attempt, row.reason) for row in rows] == [
+        (0, 0, None),
+        (1, 0, "worker lost"),
+        (0, 0, None),
+    ]
+    link.close()
+
+
 # -- rows that somebody holds
 
 

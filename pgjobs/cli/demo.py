@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
+from pathlib import Path
 
 import click
 
@@ -23,5 +25,14 @@ def command(url: str | None) -> None:
 
     done = demo.run(embedded.resolve(normal_url(url or "embedded:")))
     where = url or "embedded:"
-    click.echo(f"\nLook around: PGJOBS_URL={where} PGJOBS_SCHEMA={SCHEMA} pgjobs info")
+    click.echo(f"\nLook around: PGJOBS_URL={where} PGJOBS_SCHEMA={SCHEMA} {_myself()} info")
     sys.exit(codes.OK if done else codes.FAILURE)
+
+
+def _myself() -> str:
+    """This command as it can be typed: by its name where the shell finds it, else by its path."""
+    own = Path(sys.argv[0]).resolve()
+    if shutil.which(own.name) is not None or own.name == "__main__.py":
+        return "pgjobs"
+    here = Path.cwd().resolve()
+    return str(own.relative_to(here) if own.is_relative_to(here) else own)
