@@ -14,7 +14,7 @@ import pytest
 from pgjobs import PgJobs, statements
 from pgjobs.job import Template, new_id, new_ids
 from pgjobs.link import PLANNING, Link
-from pgjobs.statements import NO_BOUND, Statement
+from pgjobs.statements import NO_BOUND, Query, Statement
 from tests.support import eventually
 
 pytestmark = pytest.mark.server
@@ -372,6 +372,10 @@ def test_everything_works_where_transactions_are_serializable_by_default(
     conn.execute(f"ALTER DATABASE {name} SET default_transaction_isolation = 'serializable'".encode())
     conn.execute(f"ALTER DATABASE {name} SET default_transaction_deferrable = on".encode())
     own = PgJobs(database_url)
+    link = Link(own.database, "test")
+    isolation = Statement(Query("isolation", "SHOW transaction_isolation"), {}, lambda rows: rows[0][0])
+    assert link.one(isolation) == "read committed"
+    link.close()
     task = noop_task(own)
     fail = own.task(name="fail", retry=1)(lambda: 1 / 0)
 

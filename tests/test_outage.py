@@ -165,9 +165,11 @@ def test_pick_up_goes_on_when_the_listening_connection_is_killed(jobs: PgJobs, c
                 == (1,)
             )
         )
-        started = time.perf_counter()
-        add.enqueue(1, 2).get(timeout=3)
-        assert time.perf_counter() - started < 0.5, "it listens again"
+        for _ in range(6):
+            time.sleep(0.45)
+            started = time.perf_counter()
+            add.enqueue(1, 2).get(timeout=3)
+            assert time.perf_counter() - started < 0.25, "it listens again, and need not wait for its next look"
 
 
 @pytest.mark.parametrize("name", ["pgjobs worker", "pgjobs upkeep", "pgjobs beat"])
