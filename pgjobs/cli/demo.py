@@ -23,8 +23,10 @@ def command(url: str | None) -> None:
     from pgjobs.config import normal_url
     from pgjobs.demo.tasks import SCHEMA
 
-    done = demo.run(embedded.resolve(normal_url(url or "embedded:")))
     where = url or "embedded:"
+    if where.startswith("embedded:"):
+        click.echo("Starting a PostgreSQL of its own; nothing is installed on this machine …")
+    done = demo.run(embedded.resolve(normal_url(where)))
     click.echo(f"\nLook around: PGJOBS_URL={where} PGJOBS_SCHEMA={SCHEMA} {_myself()} info")
     sys.exit(codes.OK if done else codes.FAILURE)
 

@@ -123,7 +123,8 @@ def _table(conn: psycopg.Connection[Any], query: str) -> Table:
     cursor = conn.execute(query.encode())
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in cursor.description or ():
-        table.add_column(column.name, overflow="fold")
+        is_number = column.type_display in ("int2", "int4", "int8", "numeric")
+        table.add_column(column.name, overflow="fold", justify="right" if is_number else "left")
     for row in cursor:
         table.add_row(*("" if value is None else str(value) for value in row))
     return table
