@@ -182,6 +182,34 @@ class PgJobs(Doorway):
         row = await self._ledger.afetch(as_id(job_id))
         return Job(self._ledger, row.id, row.task, row)
 
+    def cancel(self, jobs: Iterable[UUID | str | Job[Any]], reason: str = "cancelled") -> dict[UUID, str]:
+        """Cancels many jobs at once; see ``Job.cancel``.
+
+        Returns:
+            The statuses of those that were not over: ``cancelled``, or ``running`` until they have stopped.
+        """
+        return self._ledger.cancel(_ids(jobs), reason)
+
+    async def acancel(self, jobs: Iterable[UUID | str | Job[Any]], reason: str = "cancelled") -> dict[UUID, str]:
+        """The async twin of ``cancel``."""
+        return await self._ledger.acancel(_ids(jobs), reason)
+
+    def retry(self, jobs: Iterable[UUID | str | Job[Any]]) -> list[UUID]:
+        """Queues many ended jobs again; see ``Job.retry``. Returns those that had ended."""
+        return self._ledger.retry(_ids(jobs))
+
+    async def aretry(self, jobs: Iterable[UUID | str | Job[Any]]) -> list[UUID]:
+        """The async twin of ``retry``."""
+        return await self._ledger.aretry(_ids(jobs))
+
+    def delete(self, jobs: Iterable[UUID | str | Job[Any]]) -> list[UUID]:
+        """Deletes many jobs; see ``Job.delete``. Returns those that were there."""
+        return self._ledger.delete(_ids(jobs))
+
+    async def adelete(self, jobs: Iterable[UUID | str | Job[Any]]) -> list[UUID]:
+        """The async twin of ``delete``."""
+        return await self._ledger.adelete(_ids(jobs))
+
     # -- life
 
     def worker(self, **settings: Any) -> Worker:
@@ -210,6 +238,10 @@ class PgJobs(Doorway):
     async def aclose(self) -> None:
         """The async twin of ``close``; closes the running loop's connections too."""
         await self.database.aclose()
+
+
+def _ids(jobs: Iterable[UUID | str | Job[Any]]) -> list[UUID]:
+    return [job.id if isinstance(job, Job) else as_id(job) for job in jobs]
 
 
 def _identity(function: Callable[..., Any]) -> tuple[str, str]:

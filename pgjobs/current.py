@@ -72,6 +72,11 @@ class CurrentJob:
         return self._run.crashes
 
     @property
+    def is_cancelled(self) -> bool:
+        """Whether somebody has cancelled the job: a thread looks now and then, and raises Cancel or returns."""
+        return self._run.cancelled
+
+    @property
     def args(self) -> dict[str, Json]:
         """Its arguments as stored."""
         return self._run.args

@@ -96,10 +96,25 @@ class Reaped(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class TimedOut(Event):
+    """Attempts that their workers could not stop were ended from outside."""
+
+    jobs: int
+
+
+@dataclass(frozen=True, slots=True)
 class DeclaredDead(Event):
     """This worker was believed dead; it drops what it held and starts anew."""
 
     name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Recycling(Event):
+    """A worker leaves when it has drained, and a fresh process follows it."""
+
+    name: str
+    why: str
 
 
 @dataclass(frozen=True, slots=True)

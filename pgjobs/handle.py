@@ -9,6 +9,7 @@ from uuid import UUID
 
 from pgjobs.codec import Json
 from pgjobs.config import Duration
+from pgjobs.errors import JobNotFoundError, JobStateError
 from pgjobs.job import FailureRow, JobRow, Status
 from pgjobs.ledger import Ledger
 
@@ -156,16 +157,56 @@ class Job(Generic[R_co]):
         """The async twin of ``failures``."""
         return await self._ledger.afailures_of(self._id)
 
+    def cancel(self, reason: str = "cancelled") -> Job[R_co]:
+        """Cancels the job: at once if it waits; a running one is stopped, and is ``cancelled`` when it has.
+
+        A coroutine or a process is stopped within three seconds; a thread is asked (``current_job().is_cancelled``).
+
+        Raises:
+            JobStateError: it has ended.
+            JobNotFoundError: it is not there.
+        """
+        if not self._ledger.cancel([self._id], reason):
+            raise _wrong_state(self.refresh(), "cancelled; it has ended")
+        return self.refresh()
+
+    async def acancel(self, reason: str = "cancelled") -> Job[R_co]:
+        """The async twin of ``cancel``."""
+        if not await self._ledger.acancel([self._id], reason):
+            raise _wrong_state(await self.arefresh(), "cancelled; it has ended")
+        return await self.arefresh()
+
     def retry(self) -> Job[R_co]:
         """Queues the ended job again: same row, attempts counted anew, failures kept.
 
         Raises:
             JobStateError: it has not ended.
+            JobNotFoundError: it is not there.
         """
-        self._ledger.retry_job(self._id)
+        if not self._ledger.retry([self._id]):
+            raise _wrong_state(self.refresh(), "retried; only one that has ended can")
         return self.refresh()
 
     async def aretry(self) -> Job[R_co]:
         """The async twin of ``retry``."""
-        await self._ledger.aretry_job(self._id)
+        if not await self._ledger.aretry([self._id]):
+            raise _wrong_state(await self.arefresh(), "retried; only one that has ended can")
         return await self.arefresh()
+
+    def delete(self) -> None:
+        """Deletes the job and its failures, in any status; the run of a running one is stopped.
+
+        Raises:
+            JobNotFoundError: it is not there.
+        """
+        if not self._ledger.delete([self._id]):
+            raise JobNotFoundError(self._id)
+
+    async def adelete(self) -> None:
+        """The async twin of ``delete``."""
+        if not await self._ledger.adelete([self._id]):
+            raise JobNotFoundError(self._id)
+
+
+def _wrong_state(job: Job[Any], what: str) -> JobStateError:
+    return JobStateError(f"job {job.id} is {job.status.value} and cannot be {what}")

@@ -1,17 +1,17 @@
-"""What stands in the table: reads jobs, waits for their ends, and queues ended ones again. Handles ask it."""
+"""What stands in the table: reads jobs, waits for their ends, cancels, retries and deletes them."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 from uuid import UUID
 
 from pgjobs import statements
 from pgjobs.config import Duration, seconds
 from pgjobs.database import Database
-from pgjobs.errors import JobFailedError, JobNotFoundError, JobStateError, ResultTimeoutError
+from pgjobs.errors import JobFailedError, JobNotFoundError, ResultTimeoutError
 from pgjobs.job import FailureRow, JobRow, Status
 
 _POLLS_S: Final = (0.002, 0.005, 0.01, 0.02, 0.05)
@@ -61,23 +61,29 @@ class Ledger:
             raise _failed(row, await self.afailures_of(job_id))
         return row
 
-    def retry_job(self, job_id: UUID) -> None:
-        """Queues an ended job again; see ``Job.retry``."""
-        requeued = self._database.run(statements.retry(job_id))
-        if requeued is None:
-            raise _not_ended(self.fetch(job_id))
-        queue, told = requeued
-        if told:
-            self._database.run(statements.notify(f"queued {queue}"))
+    def cancel(self, ids: Sequence[UUID], reason: str) -> dict[UUID, str]:
+        """Cancels jobs; see ``PgJobs.cancel``."""
+        return self._database.run(statements.cancel(ids, reason))
 
-    async def aretry_job(self, job_id: UUID) -> None:
-        """The async twin of ``retry_job``."""
-        requeued = await self._database.arun(statements.retry(job_id))
-        if requeued is None:
-            raise _not_ended(await self.afetch(job_id))
-        queue, told = requeued
-        if told:
-            await self._database.arun(statements.notify(f"queued {queue}"))
+    async def acancel(self, ids: Sequence[UUID], reason: str) -> dict[UUID, str]:
+        """The async twin of ``cancel``."""
+        return await self._database.arun(statements.cancel(ids, reason))
+
+    def retry(self, ids: Sequence[UUID]) -> list[UUID]:
+        """Queues ended jobs again; see ``PgJobs.retry``."""
+        return self._database.run(statements.retry(ids))
+
+    async def aretry(self, ids: Sequence[UUID]) -> list[UUID]:
+        """The async twin of ``retry``."""
+        return await self._database.arun(statements.retry(ids))
+
+    def delete(self, ids: Sequence[UUID]) -> list[UUID]:
+        """Deletes jobs; see ``PgJobs.delete``."""
+        return self._database.run(statements.delete(ids))
+
+    async def adelete(self, ids: Sequence[UUID]) -> list[UUID]:
+        """The async twin of ``delete``."""
+        return await self._database.arun(statements.delete(ids))
 
 
 def _rests_s() -> Iterator[float]:
@@ -97,10 +103,6 @@ def _found(job_id: UUID, row: JobRow | None) -> JobRow:
     if row is None:
         raise JobNotFoundError(job_id)
     return row
-
-
-def _not_ended(row: JobRow) -> JobStateError:
-    return JobStateError(f"job {row.id} is {row.status.value}; only one that has ended can be retried")
 
 
 def _deadline(timeout: Duration | None) -> float | None:

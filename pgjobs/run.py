@@ -35,8 +35,9 @@ class Run:
     """One attempt of a job, as a worker holds it. Instants are of time.perf_counter."""
 
     __slots__ = (
-        "args", "attempt", "begun", "claim", "completed", "crashes", "created_at", "executor", "id", "max_attempts",
-        "named", "options", "positional", "priority", "queue", "received", "schema", "slot", "task", "task_name",
+        "args", "attempt", "begun", "cancelled", "claim", "completed", "crashes", "created_at", "deadline", "executor",
+        "given_up", "id", "max_attempts", "named", "options",
+        "overdue", "positional", "priority", "queue", "received", "schema", "slot", "task", "task_name",
         "timeout_s",
     )  # fmt: skip
 
@@ -60,6 +61,10 @@ class Run:
         self.received = received
         self.schema = schema
         self.begun = 0.0
+        self.deadline = float("inf")
+        self.overdue = False
+        self.cancelled = False
+        self.given_up = False
         self.completed = False
         self.task: Task[..., Any, Any]
         self.positional: tuple[Any, ...] = ()
@@ -71,10 +76,27 @@ class Run:
         return f"<Run {self.id} {self.task_name} attempt {self.attempt}>"
 
     @property
+    def is_suspect(self) -> bool:
+        """Whether it was in a death before, so that it runs alone: no neighbour pays for it twice."""
+        return self.crashes > 0 or (self.options is not None and "suspect" in self.options)
+
+    @property
     def retry(self) -> Retry:
         """The policy of this job: its own, else its task's."""
         stored = (self.options or {}).get("retry")
         return Retry.from_document(stored, self.max_attempts) if stored else self.task.retry
+
+
+class TimeoutExceededError(TimeoutError):
+    """The attempt ran longer than its timeout allows."""
+
+    def __init__(self, timeout_s: float | None = None) -> None:
+        limit = "" if timeout_s is None else f" of {timeout_s:g} s"
+        super().__init__(f"the attempt ran longer than its timeout{limit}")
+
+
+class StoppedError(BaseException):
+    """Raised in a thread whose worker stops and will not wait for it; the job goes back."""
 
 
 CURRENT: Final[ContextVar[Run]] = ContextVar("pgjobs_current_run")
@@ -166,6 +188,18 @@ def failed(
         return Outcome(run, "failed", duration_s, reason=reason, failure=failure)
     rest_s = delay_s if delay_s is not None else retry.rest_s(run.attempt)
     return Outcome(run, "scheduled", duration_s, reason=reason, failure=failure, delay_s=rest_s)
+
+
+def timed_out(run: Run, duration_s: float, cause: BaseException | None = None) -> Outcome:
+    """The outcome of an attempt that was over its timeout, however it took that."""
+    error = TimeoutExceededError(run.timeout_s)
+    error.__cause__ = cause
+    return failed(run, error, duration_s, reason="timeout")
+
+
+def cancelled(run: Run, duration_s: float) -> Outcome:
+    """The outcome of a run that was stopped because its job was cancelled."""
+    return Outcome(run, "cancelled", duration_s, reason="cancelled")
 
 
 def unstorable(run: Run, error: BaseException, duration_s: float) -> Outcome:

@@ -297,6 +297,11 @@ def reconcile(worker: UUID) -> Statement[Rows]:
     return Statement(QUERIES["reconcile"], {"worker": worker}, _rows)
 
 
+def neighbours(boot: str, pids: str) -> Statement[Rows]:
+    """Rows of (worker id, process id, what it said of itself) of one boot of one machine."""
+    return Statement(QUERIES["neighbours"], {"boot": boot, "pids": pids}, _rows)
+
+
 def alive(worker: UUID) -> Statement[bool]:
     """Whether a worker counts as alive."""
     return Statement(QUERIES["alive"], {"worker": worker}, _is_true)
@@ -395,6 +400,37 @@ def tidy() -> Statement[None]:
     return Statement(QUERIES["tidy"], {}, _nothing)
 
 
+def time_out(workers: Sequence[UUID] | None, ids: Sequence[UUID] | None) -> Statement[list[tuple[UUID, str]]]:
+    """Ends overdue attempts: of the given jobs of the given workers, or all that are far over; returns (id, status)."""
+    params = {"workers": None if workers is None else list(workers), "ids": None if ids is None else list(ids)}
+    return Statement(QUERIES["time_out"], params, lambda rows: [(row[0], row[1]) for row in rows])
+
+
+# -- control
+
+
+def cancel(ids: Sequence[UUID], reason: str) -> Statement[dict[UUID, str]]:
+    """Cancels jobs; returns the statuses of those that were not over: cancelled, or running until they have stopped."""
+    params = {"ids": [str(job_id) for job_id in ids], "reason": reason}
+    return Statement(QUERIES["cancel"], params, lambda rows: {row[0]: row[1] for row in rows})
+
+
+def retry(ids: Sequence[UUID]) -> Statement[list[UUID]]:
+    """Queues ended jobs again; returns those that had ended."""
+    return Statement(QUERIES["retry"], {"ids": [str(job_id) for job_id in ids]}, _column)
+
+
+def delete(ids: Sequence[UUID]) -> Statement[list[UUID]]:
+    """Deletes jobs; returns those that were there."""
+    return Statement(QUERIES["delete"], {"ids": [str(job_id) for job_id in ids]}, _column)
+
+
+def to_be_stopped(ids: Sequence[UUID], claims: Sequence[UUID]) -> Statement[set[UUID]]:
+    """Of running jobs, those whose runs shall end: cancelled, deleted, or another claim's."""
+    params = {"ids": list(ids), "claims": list(claims)}
+    return Statement(QUERIES["to_be_stopped"], params, lambda rows: {row[0] for row in rows})
+
+
 # -- inspect
 
 
@@ -421,11 +457,6 @@ def jobs(status: str | None, queue: str | None, task: str | None, limit: int) ->
 def failures(job_id: UUID) -> Statement[list[FailureRow]]:
     """The failed attempts of one job, first to last."""
     return Statement(QUERIES["failures"], {"id": str(job_id)}, lambda rows: [FailureRow(*row) for row in rows])
-
-
-def retry(job_id: UUID) -> Statement[tuple[str, bool] | None]:
-    """Queues an ended job again; returns its queue and whether somebody should be told, or None if it has not ended."""
-    return Statement(QUERIES["retry"], {"id": str(job_id)}, lambda rows: (rows[0][0], rows[0][1]) if rows else None)
 
 
 def queue_stats() -> Statement[Rows]:

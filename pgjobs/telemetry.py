@@ -119,6 +119,10 @@ def _line(event: events.Event) -> tuple[int, str]:
             return WARNING, f"database away, trying again: {event.error}"
         case events.DatabaseBack():
             return INFO, f"database back after {event.after_s:.1f} s"
+        case events.TimedOut():
+            return WARNING, f"{plural(event.jobs, 'attempt')} far over the timeout ended from outside"
+        case events.Recycling():
+            return WARNING, f"worker {event.name} makes room for a fresh process: {event.why}"
         case events.DeclaredDead():
             return WARNING, f"worker {event.name} was believed dead; it drops what it held and starts anew"
         case _:

@@ -146,7 +146,11 @@ def hot_statements(link: Link, conn: psycopg.Connection[Any]) -> dict[str, tuple
         "somebody_idle": (statements.somebody_idle("default"), 20),
         "job": (statements.job(ids[0]), 20),
         "failures": (statements.failures(ids[0]), 20),
-        "retry": (statements.retry(ids[0]), 40),
+        "cancel": (statements.cancel(ids, "test"), 600),
+        "retry": (statements.retry([ids[0]]), 60),
+        "delete": (statements.delete([ids[0]]), 60),
+        "to_be_stopped": (statements.to_be_stopped(ids, [claim] * 10), 100),
+        "time_out": (statements.time_out([worker], ids), 600),
         "complete_within": (statements.complete_within(ids[0], claim, "1", 0.1), 60),
     }
 
@@ -216,7 +220,7 @@ def test_plans_cached_while_the_table_was_empty_serve_no_more_when_it_is_huge(
         claim_some(still, worker, 10)
         still.batch(statements.complete(columns), statements.standing([missing], [claim]), statements.lanes())
         jobs.database.run(statements.job(missing))
-        jobs.database.run(statements.retry(missing))
+        jobs.database.run(statements.retry([missing]))
     fill(conn, HUGE, "succeeded")
     ids = task.enqueue_many([(i,) for i in range(10)])
     with jobs.database.connection() as own:
@@ -227,7 +231,7 @@ def test_plans_cached_while_the_table_was_empty_serve_no_more_when_it_is_huge(
     columns = {"ids": taken, "claims": [claim] * 10, "results": [None] * 10, "waits": [0.0] * 10, "seconds": [0.0] * 10}
     assert len(still.one(statements.complete(columns))) == 10
     jobs.job(ids[0])
-    jobs.database.run(statements.retry(ids[0]))
+    jobs.database.run(statements.retry([ids[0]]))
     assert heap_reads(conn) - before[pid] < 1_000, "a scan of the table would read some ten thousand pages"
 
 

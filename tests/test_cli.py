@@ -11,6 +11,7 @@ import psycopg
 import pytest
 
 from pgjobs import PgJobs, Retry, Status, __version__
+from pgjobs.config import SCHEMA_REVISION
 from tests.processes import ROOT, environment, pgjobs
 
 pytestmark = pytest.mark.slow
@@ -84,7 +85,7 @@ def test_migrate_checks_applies_and_writes_a_script(database_url: str) -> None:
     assert "CREATE TABLE fresh.jobs" in script
     assert "applied 0001" in ok(database_url, "migrate", "--schema", "fresh")
     assert "is up to date" in ok(database_url, "migrate", "--schema", "fresh")
-    assert "is up to date (0001)" in ok(database_url, "migrate", "--check", PGJOBS_SCHEMA="fresh")
+    assert f"is up to date ({SCHEMA_REVISION})" in ok(database_url, "migrate", "--check", PGJOBS_SCHEMA="fresh")
 
 
 @pytest.mark.server

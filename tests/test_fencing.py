@@ -218,7 +218,7 @@ def asks_for_a_retry() -> str:
 def test_worker_that_was_believed_dead_cannot_end_its_job(
     paused: Paused, taken_over: bool, jobs: PgJobs, conn: psycopg.Connection[Any]
 ) -> None:
-    assert (paused.job.refresh().status, paused.job.row.crashes) == (Status.QUEUED, 1)
+    assert (paused.job.refresh().status, paused.job.row.options) == (Status.QUEUED, {"suspect": True})
     if taken_over:
         jobs.worker(burst=True).run()
     before = conn.execute("SELECT job::text FROM pgjobs.jobs AS job").fetchall()

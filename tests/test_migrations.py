@@ -31,15 +31,21 @@ pytestmark = pytest.mark.server
 
 ROOT = Path(__file__).parents[1]
 
-NEXT_REVISION = """
+HEAD = migrations.head()
+ALL = [f"{number:04}" for number in range(1, int(HEAD) + 1)]
+
+NEXT_REVISION = (
+    """
 from pathlib import Path
 from pgjobs.migrations import execute
-revision, down_revision = "0002", "0001"
+revision, down_revision = "9999", "{HEAD}"
 def upgrade(op, schema):
     execute(op, Path(__file__).with_suffix(".sql"), schema)
 def downgrade(op, schema):
     execute(op, Path(__file__).with_suffix(".down.sql"), schema)
 """
+    % HEAD
+)
 NEXT_SQL = """
 -- A comment's quote; and semicolon.
 ALTER TABLE pgjobs.jobs ADD COLUMN note text DEFAULT 'it''s; 100% :name /* $$';
@@ -103,9 +109,9 @@ def next_release(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[py
     """Makes this a release with one more revision, until the patch is undone."""
     revisions = tmp_path / "next" / "versions"
     shutil.copytree(ROOT / "migrations", revisions.parent)
-    (revisions / "0002_notes.py").write_text(NEXT_REVISION)
-    (revisions / "0002_notes.sql").write_text(NEXT_SQL)
-    (revisions / "0002_notes.down.sql").write_text(NEXT_DOWN_SQL)
+    (revisions / "9999_notes.py").write_text(NEXT_REVISION)
+    (revisions / "9999_notes.sql").write_text(NEXT_SQL)
+    (revisions / "9999_notes.down.sql").write_text(NEXT_DOWN_SQL)
     with monkeypatch.context() as patch:
         patch.setattr(migrations, "_location", lambda: revisions.parent)
         yield patch
@@ -120,10 +126,10 @@ def engine(url: str) -> Iterator[sa.Engine]:
 
 def test_empty_database_comes_up_to_this_release(empty_url: str) -> None:
     assert migrations.current(empty_url) is None
-    assert migrations.pending(empty_url) == ["0001"]
+    assert migrations.pending(empty_url) == ALL
     assert schemas(empty_url) == ["information_schema", "public"], "asking changed the database"
-    assert migrations.migrate(empty_url) == ["0001"]
-    assert migrations.current(empty_url) == "0001"
+    assert migrations.migrate(empty_url) == ALL
+    assert migrations.current(empty_url) == HEAD
     assert migrations.pending(empty_url) == []
 
 
@@ -135,14 +141,14 @@ def test_second_run_changes_nothing(database_url: str) -> None:
     before = catalog(database_url)
     assert len(before) > 100
     assert migrations.migrate(database_url) == []
-    assert migrations.migrate(database_url, to="0001") == []
+    assert migrations.migrate(database_url, to=HEAD) == []
     assert migrations.migrate(database_url, to="base") == []
     assert catalog(database_url) == before
 
 
 def test_conninfo_string_will_do_for_a_url(empty_url: str) -> None:
     known = psycopg.conninfo.conninfo_to_dict(empty_url)
-    assert migrations.migrate(psycopg.conninfo.make_conninfo("", **known)) == ["0001"]
+    assert migrations.migrate(psycopg.conninfo.make_conninfo("", **known)) == ALL
 
 
 @pytest.mark.parametrize(
@@ -160,26 +166,26 @@ def test_eight_at_once_apply_it_once(empty_url: str, defaults: Mapping[str, str]
     with ThreadPoolExecutor(8) as pool:
         with migrations.connect(empty_url) as first:
             # Rolled back while all eight wait for it, so that they start from nothing at one moment.
-            assert migrations.up(first) == ["0001"]
+            assert migrations.up(first) == ALL
             others = [pool.submit(migrations.migrate, empty_url) for _ in range(8)]
             eventually(lambda: len(run(empty_url, waiting)) == 8 or any(other.done() for other in others))
             assert not any(other.done() for other in others)
         applied = [other.result() for other in others]
-    assert sorted(applied) == [[]] * 7 + [["0001"]]
-    assert migrations.current(empty_url) == "0001"
+    assert sorted(applied) == [[]] * 7 + [ALL]
+    assert migrations.current(empty_url) == HEAD
 
 
 def test_migrations_of_two_schemas_do_not_wait_for_each_other(empty_url: str) -> None:
     with migrations.connect(empty_url) as first:
-        assert migrations.up(first, schema="one") == ["0001"]
+        assert migrations.up(first, schema="one") == ALL
         impatient = psycopg.conninfo.make_conninfo(empty_url, options="-c lock_timeout=5s")
-        assert migrations.migrate(impatient, schema="two") == ["0001"]
+        assert migrations.migrate(impatient, schema="two") == ALL
 
 
 def test_two_schemas_live_side_by_side(empty_url: str) -> None:
-    assert migrations.migrate(empty_url, schema="pgjobs") == ["0001"]
-    assert migrations.pending(empty_url, "jobs_of_2") == ["0001"]
-    assert migrations.migrate(empty_url, schema="jobs_of_2") == ["0001"]
+    assert migrations.migrate(empty_url, schema="pgjobs") == ALL
+    assert migrations.pending(empty_url, "jobs_of_2") == ALL
+    assert migrations.migrate(empty_url, schema="jobs_of_2") == ALL
     assert catalog(empty_url, "jobs_of_2") == catalog(empty_url, "pgjobs")
     assert not [text for text in definitions(empty_url, "jobs_of_2") if "pgjobs" in text]
     run(empty_url, "DROP SCHEMA pgjobs CASCADE")
@@ -215,18 +221,18 @@ def test_name_that_would_need_quotes_is_refused_before_anything_is_sent(name: st
 def test_next_release_goes_up_from_where_the_database_stands(
     next_release: pytest.MonkeyPatch, empty_url: str, database_url: str
 ) -> None:
-    assert migrations.migrate(empty_url, to="0001") == ["0001"]
+    assert migrations.migrate(empty_url, to=HEAD) == ALL
     assert catalog(empty_url) == catalog(database_url)
-    assert migrations.pending(empty_url) == ["0002"]
-    assert migrations.migrate(empty_url) == ["0002"]
-    assert migrations.migrate(empty_url, to="0001") == [], "it went back"
-    assert migrations.migrate(empty_url, schema="at_once") == ["0001", "0002"]
+    assert migrations.pending(empty_url) == ["9999"]
+    assert migrations.migrate(empty_url) == ["9999"]
+    assert migrations.migrate(empty_url, to=HEAD) == [], "it went back"
+    assert migrations.migrate(empty_url, schema="at_once") == [*ALL, "9999"]
     assert catalog(empty_url, "at_once") == catalog(empty_url)
     with migrations.connect(empty_url) as connection, connection.begin():
-        assert migrations.down(connection, to="0001") == ["0002"]
-    assert migrations.pending(empty_url) == ["0002"]
+        assert migrations.down(connection, to=HEAD) == ["9999"]
+    assert migrations.pending(empty_url) == ["9999"]
     with migrations.connect(empty_url) as connection, connection.begin():
-        assert migrations.down(connection, schema="at_once") == ["0002", "0001"]
+        assert migrations.down(connection, schema="at_once") == ["9999", *reversed(ALL)]
 
 
 def test_scripts_are_executed_as_they_are_written(next_release: pytest.MonkeyPatch, empty_url: str) -> None:
@@ -245,9 +251,9 @@ def test_database_of_a_newer_release_is_refused_with_the_remedy(
     migrations.migrate(database_url)
     next_release.undo()
     for call in (migrations.migrate, migrations.pending):
-        with pytest.raises(SchemaError, match=r"0002.*up to 0001; upgrade pgjobs-queue"):
+        with pytest.raises(SchemaError, match=rf"9999.*up to {HEAD}; upgrade pgjobs-queue"):
             call(database_url)
-    assert migrations.current(database_url) == "0002"
+    assert migrations.current(database_url) == "9999"
 
 
 def test_unknown_revision_is_refused_and_the_known_ones_named(empty_url: str) -> None:
@@ -276,7 +282,7 @@ def test_role_that_may_not_create_schemas_migrates_one_made_for_it(empty_url: st
         as_role = psycopg.conninfo.make_conninfo(empty_url, options=f"-c role={role}")
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             migrations.migrate(as_role, schema="another")
-        assert migrations.migrate(as_role) == ["0001"]
+        assert migrations.migrate(as_role) == ALL
     finally:
         run(empty_url, f"DROP OWNED BY {role} CASCADE; DROP ROLE {role}")
 
@@ -287,14 +293,14 @@ def test_locked_table_ends_the_attempt_and_says_what_to_do(next_release: pytest.
         busy.execute("SELECT FROM pgjobs.jobs")
         with pytest.raises(SchemaError, match=r"stayed locked.*try again"):
             migrations.migrate(database_url)
-    assert migrations.current(database_url) == "0001"
+    assert migrations.current(database_url) == HEAD
 
 
 def test_script_makes_what_migrate_makes(empty_url: str, database_url: str) -> None:
     with psycopg.connect(empty_url, autocommit=True) as conn:
         conn.execute(migrations.sql(schema="by_hand"))
     assert catalog(empty_url, "by_hand") == catalog(database_url)
-    assert migrations.current(empty_url, "by_hand") == "0001"
+    assert migrations.current(empty_url, "by_hand") == HEAD
     assert migrations.migrate(empty_url, schema="by_hand") == []
 
 
@@ -302,31 +308,31 @@ def test_script_can_be_applied_where_the_schema_exists(empty_url: str) -> None:
     run(empty_url, "CREATE SCHEMA pgjobs")
     with psycopg.connect(empty_url, autocommit=True) as conn:
         conn.execute(migrations.sql())
-    assert migrations.current(empty_url) == "0001"
+    assert migrations.current(empty_url) == HEAD
 
 
 def test_down_to_base_leaves_nothing_but_the_schema(database_url: str) -> None:
     with migrations.connect(database_url) as connection, connection.begin():
-        assert migrations.down(connection, to="0001") == []
-        assert migrations.down(connection) == ["0001"]
+        assert migrations.down(connection, to=HEAD) == []
+        assert migrations.down(connection) == ALL[::-1]
         assert migrations.down(connection) == []
     assert catalog(database_url) == []
     assert "pgjobs" in schemas(database_url)
-    assert migrations.migrate(database_url) == ["0001"]
+    assert migrations.migrate(database_url) == ALL
 
 
 def test_up_and_down_belong_to_the_callers_transaction(empty_url: str) -> None:
     with engine(empty_url) as made:
         with made.connect() as connection:
-            assert migrations.up(connection) == ["0001"]
+            assert migrations.up(connection) == ALL
             connection.rollback()
         assert migrations.current(empty_url) is None
         with made.begin() as connection:
-            assert migrations.up(connection) == ["0001"]
+            assert migrations.up(connection) == ALL
         with made.connect() as connection:
-            assert migrations.down(connection) == ["0001"]
+            assert migrations.down(connection) == ALL[::-1]
             connection.rollback()
-    assert migrations.current(empty_url) == "0001"
+    assert migrations.current(empty_url) == HEAD
 
 
 @pytest.mark.parametrize("driver", ["psycopg2", "asyncpg"])
@@ -335,13 +341,13 @@ async def test_up_works_through_the_drivers_that_applications_use(driver: str, e
     if driver == "psycopg2":
         other = sa.create_engine(url, poolclass=sa.NullPool)
         with other.begin() as connection:
-            assert migrations.up(connection) == ["0001"]
+            assert migrations.up(connection) == ALL
     else:
         from sqlalchemy.ext.asyncio import create_async_engine
 
         async with create_async_engine(url, poolclass=sa.NullPool).begin() as aconnection:
-            assert await aconnection.run_sync(migrations.up) == ["0001"]
-    assert migrations.current(empty_url) == "0001"
+            assert await aconnection.run_sync(migrations.up) == ALL
+    assert migrations.current(empty_url) == HEAD
 
 
 APPLICATION_ENV = """
@@ -394,7 +400,7 @@ def test_revision_of_an_application_takes_pgjobs_in_and_out(application: Config,
     with engine(empty_url) as made:
         application.attributes["engine"] = made
         alembic.command.upgrade(application, "head")
-        assert migrations.current(empty_url) == "0001"
+        assert migrations.current(empty_url) == HEAD
         assert run(empty_url, "SELECT version_num FROM public.alembic_version") == [("a1b2",)]
         assert run(empty_url, "SELECT count(total) FROM public.orders") == [(0,)], "op was lost on the way"
         alembic.command.downgrade(application, "base")
@@ -470,7 +476,7 @@ def test_alembics_own_commands_work_for_those_who_write_revisions(empty_url: str
     run(empty_url, "CREATE TABLE public.orders (id int); CREATE SCHEMA shop; CREATE TABLE shop.orders (id int)")
     developers = developers_alembic(empty_url, **options)
     alembic.command.upgrade(developers, "head")
-    assert migrations.current(empty_url, schema) == "0001"
+    assert migrations.current(empty_url, schema) == HEAD
     alembic.command.check(developers)
     alembic.command.downgrade(developers, "base")
     assert migrations.current(empty_url, schema) is None
@@ -491,7 +497,7 @@ def test_threads_use_the_module_without_meeting(empty_url: str) -> None:
         return migrations.migrate(empty_url, schema=f"queue_{number}")
 
     with ThreadPoolExecutor(4) as pool:
-        assert list(pool.map(work, range(4))) == [["0001"]] * 4
+        assert list(pool.map(work, range(4))) == [ALL] * 4
 
 
 @pytest.mark.slow
@@ -517,4 +523,4 @@ assert Path(migrations.__file__).is_relative_to(sys.prefix), migrations.__file__
 print(migrations.migrate(sys.argv[1]), migrations.current(sys.argv[1]))
 """
     done = subprocess.check_output([python, "-I", "-c", script, empty_url], text=True, cwd=tmp_path)
-    assert done.strip() == "['0001'] 0001"
+    assert done.strip() == f"{ALL} {HEAD}"

@@ -67,6 +67,7 @@ WITH done AS (
            attempt = job.attempt - mine.refund,
            finished_at = CASE WHEN mine.ending <> 'scheduled' THEN now() END,
            unique_key = CASE WHEN mine.ending = 'scheduled' THEN job.unique_key END,
+           options = job.options - 'suspect',
            started_at = job.started_at + mine.wait * interval '1 second'
       FROM mine
      WHERE job.ctid = mine.place
@@ -150,7 +151,13 @@ WITH held AS (
            started_at = NULL
       FROM mine
      WHERE job.id = mine.id
-    RETURNING job.id, job.queue, job.priority, job.position
+    RETURNING job.id, job.queue, job.task, job.priority, job.position
+), rolled AS (
+    INSERT INTO pgjobs.rollups (minute, queue, task, status, bucket, jobs, seconds)
+    SELECT date_trunc('minute', now()), queue, task, 'cancelled', 0, count(*), 0
+      FROM released
+     WHERE position IS NULL
+     GROUP BY queue, task
 ), told AS MATERIALIZED (
     SELECT pg_notify('pgjobs.jobs', 'restored ' || priority || ' ' || min(position) || ' ' || queue)
       FROM released

@@ -26,19 +26,6 @@ SELECT attempt, failed_at, reason, exception, message, traceback, fingerprint
  ORDER BY id
 
 
--- name: retry
--- Queues an ended job again: same row, new position, attempts counted anew, failures kept. Returns its queue and whether
--- somebody idle should be told; nothing if it has not ended.
--- Locks: the job.
-UPDATE pgjobs.jobs
-   SET status = 'queued', position = nextval('pgjobs.positions'), attempt = 0, crashes = 0, reason = NULL, result = NULL,
-       run_at = NULL, expires_at = NULL, cancel_at = NULL, started_at = NULL, finished_at = NULL
- WHERE id = %(id)s::uuid AND status IN ('succeeded', 'failed', 'cancelled', 'expired')
-RETURNING queue, EXISTS (
-    SELECT FROM pgjobs.idlers AS idler
-     WHERE idler.queue IN (jobs.queue, '*') AND idler.seen_at > now() - interval '15 seconds')
-
-
 -- name: queue_stats
 SELECT queue, queued, running, scheduled, succeeded, failed, cancelled, expired, retried,
        extract(epoch FROM now() - oldest_queued_at)::float8 AS oldest_s

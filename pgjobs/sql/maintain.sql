@@ -83,8 +83,9 @@ RETURNING worker.id, worker.name, worker.dead_at IS NOT NULL AS dead
 
 
 -- name: reap
--- Requeues jobs of dead workers, a thousand at most, fenced. A job that had begun (or may have: begun is NULL) is charged
--- with a crash, and after max_crashes it fails as poison; the attempt itself is given back. After a first crash a job returns
+-- Requeues jobs of dead workers, a thousand at most, fenced; the attempt itself is given back. begun are the jobs that had
+-- begun: each is charged with a crash, and after max_crashes it fails as poison. Where nobody knows them (begun is NULL), a
+-- job that was in a death before, and so ran alone, is charged; the others become suspects, to run alone next time. After a first crash a job returns
 -- to its old place, later ones go behind. It leaves its claim, so that the dead worker, should it wake, can tell this from
 -- an end that it recorded itself.
 -- Locks: jobs, by id, skipping: what somebody holds is found by the next pass.
@@ -101,7 +102,9 @@ WITH held AS (
       FROM held
       JOIN pgjobs.jobs AS job USING (id)
      CROSS JOIN LATERAL (
-         SELECT CASE WHEN %(begun)s::uuid[] IS NULL OR job.id = ANY (%(begun)s::uuid[]) THEN 1 ELSE 0 END AS crash
+         SELECT CASE WHEN job.id = ANY (%(begun)s::uuid[]) THEN 1
+                     WHEN %(begun)s::uuid[] IS NULL AND (job.crashes > 0 OR job.options ? 'suspect') THEN 1
+                     ELSE 0 END AS crash
      ) AS charge
      WHERE job.claim_id = held.claim_id AND job.status = 'running'
      ORDER BY job.id
@@ -117,8 +120,10 @@ WITH held AS (
            position = CASE WHEN ending.status <> 'queued' THEN NULL
                            WHEN ending.crashes_before = 0 THEN ending.position
                            ELSE nextval('pgjobs.positions') END,
-           reason = CASE WHEN ending.status = 'failed' THEN 'poison' WHEN ending.crash = 1 THEN 'worker lost' END,
+           reason = CASE WHEN ending.status = 'failed' THEN 'poison' WHEN ending.crash = 1 OR %(begun)s::uuid[] IS NULL THEN 'worker lost' END,
            crashes = job.crashes + ending.crash,
+           options = CASE WHEN %(begun)s::uuid[] IS NULL THEN coalesce(job.options, '{}') || '{"suspect": true}'
+                          ELSE job.options END,
            attempt = greatest(job.attempt - 1, 0),
            claim_id = NULL,
            unique_key = CASE WHEN ending.status = 'queued' THEN job.unique_key END,
@@ -131,7 +136,7 @@ WITH held AS (
     INSERT INTO pgjobs.failures (job_id, attempt, reason, message)
     SELECT id, attempt + 1, 'worker lost', 'the worker died while the job ran'
       FROM reaped
-     WHERE crash = 1
+     WHERE crash = 1 OR %(begun)s::uuid[] IS NULL
 ), rolled AS (
     INSERT INTO pgjobs.rollups (minute, queue, task, status, bucket, jobs, seconds)
     SELECT date_trunc('minute', now()), queue, task, status, 0, count(*), 0
@@ -147,6 +152,58 @@ WITH held AS (
 SELECT reaped.id, reaped.status
   FROM reaped
   LEFT JOIN (SELECT count(*) FROM told) AS told ON true
+
+
+-- name: time_out
+-- Ends attempts that were over their timeout where their own worker could not: those of some jobs, which somebody has seen;
+-- or, where ids is NULL, those that have run 15 seconds past it. They count; a retry rests as the default policy says, since
+-- nobody here knows the task's own.
+-- Locks: jobs, by id, skipping.
+WITH held AS (
+    SELECT claim.id AS claim_id, held.id
+      FROM pgjobs.claims AS claim
+     CROSS JOIN LATERAL unnest(claim.job_ids) AS held (id)
+     WHERE %(workers)s::uuid[] IS NULL OR claim.worker_id = ANY (%(workers)s::uuid[])
+), mine AS MATERIALIZED (
+    SELECT job.id,
+           CASE WHEN job.cancel_at IS NOT NULL THEN 'cancelled'
+                WHEN job.attempt >= job.max_attempts THEN 'failed'
+                ELSE 'scheduled' END AS ending
+      FROM held
+      JOIN pgjobs.jobs AS job USING (id)
+     WHERE job.claim_id = held.claim_id AND job.status = 'running'
+       AND (job.id = ANY (%(ids)s::uuid[])
+            OR %(ids)s::uuid[] IS NULL AND job.started_at + job.timeout + interval '15 seconds' < now())
+     ORDER BY job.id
+     LIMIT 1000
+       FOR UPDATE OF job SKIP LOCKED
+), ended AS (
+    UPDATE pgjobs.jobs AS job
+       SET status = mine.ending,
+           reason = 'timeout',
+           due_at = CASE WHEN mine.ending = 'scheduled'
+                         THEN now() + random() * least(3600, 5 * 2 ^ least(job.attempt - 1, 12)) * interval '1 second' END,
+           finished_at = CASE WHEN mine.ending <> 'scheduled' THEN now() END,
+           unique_key = CASE WHEN mine.ending = 'scheduled' THEN job.unique_key END,
+           claim_id = NULL
+      FROM mine
+     WHERE job.id = mine.id
+    RETURNING job.id, job.queue, job.task, job.attempt, job.status,
+              extract(epoch FROM now() - job.started_at)::float8 AS seconds
+), noted AS (
+    INSERT INTO pgjobs.failures (job_id, attempt, reason, message)
+    SELECT id, attempt, 'timeout', 'the attempt ran longer than its timeout, and its worker could not stop it'
+      FROM ended
+), rolled AS (
+    INSERT INTO pgjobs.rollups (minute, queue, task, status, bucket, jobs, seconds)
+    SELECT date_trunc('minute', now()), queue, task,
+           CASE status WHEN 'scheduled' THEN 'retried' ELSE status END AS outcome,
+           pgjobs.duration_bucket(seconds) AS bucket,
+           count(*), sum(seconds)
+      FROM ended
+     GROUP BY queue, task, outcome, bucket
+)
+SELECT id, status FROM ended
 
 
 -- name: forget_dead_claims

@@ -65,6 +65,13 @@ UPDATE pgjobs.workers AS worker
 RETURNING worker.id
 
 
+-- name: neighbours
+-- The workers on one boot of one machine that count as alive.
+SELECT id, pid, process
+  FROM pgjobs.workers
+ WHERE dead_at IS NULL AND process->>'boot' = %(boot)s::text AND process->>'pids' = %(pids)s::text
+
+
 -- name: reconcile
 -- The claims that the database believes a worker to hold, and whether the worker still counts as alive.
 SELECT claim.id, claim.job_ids

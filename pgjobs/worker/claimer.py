@@ -20,7 +20,7 @@ from pgjobs.database import RESEND, is_away
 from pgjobs.events import Event, Released, Trouble
 from pgjobs.job import new_id
 from pgjobs.link import Link
-from pgjobs.run import Claim, Outcome, Run
+from pgjobs.run import Claim, Outcome, Run, released
 from pgjobs.statements import NO_BOUND, Lane, Rows, Statement
 from pgjobs.worker.completer import Completer, is_unstorable
 from pgjobs.worker.lanes import Lanes
@@ -40,6 +40,9 @@ BUSY_LOOK_S: Final = 0.002
 
 RECONCILE_S: Final = 3.0
 """How often a worker compares what it holds with what the database believes."""
+
+STOPS_S: Final = 1.0
+"""How often a worker that runs something asks whether somebody has cancelled it."""
 
 BUSY_S: Final = 0.2
 """A worker that has had work for this long takes its flag away."""
@@ -98,6 +101,8 @@ class Claimer:
         self._kept_rest_s = 0.01
         self._claiming = True
         self._workers = 1
+        self._stops_at = 0.0
+        self._alone: Run | None = None
 
     # -- asked from other threads
 
@@ -119,6 +124,10 @@ class Claimer:
             self._restored[lane] = min(position, self._restored.get(lane, position))
         return True
 
+    def hint_stops(self) -> None:
+        """Says that somebody has cancelled or deleted a running job, perhaps one of ours."""
+        self._stops_at = 0.0
+
     def look(self) -> None:
         """Says that there may be work, nobody knows where: after a break of the LISTEN connection."""
         self._look_at = 0.0
@@ -130,7 +139,11 @@ class Claimer:
 
     @property
     def settled(self) -> bool:
-        """Whether every outcome taken so far stands in the table."""
+        """Whether every outcome taken so far stands in the table, and no job waits to run alone."""
+        return self._recorded and self._alone is None
+
+    @property
+    def _recorded(self) -> bool:
         return not self._kept and not self._recording
 
     def forgettable(self) -> list[UUID]:
@@ -148,6 +161,8 @@ class Claimer:
         if time.monotonic() >= self._reconcile_at:
             self._reconcile()
         self._give_back_stale()
+        self._see_to_stops()
+        self._see_to_suspect()
         if self._sweep_at == 0.0 and self._room():
             self._sweep()  # before the first claim: which lanes are there at all?
         room = self._room()
@@ -167,7 +182,7 @@ class Claimer:
         return self._rest_s()
 
     def _room(self) -> int:
-        if not self._claiming:
+        if not self._claiming or self._alone is not None:
             return 0
         room = self._slots.room()
         return room if self._budget is None else min(room, self._budget)
@@ -203,7 +218,32 @@ class Claimer:
     def _give_back_stale(self) -> None:
         stale = self._slots.take_stale() if self._claiming else self._slots.take_waiting()
         if stale:
-            self._slots.put_back([Outcome(run, "released", 0.0) for run in stale])
+            self._slots.put_back([released(run) for run in stale])
+
+    def _see_to_stops(self) -> None:
+        """Stops runs whose jobs were cancelled or deleted, or belong to another claim by now."""
+        now = time.monotonic()
+        if now < self._stops_at:
+            return
+        self._stops_at = now + STOPS_S
+        if held := self._slots.held:
+            asked = statements.to_be_stopped([run.id for run in held], [run.claim.id for run in held])
+            if stops := self._link.one(asked):
+                self._slots.put_back([released(run) for run in self._slots.cancel(stops)])
+
+    def _see_to_suspect(self) -> None:
+        """Runs a job that was in a death alone, when all else has ended and stands in the table."""
+        run = self._alone
+        if run is None or not self._slots.empty or not self._recorded:
+            return
+        if run.begun or not self._claiming:
+            self._alone = None
+        if not run.begun:
+            run.begun = time.perf_counter()
+            if self._claiming:
+                self._slots.add([run])
+            else:
+                self._slots.put_back([released(run)])
 
     def _cycle(self, outcomes: list[Outcome], room: int) -> None:
         with self._lock:
@@ -297,8 +337,12 @@ class Claimer:
                 ready.append(run)
             else:
                 unfit.append(outcome)
+        if suspect := next((run for run in ready if run.is_suspect), None):
+            self._alone = suspect
+            unfit += [released(run) for run in (*ready, *self._slots.take_waiting()) if run is not suspect]
+            ready = []
         if self._budget is not None:
-            self._budget -= len(ready)
+            self._budget -= len(ready) + (suspect is not None)
         if unfit:
             self._slots.put_back(unfit)
         self._slots.add(ready)

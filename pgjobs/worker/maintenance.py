@@ -9,7 +9,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from pgjobs import statements
-from pgjobs.events import Event, Reaped
+from pgjobs.events import Event, Reaped, TimedOut
 from pgjobs.link import Link
 from pgjobs.statements import Duty
 
@@ -59,6 +59,7 @@ class Maintenance:
             "prune": self._prune,
             "roll_up": self._roll_up,
             "tidy": self._tidy,
+            "time_out": self._time_out,
         }
 
     def tick(self) -> float:
@@ -102,6 +103,13 @@ class Maintenance:
             poison = sum(status == "failed" for _, status in reaped)
             self._emit(Reaped([name for _, name in dead], len(reaped), poison))
         return None, len(reaped) == 1_000
+
+    def _time_out(self, duty: Duty) -> tuple[Any, bool]:
+        """The last resort: what has run far past its timeout, because its worker cannot stop it."""
+        ended = self._link.step(statements.time_out(None, None))
+        if ended:
+            self._emit(TimedOut(len(ended)))
+        return None, len(ended) == 1_000
 
     def _expire(self, duty: Duty) -> tuple[Any, bool]:
         """Looks back ten minutes, for rows that were held when their time came; once an hour, at all."""

@@ -6,7 +6,6 @@ import asyncio
 import json
 import logging
 import os
-import platform
 import socket
 import threading
 import time
@@ -23,19 +22,21 @@ from pgjobs.app import PgJobs
 from pgjobs.config import Duration, seconds
 from pgjobs.database import Database
 from pgjobs.errors import ArgumentsError, OptionError
-from pgjobs.events import DeclaredDead, Event, Unrunnable, WorkerStarted, WorkerStopped, WorkerStopping
+from pgjobs.events import DeclaredDead, Event, Recycling, Unrunnable, WorkerStarted, WorkerStopped, WorkerStopping
 from pgjobs.job import new_id
 from pgjobs.link import Link
 from pgjobs.registry import Registry
 from pgjobs.run import Outcome, Run, released
+from pgjobs.worker import identity
 from pgjobs.worker.board import Board
 from pgjobs.worker.claimer import Claimer, DeclaredDeadError
-from pgjobs.worker.executors import AsyncExecutor, ThreadExecutor
 from pgjobs.worker.lanes import Lanes, Subscription
 from pgjobs.worker.listener import Listener
+from pgjobs.worker.loop import AsyncExecutor
 from pgjobs.worker.maintenance import Maintenance
 from pgjobs.worker.service import Outage, Service
 from pgjobs.worker.slots import Slots
+from pgjobs.worker.threads import ThreadExecutor
 
 BEAT_S: Final = 3.0
 INTERRUPT_S: Final = 3.0
@@ -103,6 +104,7 @@ class Worker:
         self._changed = threading.Event()
         self._hurry = False
         self._rebirth = threading.Lock()
+        self.recycling = False
         self._life: Life | None = None
         self._services: list[Service] = []
         self._listener: Listener | None = None
@@ -177,13 +179,10 @@ class Worker:
             life = self._life
             if life is not None and self._may_leave(life):
                 return
-            if leaves:
-                self.await_change(0.01)
-            else:
-                self._stop_asked.wait(1.0)
+            self.await_change(0.01 if leaves or self.recycling else 1.0)
 
     def _may_leave(self, life: Life) -> bool:
-        done = life.claimer.spent.is_set() or (self.burst and life.claimer.drained.is_set())
+        done = self.recycling or life.claimer.spent.is_set() or (self.burst and life.claimer.drained.is_set())
         return done and life.is_done()
 
     def request_stop(self) -> None:
@@ -192,6 +191,19 @@ class Worker:
             self._hurry = True
         self._stop_asked.set()
         self._changed.set()
+
+    def recycle(self) -> None:
+        """Claims no more and leaves when it has drained, for a fresh process to follow.
+
+        Without a supervisor nobody would follow, so the worker goes on.
+        """
+        if self.supervised and not self.recycling:
+            self.recycling = True
+            self.emit(Recycling(self.name, "a thread goes on after its timeout"))
+            if self._life is not None:
+                self._life.claimer.stop_claiming()
+                self._life.claiming.wake()
+            self._changed.set()
 
     @property
     def id(self) -> UUID:
@@ -244,6 +256,9 @@ class Worker:
         elif kind == "restored":
             priority, position, queue = rest.split(" ", 2)
             woken = life.claimer.hint_restored(queue, int(priority), int(position))
+        elif kind == "cancelled":
+            life.claimer.hint_stops()
+            woken = True
         if woken:
             life.claiming.wake()
 
@@ -303,7 +318,7 @@ class Life:
         self._upkeep = Link(database, "pgjobs upkeep")
         self.slots = Slots(worker.concurrency, self._ready, worker.board)
         self._async = AsyncExecutor(self.slots)
-        self._threads = ThreadExecutor(self.slots)
+        self._threads = ThreadExecutor(self.slots, lost=worker.recycle)
         self.slots.serve({"async": self._async, "thread": self._threads})
         self.claimer = Claimer(
             self.id,
@@ -360,7 +375,7 @@ class Life:
 
     def _register(self, worker: Worker) -> None:
         self._link.check_schema()
-        document = json.dumps({"python": platform.python_version()})
+        document = json.dumps(identity.describe())
         self._link.one(
             statements.register(
                 self.id,

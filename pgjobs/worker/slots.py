@@ -5,8 +5,9 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from typing import Final, Protocol
+from uuid import UUID
 
 from pgjobs.run import Outcome, Run
 from pgjobs.worker.board import Board
@@ -26,6 +27,7 @@ class Executor(Protocol):
     """Runs jobs: ``start`` hands over a run that holds a slot; the executor calls ``finish`` with its outcome."""
 
     def start(self, run: Run) -> None: ...
+    def cancel(self, run: Run) -> None: ...
 
 
 class Slots:
@@ -40,7 +42,6 @@ class Slots:
     def __init__(self, count: int, ready: Callable[[], None], board: Board | None = None) -> None:
         self.count = count
         self._board = board
-
         self._ready = ready
         self._lock = threading.Lock()
         self._free = list(range(count))
@@ -105,6 +106,21 @@ class Slots:
         self._free.append(slot)
         if self._board is not None:
             self._board.end(slot)
+
+    def handled(self, run: Run) -> None:
+        """Says that the end of an overdue run is being seen to, so that the supervisor need not."""
+        if self._board is not None:
+            self._board.begin(run.slot, run.id, 0.0)
+
+    def cancel(self, ids: Container[UUID]) -> list[Run]:
+        """Has running jobs of these ids stopped; hands over those that wait, to be given back."""
+        with self._lock:
+            for run in self._running:
+                if run.id in ids and not run.cancelled:
+                    self._executors[run.executor].cancel(run)
+            idle = [run for run in self._waiting if run.id in ids]
+            self._waiting = deque(run for run in self._waiting if run.id not in ids)
+            return idle
 
     # -- the claimer's side
 
@@ -211,6 +227,12 @@ class Slots:
         """The jobs that hold a slot."""
         with self._lock:
             return list(self._running)
+
+    @property
+    def held(self) -> list[Run]:
+        """The jobs that wait for a slot or hold one."""
+        with self._lock:
+            return [*self._waiting, *self._running]
 
     @property
     def empty(self) -> bool:

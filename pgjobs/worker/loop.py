@@ -1,39 +1,31 @@
-"""Where tasks run: coroutines on a loop of their own, functions on threads. They make outcomes and know no SQL."""
+"""Where coroutine functions run: on an event loop in a thread of its own."""
 
 from __future__ import annotations
 
 import asyncio
 import contextvars
-import ctypes
-import queue
 import threading
 import time
 from typing import Final
 
-from pgjobs.run import CURRENT, Outcome, Run, failed, raised, released, returned
+from pgjobs.run import CURRENT, Outcome, Run, cancelled, raised, released, returned, timed_out
 from pgjobs.worker.slots import Slots
 
 SLICE_S: Final = 0.005
 """A coroutine slot that goes from job to job lets the loop's other coroutines run after this long."""
 
+GRACE_S: Final = 1.0
+"""How long a cancelled coroutine may take to unwind, before its slot is given to others."""
 
-class TimeoutExceededError(TimeoutError):
-    """The attempt ran longer than its timeout allows."""
-
-    def __init__(self, timeout_s: float) -> None:
-        super().__init__(f"the attempt ran longer than its timeout of {timeout_s:g} s")
-
-
-class StoppedError(BaseException):
-    """Raised in a thread whose worker stops and will not wait for it; the job goes back."""
+KIND: Final = "async"
 
 
 class AsyncExecutor:
     """Runs coroutine functions on an event loop in a thread of its own.
 
     A slot is one asyncio task that goes from run to run, awaiting the function itself: a job costs no task. Whoever
-    changes a
-    context variable spoils the slot's context; then the next run gets a fresh slot.
+    changes
+    a context variable, or had to be cancelled, spoils the slot; then the next run gets a fresh one.
     """
 
     def __init__(self, slots: Slots) -> None:
@@ -58,6 +50,17 @@ class AsyncExecutor:
         self.stopping = True
         self._loop.call_soon_threadsafe(self._cancel_all)
 
+    def cancel(self, run: Run) -> None:
+        """Stops one run, because its job was cancelled; from any thread."""
+        run.cancelled = True
+        self._loop.call_soon_threadsafe(self._cancel, run)
+
+    def _cancel(self, run: Run) -> None:
+        for slot in self._active:
+            if slot.run is run and not slot.spoilt:
+                slot.stop(run, time.perf_counter())
+                return
+
     def close(self, timeout_s: float = 1.0) -> None:
         """Ends the loop, waiting a moment for it."""
         if self._thread.ident is None:
@@ -81,6 +84,10 @@ class AsyncExecutor:
         slot.task = self._loop.create_task(slot.work(run), context=contextvars.Context())
         slot.task.add_done_callback(lambda _: self._active.discard(slot))
 
+    def forget(self, slot: _Slot) -> None:
+        """Counts a slot no more: its task goes on, and nobody waits for it."""
+        self._active.discard(slot)
+
     def reopen(self, run: Run) -> None:
         """Gives a run a fresh slot."""
         self._open_slot(run)
@@ -97,12 +104,9 @@ class AsyncExecutor:
         now = time.perf_counter()
         self._alarm = None
         self._alarm_at = float("inf")
-        for slot in self._active:
+        for slot in list(self._active):
             if slot.deadline <= now:
-                slot.overdue = True
-                slot.deadline = float("inf")
-                assert slot.task is not None  # noqa: S101 - a slot has its task from the start
-                slot.task.cancel()
+                slot.is_late(now)
         nearest = min((slot.deadline for slot in self._active), default=float("inf"))
         if nearest != float("inf"):
             self.watch(nearest)
@@ -116,14 +120,39 @@ class AsyncExecutor:
 class _Slot:
     """One asyncio task that runs jobs, one after the other."""
 
-    __slots__ = ("__weakref__", "_executor", "_slots", "deadline", "overdue", "task")
+    __slots__ = ("__weakref__", "_executor", "_slots", "deadline", "run", "spoilt", "task")
 
     def __init__(self, executor: AsyncExecutor, slots: Slots) -> None:
         self._executor = executor
         self._slots = slots
         self.task: asyncio.Task[None] | None = None
+        self.run: Run | None = None
         self.deadline = float("inf")
-        self.overdue = False
+        self.spoilt = False
+
+    def is_late(self, now: float) -> None:
+        """Stops the run; one that was told a while ago and goes on is given up, and its slot with it."""
+        run = self.run
+        assert run is not None  # noqa: S101 - who has a deadline runs
+        if not self.spoilt:
+            run.overdue = True
+            self.stop(run, now)
+            return
+        self.deadline = float("inf")
+        self._executor.forget(self)
+        duration_s = now - run.begun
+        following = self._slots.finish(timed_out(run, duration_s) if run.overdue else cancelled(run, duration_s), KIND)
+        if following is not None:
+            self._executor.reopen(following)
+
+    def stop(self, run: Run, now: float) -> None:
+        """Cancels the coroutine, which has a moment to unwind."""
+        assert self.task is not None  # noqa: S101 - a slot has its task from the start
+        self.spoilt = True
+        self.deadline = now + GRACE_S
+        self._executor.watch(self.deadline)
+        self._slots.handled(run)
+        self.task.cancel()
 
     async def work(self, first: Run) -> None:
         run: Run | None = first
@@ -132,8 +161,8 @@ class _Slot:
             CURRENT.set(run)
             before = contextvars.copy_context()
             outcome = await self._attempt(run)
-            clean = contextvars.copy_context() == before and not self.overdue
-            run = self._slots.finish(outcome, "async")
+            clean = contextvars.copy_context() == before and not self.spoilt
+            run = self._slots.finish(outcome, KIND)
             if run is not None and not clean:
                 self._executor.reopen(run)
                 return
@@ -143,6 +172,7 @@ class _Slot:
 
     async def _attempt(self, run: Run) -> Outcome:
         run.begun = time.perf_counter()
+        self.run = run
         if run.timeout_s is not None:
             self.deadline = run.begun + run.timeout_s
             self._executor.watch(self.deadline)
@@ -155,24 +185,20 @@ class _Slot:
         finally:
             self.deadline = float("inf")
         duration_s = time.perf_counter() - run.begun
-        if self.overdue:
-            return _timed_out(run, duration_s)
+        if run.overdue:
+            return timed_out(run, duration_s)
         return returned(run, value, duration_s)
 
     def _cancelled(self, run: Run, error: asyncio.CancelledError) -> Outcome:
         duration_s = time.perf_counter() - run.begun
-        if self.overdue:
-            return _timed_out(run, duration_s, error)
+        if run.overdue:
+            return timed_out(run, duration_s, error)
+        if run.cancelled:
+            return cancelled(run, duration_s)
         if self._executor.stopping:
-            self.overdue = True  # this slot's task has been cancelled: it must not go on
+            self.spoilt = True
             return released(run)
         return raised(run, error, duration_s)
-
-
-def _timed_out(run: Run, duration_s: float, cause: BaseException | None = None) -> Outcome:
-    error = TimeoutExceededError(run.timeout_s or 0.0)
-    error.__cause__ = cause
-    return failed(run, error, duration_s, reason="timeout")
 
 
 def _finish(loop: asyncio.AbstractEventLoop) -> None:
@@ -182,61 +208,3 @@ def _finish(loop: asyncio.AbstractEventLoop) -> None:
         task.cancel()
     loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
     loop.run_until_complete(loop.shutdown_asyncgens())
-
-
-class ThreadExecutor:
-    """Runs plain functions on threads, as many as there are slots; each run gets a fresh context."""
-
-    def __init__(self, slots: Slots) -> None:
-        self._slots = slots
-        self._inbox: queue.SimpleQueue[Run | None] = queue.SimpleQueue()
-        self._threads: list[threading.Thread] = []
-        self._lock = threading.Lock()
-        self._wanted = 0
-        self._busy: dict[int, Run] = {}
-        self.stopping = False
-
-    def start(self, run: Run) -> None:
-        """Runs a job; from any thread."""
-        with self._lock:
-            self._wanted += 1
-            if self._wanted > len(self._threads):
-                thread = threading.Thread(target=self._main, name=f"pgjobs-{len(self._threads) + 1}", daemon=True)
-                self._threads.append(thread)
-                thread.start()
-        self._inbox.put(run)
-
-    def interrupt(self) -> None:
-        """Raises StoppedError in every thread that runs a job; one that is inside C code notices when it returns."""
-        self.stopping = True
-        for ident in list(self._busy):
-            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(ident), ctypes.py_object(StoppedError))
-
-    def close(self) -> None:
-        """Ends the threads that rest."""
-        for _ in self._threads:
-            self._inbox.put(None)
-
-    def _main(self) -> None:
-        ident = threading.get_ident()
-        while (run := self._inbox.get()) is not None:
-            following: Run | None = run
-            while following is not None:
-                self._busy[ident] = following
-                outcome = contextvars.Context().run(_attempt, following, self)
-                del self._busy[ident]
-                following = self._slots.finish(outcome, "thread")
-            with self._lock:
-                self._wanted -= 1
-
-
-def _attempt(run: Run, executor: ThreadExecutor) -> Outcome:
-    CURRENT.set(run)
-    run.begun = time.perf_counter()
-    try:
-        value = run.task.function(*run.positional, **run.named)
-    except StoppedError:
-        return released(run)
-    except BaseException as error:
-        return released(run) if executor.stopping else raised(run, error, time.perf_counter() - run.begun)
-    return returned(run, value, time.perf_counter() - run.begun)

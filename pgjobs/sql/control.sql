@@ -1,0 +1,21 @@
+-- name: cancel
+-- Cancels waiting jobs, asks running ones to stop; returns (id, status) of those that were not over.
+SELECT id, status FROM pgjobs.cancel(%(ids)s::uuid[], %(reason)s::text)
+
+
+-- name: retry
+-- Queues ended jobs again; returns those that had ended.
+SELECT id FROM pgjobs.retry(%(ids)s::uuid[])
+
+
+-- name: delete
+-- Deletes jobs; returns those that were there.
+SELECT id FROM pgjobs.delete(%(ids)s::uuid[])
+
+
+-- name: to_be_stopped
+-- Of the jobs that a worker runs, those that somebody has cancelled, deleted or given to another claim.
+SELECT run.id
+  FROM unnest(%(ids)s::uuid[], %(claims)s::uuid[]) AS run (id, claim_id)
+  LEFT JOIN pgjobs.jobs AS job ON job.id = run.id
+ WHERE job.id IS NULL OR job.cancel_at IS NOT NULL OR job.claim_id IS DISTINCT FROM run.claim_id

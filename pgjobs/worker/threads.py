@@ -1,0 +1,186 @@
+"""Where plain functions run: on threads."""
+
+from __future__ import annotations
+
+import contextvars
+import ctypes
+import queue
+import threading
+import time
+from collections.abc import Callable
+from typing import Final
+
+from pgjobs.run import CURRENT, Outcome, Run, StoppedError, TimeoutExceededError, raised, released, returned, timed_out
+from pgjobs.worker.slots import Slots
+
+GRACE_S: Final = 1.0
+"""How long code may take to unwind after it was told of its timeout, before its slot is given to others."""
+
+KIND: Final = "thread"
+
+
+class ThreadExecutor:
+    """Runs plain functions on threads, as many as there are slots; each run gets a fresh context.
+
+    A run that is over its timeout gets an exception raised in its thread. If it does not unwind, because it is deaf
+    inside C code, its attempt has failed all the same, and another thread takes the slot.
+
+    Invariant, under the lock: a thread that is in ``_busy`` runs that job's code and may be interrupted; one that is
+    not has
+    no exception pending.
+
+    Args:
+        lost: called when a thread was given up: it goes on beside the others until its code returns.
+    """
+
+    def __init__(self, slots: Slots, lost: Callable[[], None]) -> None:
+        self._slots = slots
+        self._lost = lost
+        self._inbox: queue.SimpleQueue[Run | None] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._threads = 0
+        self._wanted = 0
+        self._busy: dict[int, Run] = {}
+        self._bell = threading.Event()
+        self._nearest = float("inf")
+        self._watching = False
+        self._closed = False
+        self.stopping = False
+
+    def start(self, run: Run) -> None:
+        """Runs a job; from any thread."""
+        with self._lock:
+            self._wanted += 1
+            if self._wanted > self._threads:
+                self._threads += 1
+                threading.Thread(target=self._main, name=f"pgjobs-{self._threads}", daemon=True).start()
+            if run.timeout_s is not None and not self._watching:
+                self._watching = True
+                threading.Thread(target=self._watch, name="pgjobs-deadlines", daemon=True).start()
+        self._inbox.put(run)
+
+    def interrupt(self) -> None:
+        """Raises StoppedError in every thread that runs a job; one that is inside C code notices when it returns."""
+        self.stopping = True
+        with self._lock:
+            for ident in self._busy:
+                _raise_in(ident, StoppedError)
+
+    def cancel(self, run: Run) -> None:
+        """Asks one run to stop: its code reads ``current_job().is_cancelled``."""
+        run.cancelled = True
+
+    def close(self) -> None:
+        """Ends the threads that rest."""
+        self._closed = True
+        self._bell.set()
+        for _ in range(self._threads):
+            self._inbox.put(None)
+
+    # -- a thread of jobs
+
+    def _main(self) -> None:
+        ident = threading.get_ident()
+        while (run := self._inbox.get()) is not None:
+            following: Run | None = run
+            while following is not None:
+                outcome = self._one(following, ident)
+                if outcome is None:
+                    return  # given up: another thread may take this one's place
+                following = self._slots.finish(outcome, KIND)
+            with self._lock:
+                self._wanted -= 1
+
+    def _one(self, run: Run, ident: int) -> Outcome | None:
+        """Runs one job; returns None if it was given up meanwhile."""
+        outcome: Outcome | None = None
+        run.begun = time.perf_counter()
+        try:
+            self._enter(run, ident)
+            outcome = contextvars.Context().run(_attempt, run, self)
+        except (StoppedError, TimeoutExceededError):
+            pass  # it came just when the code had ended
+        self._leave(ident)
+        if run.given_up:
+            return None
+        if outcome is None:
+            outcome = timed_out(run, time.perf_counter() - run.begun) if run.overdue else released(run)
+        return outcome
+
+    def _enter(self, run: Run, ident: int) -> None:
+        with self._lock:
+            self._busy[ident] = run
+            if run.timeout_s is not None:
+                run.deadline = run.begun + run.timeout_s
+                if run.deadline < self._nearest:
+                    self._nearest = run.deadline
+                    self._bell.set()
+
+    def _leave(self, ident: int) -> None:
+        """From here on nobody raises anything in this thread, and what was raised too late is taken back."""
+        while True:
+            try:
+                with self._lock:
+                    self._busy.pop(ident, None)
+                    _raise_in(ident, None)
+                return
+            except (StoppedError, TimeoutExceededError):
+                continue
+
+    # -- deadlines
+
+    def _watch(self) -> None:
+        while not self._closed:
+            now = time.perf_counter()
+            with self._lock:
+                self._bell.clear()
+                overdue = [(ident, run) for ident, run in self._busy.items() if run.deadline <= now]
+                for ident, run in overdue:
+                    self._tell(ident, run, now)
+                self._nearest = min((run.deadline for run in self._busy.values()), default=float("inf"))
+                rest_s = self._nearest - now
+            for _, run in overdue:
+                if run.given_up:
+                    self._replace(run)
+            self._bell.wait(None if rest_s == float("inf") else max(0.0, rest_s))
+
+    def _tell(self, ident: int, run: Run, now: float) -> None:
+        """Tells an overdue run so; told before, it is given up."""
+        if run.overdue:
+            run.given_up = True
+            del self._busy[ident]
+            self._threads -= 1
+            self._wanted -= 1
+            return
+        run.overdue = True
+        run.deadline = now + GRACE_S
+        self._slots.handled(run)
+        _raise_in(ident, TimeoutExceededError)
+
+    def _replace(self, run: Run) -> None:
+        outcome = timed_out(run, time.perf_counter() - run.begun)
+        following = self._slots.finish(outcome, KIND)
+        if following is not None:
+            self.start(following)
+        self._lost()
+
+
+def _attempt(run: Run, executor: ThreadExecutor) -> Outcome:
+    CURRENT.set(run)
+    try:
+        value = run.task.function(*run.positional, **run.named)
+    except StoppedError:
+        return released(run)
+    except BaseException as error:
+        if run.overdue:
+            return timed_out(run, time.perf_counter() - run.begun, error)
+        return released(run) if executor.stopping else raised(run, error, time.perf_counter() - run.begun)
+    if run.overdue:
+        return timed_out(run, time.perf_counter() - run.begun)
+    return returned(run, value, time.perf_counter() - run.begun)
+
+
+def _raise_in(ident: int, error: type[BaseException] | None) -> None:
+    """Raises an exception in another thread, when it next runs Python code; None takes a late one back."""
+    raiser = ctypes.pythonapi.PyThreadState_SetAsyncExc
+    raiser(ctypes.c_ulong(ident), None if error is None else ctypes.py_object(error))
