@@ -34,8 +34,7 @@ ROOT = Path(__file__).parents[1]
 HEAD = migrations.head()
 ALL = [f"{number:04}" for number in range(1, int(HEAD) + 1)]
 
-NEXT_REVISION = (
-    """
+NEXT_REVISION = f"""
 from pathlib import Path
 from pgjobs.migrations import execute
 revision, down_revision = "9999", "{HEAD}"
@@ -44,8 +43,6 @@ def upgrade(op, schema):
 def downgrade(op, schema):
     execute(op, Path(__file__).with_suffix(".down.sql"), schema)
 """
-    % HEAD
-)
 NEXT_SQL = """
 -- A comment's quote; and semicolon.
 ALTER TABLE pgjobs.jobs ADD COLUMN note text DEFAULT 'it''s; 100% :name /* $$';
