@@ -298,7 +298,7 @@ def reconcile(worker: UUID) -> Statement[Rows]:
 
 
 def neighbours(boot: str, pids: str) -> Statement[Rows]:
-    """Rows of (worker id, process id, what it said of itself) of one boot of one machine."""
+    """Rows of (worker id, name, process id, what it said of itself) of one boot of one machine."""
     return Statement(QUERIES["neighbours"], {"boot": boot, "pids": pids}, _rows)
 
 
@@ -354,13 +354,14 @@ def mark_silent(*, interrupted: bool) -> Statement[list[tuple[UUID, str]]]:
 
 
 def reap(
-    workers: Sequence[UUID] | None, begun: Sequence[UUID] | None, max_crashes: int
+    workers: Sequence[UUID] | None, begun: Sequence[UUID] | None, max_crashes: int, how: str
 ) -> Statement[list[tuple[UUID, str]]]:
     """Requeues jobs of dead workers, of the given ones or of all; returns (id, status) of at most 1,000."""
     params = {
         "workers": None if workers is None else list(workers),
         "begun": None if begun is None else list(begun),
         "max_crashes": max_crashes,
+        "how": how,
     }
     return Statement(QUERIES["reap"], params, lambda rows: [(row[0], row[1]) for row in rows])
 

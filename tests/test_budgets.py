@@ -140,7 +140,7 @@ def hot_statements(link: Link, conn: psycopg.Connection[Any]) -> dict[str, tuple
         "promote": (statements.promote(), 60),
         "next_due": (statements.next_due(), 20),
         "expire": (statements.expire(None), 60),
-        "reap": (statements.reap([worker], ids, 3), 100),
+        "reap": (statements.reap([worker], ids, 3, "gone"), 100),
         "enqueue": (statements.enqueue(template(), new_id(), '{"i": 1}'), 60),
         "enqueue_many": (statements.enqueue_many(template(), new_ids(10), ['{"i": 1}'] * 10), 400),
         "somebody_idle": (statements.somebody_idle("default"), 20),

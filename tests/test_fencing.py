@@ -186,7 +186,7 @@ class Paused:
 def declare_dead(jobs: PgJobs, worker: Worker) -> None:
     link = Link(jobs.database, "test")
     link.one(statements.declare_dead([worker.id]))
-    link.one(statements.reap([worker.id], None, 3))
+    link.one(statements.reap([worker.id], None, 3, "gone"))
     link.one(statements.forget_dead_claims())
     link.close()
 
@@ -288,7 +288,7 @@ def test_only_what_had_begun_is_charged_with_a_death(jobs: PgJobs) -> None:
     worker, claim = statements_of_a_worker(link)
     link.one(statements.claim(worker, claim, [("default", 0)], lows=[0], highs=[2**62], limit=10))
     link.one(statements.declare_dead([worker]))
-    reaped = link.one(statements.reap([worker], [ids[1]], 3))
+    reaped = link.one(statements.reap([worker], [ids[1]], 3, "gone"))
     assert sorted(reaped) == [(job_id, "queued") for job_id in ids]
     rows = [jobs.job(job_id).row for job_id in ids]
     assert [(row.crashes, row.attempt, row.reason) for row in rows] == [

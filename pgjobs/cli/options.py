@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 from uuid import UUID
 
 import click
@@ -17,6 +18,18 @@ if TYPE_CHECKING:
     from pgjobs.app import PgJobs
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+_UNITS: Final = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+
+
+def size(value: str) -> int:
+    """A number of bytes, with or without a unit."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMG]?)(?:i?B)?", value.strip(), re.IGNORECASE)
+    if match is None:
+        raise click.BadParameter(f"{value!r} is no size; write 500M or 2G")
+    return int(float(match[1]) * _UNITS[match[2].upper()])
+
 
 app = click.option(
     "-A",

@@ -23,6 +23,19 @@ from pgjobs.cli import options
     "--shutdown-timeout", default=30.0, show_default=True, metavar="SECONDS", help="How long running jobs may finish."
 )
 @click.option(
+    "--max-rss", type=options.size, metavar="SIZE", help="Replace a process that takes more memory, as in 500M or 2G."
+)
+@click.option(
+    "--pool-max-jobs", type=click.IntRange(1), help="Replace a process of the process executor after so many jobs."
+)
+@click.option(
+    "--stall-timeout",
+    default=300.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Replace a process in which no Python code has run for so long.",
+)
+@click.option(
     "--log-level",
     default="info",
     show_default=True,
@@ -38,6 +51,9 @@ def command(
     burst: bool,
     max_jobs: int | None,
     shutdown_timeout: float,
+    max_rss: int | None,
+    pool_max_jobs: int | None,
+    stall_timeout: float,
     log_level: str,
     wait_for_db: bool,
     schema: str | None,
@@ -54,7 +70,8 @@ def command(
     if schema:
         os.environ["PGJOBS_SCHEMA"] = schema
     from pgjobs.telemetry import set_up_logging
-    from pgjobs.worker.supervisor import Settings, Supervisor
+    from pgjobs.worker.process import Settings
+    from pgjobs.worker.supervisor import Supervisor
 
     set_up_logging(log_level)
     settings = Settings(
@@ -65,6 +82,9 @@ def command(
         burst=burst,
         max_jobs=max_jobs,
         shutdown_timeout=shutdown_timeout,
+        max_rss=max_rss,
+        pool_max_jobs=pool_max_jobs,
+        stall_timeout=stall_timeout,
         log_level=log_level,
         wait_for_db=wait_for_db,
     )

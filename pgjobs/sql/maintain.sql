@@ -134,7 +134,7 @@ WITH held AS (
     RETURNING job.id, job.queue, job.task, job.priority, job.position, job.status, job.attempt, ending.crash
 ), noted AS (
     INSERT INTO pgjobs.failures (job_id, attempt, reason, message)
-    SELECT id, attempt + 1, 'worker lost', 'the worker died while the job ran'
+    SELECT id, attempt + 1, 'worker lost', %(how)s::text
       FROM reaped
      WHERE crash = 1 OR %(begun)s::uuid[] IS NULL
 ), rolled AS (

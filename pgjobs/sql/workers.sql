@@ -67,7 +67,7 @@ RETURNING worker.id
 
 -- name: neighbours
 -- The workers on one boot of one machine that count as alive.
-SELECT id, pid, process
+SELECT id, name, pid, process
   FROM pgjobs.workers
  WHERE dead_at IS NULL AND process->>'boot' = %(boot)s::text AND process->>'pids' = %(pids)s::text
 

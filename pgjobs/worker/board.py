@@ -1,4 +1,4 @@
-"""Memory that a child shares with its supervisor: a counter that moves, and which jobs hold a slot, until when."""
+"""Memory that a child shares with its supervisor: a counter that moves, and which jobs have begun, until when."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ _EMPTY: Final = bytes(16)
 
 
 class Board:
-    """A counter, then a record a slot: the id of the job that holds it, and its deadline on the monotonic clock, or 0.
+    """A counter, then a record a slot: the id of the job that runs in it, and its deadline by time.perf_counter, or 0.
+
+    That clock is the same in every process of the machine.
 
     Written by the child alone, and readable after it is gone. A record that is being written when the child dies may be
     torn: then it names no job of the child's claims, and charges nobody.
@@ -39,11 +41,11 @@ class Board:
         _COUNTER.pack_into(self._memory, 0, self._count)
 
     def begin(self, slot: int, job_id: UUID, deadline: float) -> None:
-        """Says that a job holds a slot."""
+        """Says that a job begins in a slot."""
         _RECORD.pack_into(self._memory, _COUNTER.size + slot * _RECORD.size, job_id.bytes, deadline)
 
     def end(self, slot: int) -> None:
-        """Says that a slot is free."""
+        """Says that the job of a slot has ended."""
         _RECORD.pack_into(self._memory, _COUNTER.size + slot * _RECORD.size, _EMPTY, 0.0)
 
     # -- the supervisor's side
@@ -55,7 +57,7 @@ class Board:
         return count
 
     def begun(self) -> list[UUID]:
-        """The jobs that hold a slot, or held one when the child died."""
+        """The jobs that run, or ran when the child died."""
         return [job_id for job_id, _ in self._records()]
 
     def overdue(self, now: float) -> list[UUID]:

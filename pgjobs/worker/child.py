@@ -24,6 +24,7 @@ from pgjobs import embedded
 from pgjobs.errors import ConfigurationError, OptionError, PgJobsError, SchemaError
 from pgjobs.loading import Application, load
 from pgjobs.telemetry import set_up_logging
+from pgjobs.worker import identity
 from pgjobs.worker.board import Board
 from pgjobs.worker.runtime import Life, Worker
 
@@ -32,6 +33,8 @@ FAILURE: Final = 1
 USAGE: Final = 2
 UNREACHABLE: Final = 3
 OUT_OF_DATE: Final = 5
+RECYCLED: Final = 75
+"""A fresh process shall follow this one."""
 
 logger = logging.getLogger("pgjobs.worker")
 
@@ -45,15 +48,18 @@ class Child:
         self._settings = settings
         self._worker: Worker | None = None
         self._stopping = threading.Event()
+        self._recycled = False
 
     def run(self) -> int:
         """Works until told to stop; returns the exit code."""
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to the supervisor too, who then tells us
+        signal.signal(signal.SIGINT, _ignore)  # a terminal sends it to the supervisor too, who then tells us
         signal.signal(signal.SIGTERM, self._asked_to_stop)
+        identity.leave_with_parent()
         application = self._load()
         if application is None:
             return USAGE
         threading.Thread(target=self._obey, name="pgjobs-pipe", daemon=True).start()
+        threading.Thread(target=self._pulse, name="pgjobs-pulse", daemon=True).start()
         try:
             self._work(application)
         except (ConfigurationError, OptionError) as error:
@@ -68,7 +74,7 @@ class Child:
             )
         except PgJobsError as error:
             return self._give_up(FAILURE, str(error))
-        return OK
+        return RECYCLED if self._recycled else OK
 
     def _load(self) -> Application | None:
         name = self._settings["app"]
@@ -115,6 +121,7 @@ class Child:
             worker.wait()
         finally:
             worker.stop()
+        self._recycled = worker.recycling and not self._stopping.is_set()
 
     def _introduce(self, life: Life) -> None:
         """Tells the supervisor under which id we work, and where, so that it can beat for us."""
@@ -147,12 +154,24 @@ class Child:
                         self._stop()
                     case ["dead", life] if self._worker is not None:
                         self._worker.declared_dead(UUID(life))
+                    case ["recycle"] if self._worker is not None:
+                        self._worker.recycle("the supervisor asks for it")
                     case _:
                         pass
         self._stop()
         self._stop()
         time.sleep(10)
         os._exit(FAILURE)
+
+    def _pulse(self) -> None:
+        """Moves the counter that the supervisor watches, for as long as Python code runs here."""
+        while True:
+            self._board.touch()
+            time.sleep(1.0)
+
+
+def _ignore(number: int, frame: object) -> None:
+    """Unlike SIG_IGN, this is not passed on to the programs that a job starts."""
 
 
 def _first_line(error: BaseException) -> str:

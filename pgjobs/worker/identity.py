@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import os
 import platform
+import signal
+import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
+
+_PR_SET_PDEATHSIG: Final = 1
 
 
 @functools.cache
@@ -20,17 +25,21 @@ def place() -> tuple[str, str] | None:
         return None
 
 
-def describe() -> dict[str, Any]:
-    """What the workers table keeps of this process."""
+def describe(parent: int | None = None) -> dict[str, Any]:
+    """What the workers table keeps of this process, and of the parent that sees to its death."""
     document: dict[str, Any] = {"python": platform.python_version()}
     if (here := place()) is not None:
         document |= {"boot": here[0], "pids": here[1], "start": _start(os.getpid())}
+        if parent is not None:
+            document |= {"parent": parent, "parent_start": _start(parent)}
     return document
 
 
 def is_gone(pid: int, document: Mapping[str, Any]) -> bool:
-    """Whether a process of this place has ended: no process has its id, or a younger one has."""
-    return "start" in document and _start(pid) != document["start"]
+    """Whether a process of this place has ended, and its parent too: no process has its id, or a younger one has."""
+    if "start" not in document or _start(pid) == document["start"]:
+        return False
+    return "parent" not in document or _start(document["parent"]) != document["parent_start"]
 
 
 def rss_bytes(pid: int) -> int | None:
@@ -40,6 +49,30 @@ def rss_bytes(pid: int) -> int | None:
     except (OSError, ValueError, IndexError):
         return None
     return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def die_with_parent() -> None:
+    """Has the system kill this process when the thread that started it ends."""
+    _on_parents_end(signal.SIGKILL)
+
+
+def leave_with_parent() -> None:
+    """Gives this process twelve seconds to leave when the thread that started it ends.
+
+    The system sends SIGUSR2 then, and its handler is the C library's ``alarm``: called with the signal's number, it has
+    SIGALRM end the process so many seconds later, also where C code holds the interpreter and no Python code runs.
+    """
+    if _on_parents_end(signal.SIGUSR2):
+        library = ctypes.CDLL(None)
+        library.signal.argtypes = [ctypes.c_int, ctypes.c_void_p]
+        library.signal(signal.SIGUSR2, ctypes.cast(library.alarm, ctypes.c_void_p))
+
+
+def _on_parents_end(number: int) -> bool:
+    if sys.platform != "linux":
+        return False
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(number))
+    return True
 
 
 def _start(pid: int) -> int | None:

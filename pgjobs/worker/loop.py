@@ -173,6 +173,7 @@ class _Slot:
     async def _attempt(self, run: Run) -> Outcome:
         run.begun = time.perf_counter()
         self.run = run
+        self._slots.began(run)
         if run.timeout_s is not None:
             self.deadline = run.begun + run.timeout_s
             self._executor.watch(self.deadline)

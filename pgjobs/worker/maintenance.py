@@ -12,14 +12,12 @@ from pgjobs import statements
 from pgjobs.events import Event, Reaped, TimedOut
 from pgjobs.link import Link
 from pgjobs.statements import Duty
+from pgjobs.worker.deaths import MAX_CRASHES
 
 TICK_S: Final = 0.05
 """How often due jobs are looked for: a scheduled job starts at most this late, and a little."""
 
 DUTIES_EVERY_S: Final = 0.5
-MAX_CRASHES: Final = 3
-"""After so many crashes a job is given up as poison."""
-
 LATE_S: Final = 600.0
 """Retention is applied this much later than its age, so that most jobs have ended when their id is walked over."""
 
@@ -97,7 +95,7 @@ class Maintenance:
 
     def _reap(self, duty: Duty) -> tuple[Any, bool]:
         dead = self._link.step(statements.mark_silent(interrupted=duty.interrupted))
-        reaped = self._link.step(statements.reap(None, None, MAX_CRASHES))
+        reaped = self._link.step(statements.reap(None, None, MAX_CRASHES, "the worker died while the job ran"))
         self._link.step(statements.forget_dead_claims())
         if reaped or dead:
             poison = sum(status == "failed" for _, status in reaped)

@@ -30,6 +30,7 @@ from pgjobs.run import Outcome, Run, released
 from pgjobs.worker import identity
 from pgjobs.worker.board import Board
 from pgjobs.worker.claimer import Claimer, DeclaredDeadError
+from pgjobs.worker.deaths import Deaths
 from pgjobs.worker.lanes import Lanes, Subscription
 from pgjobs.worker.listener import Listener
 from pgjobs.worker.loop import AsyncExecutor
@@ -100,6 +101,7 @@ class Worker:
         self.on_life = on_life
         self.emit = emit or telemetry.Log()
         self.outage = Outage(self.emit)
+        self._deaths = Deaths(self.emit)
         self._stop_asked = threading.Event()
         self._changed = threading.Event()
         self._hurry = False
@@ -192,14 +194,14 @@ class Worker:
         self._stop_asked.set()
         self._changed.set()
 
-    def recycle(self) -> None:
+    def recycle(self, why: str) -> None:
         """Claims no more and leaves when it has drained, for a fresh process to follow.
 
         Without a supervisor nobody would follow, so the worker goes on.
         """
         if self.supervised and not self.recycling:
             self.recycling = True
-            self.emit(Recycling(self.name, "a thread goes on after its timeout"))
+            self.emit(Recycling(self.name, why))
             if self._life is not None:
                 self._life.claimer.stop_claiming()
                 self._life.claiming.wake()
@@ -271,6 +273,7 @@ class Worker:
         life = self._life
         if life is not None and life.id not in link.one(statements.beat([life.id])):
             self.declared_dead(life.id)
+        self._deaths.find_neighbours(link, () if life is None else (life.id,))
         return BEAT_S
 
     def declared_dead(self, life_id: UUID) -> None:
@@ -318,7 +321,7 @@ class Life:
         self._upkeep = Link(database, "pgjobs upkeep")
         self.slots = Slots(worker.concurrency, self._ready, worker.board)
         self._async = AsyncExecutor(self.slots)
-        self._threads = ThreadExecutor(self.slots, lost=worker.recycle)
+        self._threads = ThreadExecutor(self.slots, lost=self._lost_thread)
         self.slots.serve({"async": self._async, "thread": self._threads})
         self.claimer = Claimer(
             self.id,
@@ -375,7 +378,7 @@ class Life:
 
     def _register(self, worker: Worker) -> None:
         self._link.check_schema()
-        document = json.dumps(identity.describe())
+        document = json.dumps(identity.describe(os.getppid() if worker.supervised else None))
         self._link.one(
             statements.register(
                 self.id,
@@ -450,6 +453,9 @@ class Life:
         if self.slots.empty:
             self._worker.changed()
         return rest_s
+
+    def _lost_thread(self) -> None:
+        self._worker.recycle("a thread goes on after its timeout")
 
     def _ready(self) -> None:
         self.claiming.wake()

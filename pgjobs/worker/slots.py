@@ -69,16 +69,19 @@ class Slots:
             if run not in self._running:
                 return None  # given up, while the code went on: its job has been given back
             self._running.remove(run)
+            if self._board is not None:
+                self._board.end(run.slot)
             finished = self._finished
             finished.append(outcome)
             waiting = self._waiting
             if waiting and waiting[0].executor == executor:
                 following = waiting.popleft()
-                self._seat(following, run.slot)
+                following.slot = run.slot
+                self._running.add(following)
                 tell = len(finished) == self._flush_at
             else:
                 following = None
-                self._vacate(run.slot)
+                self._free.append(run.slot)
                 if waiting:
                     self._grant()
                 tell = len(finished) >= self._flush_at or not self._running
@@ -92,24 +95,23 @@ class Slots:
     def _grant(self) -> None:
         while self._free and self._waiting:
             run = self._waiting.popleft()
-            self._seat(run, self._free.pop())
+            run.slot = self._free.pop()
+            self._running.add(run)
             self._executors[run.executor].start(run)
-
-    def _seat(self, run: Run, slot: int) -> None:
-        run.slot = slot
-        self._running.add(run)
-        if self._board is not None:
-            deadline = 0.0 if run.timeout_s is None else time.monotonic() + run.timeout_s
-            self._board.begin(slot, run.id, deadline)
 
     def _vacate(self, slot: int) -> None:
         self._free.append(slot)
         if self._board is not None:
             self._board.end(slot)
 
+    def began(self, run: Run) -> None:
+        """Says that a run's code begins now, for the supervisor to know if this process dies or hangs."""
+        if self._board is not None and run in self._running:
+            self._board.begin(run.slot, run.id, 0.0 if run.timeout_s is None else run.begun + run.timeout_s)
+
     def handled(self, run: Run) -> None:
         """Says that the end of an overdue run is being seen to, so that the supervisor need not."""
-        if self._board is not None:
+        if self._board is not None and run in self._running:
             self._board.begin(run.slot, run.id, 0.0)
 
     def cancel(self, ids: Container[UUID]) -> list[Run]:

@@ -6,25 +6,21 @@ here.
 
 from __future__ import annotations
 
-import json
 import logging
-import os
 import selectors
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
-from dataclasses import asdict, dataclass
-from typing import Any, Final
+from typing import Final
 from uuid import UUID
 
 from pgjobs import statements, telemetry
 from pgjobs.database import Database
 from pgjobs.job import new_id
 from pgjobs.link import Link
-from pgjobs.worker.board import Board
+from pgjobs.worker.deaths import Deaths
+from pgjobs.worker.process import Process, Settings
 from pgjobs.worker.service import Outage, Service
 
 BEAT_S: Final = 3.0
@@ -35,73 +31,13 @@ MAX_REST_S: Final = 10.0
 KILL_S: Final = 10.0
 """How long after its shutdown timeout a child may still be there."""
 
-MAX_CRASHES: Final = 3
+WATCH_S: Final = 0.25
+"""How often the children's boards are read."""
+
+PAUSED_S: Final = 3.0
+"""A round that took so long says that this process was paused, and its children perhaps too."""
 
 logger = logging.getLogger("pgjobs.worker")
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What ``pgjobs worker`` was told."""
-
-    app: str
-    queues: str = "*"
-    concurrency: int = 16
-    processes: int = 1
-    burst: bool = False
-    max_jobs: int | None = None
-    shutdown_timeout: float = 30.0
-    log_level: str = "info"
-    wait_for_db: bool = False
-
-
-class Process:
-    """A child process, as its supervisor sees it."""
-
-    def __init__(self, number: int, settings: Settings, supervisor_id: UUID, max_jobs: int | None) -> None:
-        self.number = number
-        self.board = Board(settings.concurrency)
-        self.lives: list[UUID] = []
-        self.error: str | None = None
-        self.started_at = time.monotonic()
-        self._unread = b""
-        self.pipe, theirs = socket.socketpair()
-        name = f"{socket.gethostname()}:{os.getpid()}.{number}"
-        document = asdict(settings) | {"supervisor": str(supervisor_id), "name": name, "max_jobs": max_jobs}
-        self.popen = subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "pgjobs.worker.child",
-                str(theirs.fileno()),
-                str(self.board.fd),
-                json.dumps(document),
-            ],
-            pass_fds=(theirs.fileno(), self.board.fd),
-            stdin=subprocess.DEVNULL,
-        )
-        theirs.close()
-
-    def messages(self) -> list[dict[str, Any]]:
-        """Reads what the child has said."""
-        try:
-            data = self.pipe.recv(65536)
-        except OSError:
-            data = b""
-        *lines, self._unread = (self._unread + data).split(b"\n")
-        return [json.loads(line) for line in lines]
-
-    def tell(self, word: str) -> None:
-        """Says a word to the child."""
-        try:
-            self.pipe.sendall(f"{word}\n".encode())
-        except OSError:
-            pass
-
-    def close(self) -> None:
-        """Gives up the pipe and the board."""
-        self.pipe.close()
-        self.board.close()
 
 
 class Supervisor:
@@ -127,7 +63,8 @@ class Supervisor:
         self._link: Link | None = None
         self._beating: Service | None = None
         self._lock = threading.Lock()
-        self._dead: list[tuple[list[UUID], list[UUID]]] = []
+        self._deaths = Deaths(self._emit)
+        self._watched_at = time.monotonic()
 
     def run(self) -> int:
         """Supervises; returns the exit code."""
@@ -171,10 +108,27 @@ class Supervisor:
             if child.popen.poll() is not None:
                 self._bury(child)
         self._restart_due()
-        self._kill_late()
+        self._watch()
 
     def _rest_s(self) -> float:
-        return max(0.0, min((at for at, _ in self._restarts), default=time.monotonic() + 1.0) - time.monotonic())
+        now = time.monotonic()
+        return max(0.0, min([WATCH_S, *(at - now for at, _ in self._restarts)]))
+
+    def _watch(self) -> None:
+        """Kills who cannot see to its jobs any more, or is still there long after it should have left."""
+        now = time.monotonic()
+        was_paused = now - self._watched_at > PAUSED_S
+        if now - self._watched_at < WATCH_S:
+            return
+        self._watched_at = now
+        late = self._stop_asked and now > self._stop_at + self._settings.shutdown_timeout + KILL_S
+        for child in self._children.values():
+            if late:
+                child.popen.kill()
+            elif was_paused:
+                child.excuse()
+            else:
+                child.watch()
 
     def _spawn(self, number: int) -> None:
         total = self._settings.max_jobs
@@ -218,30 +172,16 @@ class Supervisor:
             for life, child in lives.items():
                 if life not in alive and child.popen.poll() is None:
                     child.tell(f"dead {life}")
-        self._report_deaths()
+        self._deaths.report(self._link)
+        self._deaths.find_neighbours(self._link, {life for child in self._children.values() for life in child.lives})
         return BEAT_S
 
-    def _report_deaths(self) -> None:
-        """Says at once who has died, and releases what they held: only what had begun is charged with a crash."""
-        link = self._link
-        while self._dead and link is not None:
-            lives, begun = self._dead[0]
-            link.one(statements.declare_dead(lives))
-            reaped = 0
-            while count := len(link.one(statements.reap(lives, begun, MAX_CRASHES))):
-                reaped += count
-            link.one(statements.forget_dead_claims())
-            self._dead.pop(0)
-            if reaped:
-                had_begun = f"{len(begun)} of them had begun"
-                logger.warning("%s of the dead process requeued, %s", telemetry.plural(reaped, "job"), had_begun)
-
     def _settle_deaths(self) -> None:
-        if self._dead and self._beating is not None:
+        if self._deaths and self._beating is not None and self._link is not None:
             self._beating.stop()
             self._beating.join(3.0)
             try:
-                self._report_deaths()
+                self._deaths.report(self._link)
             except Exception as error:
                 logger.warning("could not report a death (%s); the reaper will find it", type(error).__name__)
 
@@ -251,11 +191,6 @@ class Supervisor:
         for child in self._children.values():
             child.tell("stop")
 
-    def _kill_late(self) -> None:
-        if self._stop_asked and time.monotonic() > self._stop_at + self._settings.shutdown_timeout + KILL_S:
-            for child in self._children.values():
-                child.popen.kill()
-
     def _bury(self, child: Process) -> None:
         """Takes leave of a child that has exited, and sees to what it left."""
         self._hear(child)
@@ -264,20 +199,21 @@ class Supervisor:
             self._selector.unregister(child.pipe)
         with self._lock:
             del self._children[child.number]
-        if code == 0:
-            child.close()
-            return
         if child.error is not None and not child.lives:
             self._refuse(child, code)
             return
-        logger.error("worker process %d died (%s)", child.popen.pid, _how(code))
+        if code and not child.recycled:
+            self._mourn(child)
+        child.close()
+        if code and not self._stop_asked:
+            self._plan_restart(child)
+
+    def _mourn(self, child: Process) -> None:
+        logger.error("worker process %d died (%s)", child.popen.pid, child.how())
         if child.lives:
-            self._dead.append((list(child.lives), child.board.begun()))
+            self._deaths.add(child.death())
             if self._beating is not None:
                 self._beating.wake()
-        child.close()
-        if not self._stop_asked:
-            self._plan_restart(child)
 
     def _refuse(self, child: Process, code: int) -> None:
         """A child could not start at all: nor could another one."""
@@ -290,7 +226,11 @@ class Supervisor:
 
     def _plan_restart(self, child: Process) -> None:
         lived_s = time.monotonic() - child.started_at
-        rest = 0.0 if lived_s > STEADY_S else min(MAX_REST_S, max(0.2, 2 * self._rests.get(child.number, 0.0)))
+        rest = (
+            0.0
+            if child.recycled or lived_s > STEADY_S
+            else min(MAX_REST_S, max(0.2, 2 * self._rests.get(child.number, 0.0)))
+        )
         self._rests[child.number] = rest
         self._restarts.append((time.monotonic() + rest, child.number))
 
@@ -305,12 +245,3 @@ class Supervisor:
 
 def _ignore(number: int, frame: object) -> None:
     """A death only ends the wait."""
-
-
-def _how(code: int) -> str:
-    if code >= 0:
-        return f"exit code {code}"
-    try:
-        return signal.Signals(-code).name
-    except ValueError:
-        return f"signal {-code}"

@@ -95,6 +95,7 @@ class ThreadExecutor:
         """Runs one job; returns None if it was given up meanwhile."""
         outcome: Outcome | None = None
         run.begun = time.perf_counter()
+        self._slots.began(run)
         try:
             self._enter(run, ident)
             outcome = contextvars.Context().run(_attempt, run, self)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import os
 import time
 from pathlib import Path
@@ -63,6 +64,33 @@ def never_gives_way(seconds: float) -> str:
     while time.monotonic() < deadline:
         sum(range(200_000))
     return "done"
+
+
+@jobs.task
+def hold_interpreter(flag: str, seconds: int) -> int:
+    """Sleeps inside C code that keeps the interpreter's lock: no Python code runs in this process meanwhile."""
+    Path(f"{flag}.{current_job().id}").touch()
+    ctypes.PyDLL(None).sleep(seconds)
+    return os.getpid()
+
+
+@jobs.task
+def sleep_deaf(flag: str, seconds: float) -> int:
+    """Sleeps in one call, in which the thread does not see an exception that is raised for it."""
+    Path(f"{flag}.{current_job().id}").touch()
+    time.sleep(seconds)
+    return os.getpid()
+
+
+@jobs.task
+def hog(flag: str, megabytes: int, seconds: float) -> int:
+    """Takes memory, and holds it while the flag stands."""
+    memory = bytearray(os.urandom(1 << 20)) * megabytes
+    Path(f"{flag}.{current_job().id}").touch()
+    deadline = time.monotonic() + seconds
+    while Path(flag).exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return len(memory)
 
 
 def plain(text: str) -> str:

@@ -316,8 +316,13 @@ def test_the_board_shows_who_holds_a_slot(clock: Clock) -> None:
     slots, _, _ = opened(2, board)
     first, second, third = a_run(clock.now, timeout_s=5), a_run(clock.now), a_run(clock.now)
     slots.add([first, second, third])
+    assert board.begun() == [], "a slot does not make a beginning"
+    for run in (first, second, third):
+        slots.began(run)
     assert set(board.begun()) == {first.id, second.id}
     assert slots.finish(succeeded(first), "thread") is third
+    assert board.begun() == [second.id]
+    slots.began(third)
     assert set(board.begun()) == {third.id, second.id}
     slots.finish(succeeded(third), "thread")
     assert board.begun() == [second.id]

@@ -1,0 +1,166 @@
+"""A child process of the supervisor, as the supervisor sees it: what it says, whether it lives, why it must go."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+from uuid import UUID
+
+from pgjobs.worker import identity
+from pgjobs.worker.board import Board
+from pgjobs.worker.deaths import Death
+
+UNHANDLED_S: Final = 1.0
+"""A child that has not seen to an overdue job for so long cannot run: C code holds the interpreter, or it is paused."""
+
+RECYCLED: Final = 75
+"""The exit code of a child that wants a fresh one to follow it (EX_TEMPFAIL)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What ``pgjobs worker`` was told. Durations are seconds, max_rss is bytes."""
+
+    app: str
+    queues: str = "*"
+    concurrency: int = 16
+    processes: int = 1
+    burst: bool = False
+    max_jobs: int | None = None
+    max_rss: int | None = None
+    pool_max_jobs: int | None = None
+    shutdown_timeout: float = 30.0
+    stall_timeout: float = 300.0
+    log_level: str = "info"
+    wait_for_db: bool = False
+
+
+class Process:
+    """A child process. ``lives`` are the ids under which it has worked, the current one last."""
+
+    def __init__(self, number: int, settings: Settings, supervisor_id: UUID, max_jobs: int | None) -> None:
+        self.number = number
+        self.board = Board(settings.concurrency)
+        self.lives: list[UUID] = []
+        self.error: str | None = None
+        self.leaving = False
+        self.started_at = time.monotonic()
+        self._settings = settings
+        self._unread = b""
+        self._count = 0
+        self._moved_at = time.monotonic()
+        self._recycling_since: float | None = None
+        self._overdue: list[UUID] = []
+        self._killed_for: str | None = None
+        self.pipe, theirs = socket.socketpair()
+        name = f"{socket.gethostname()}:{os.getpid()}.{number}"
+        document = asdict(settings) | {"supervisor": str(supervisor_id), "name": name, "max_jobs": max_jobs}
+        arguments = [str(theirs.fileno()), str(self.board.fd), json.dumps(document)]
+        self.popen = subprocess.Popen(
+            [sys.executable, "-m", "pgjobs.worker.child", *arguments],
+            pass_fds=(theirs.fileno(), self.board.fd),
+            stdin=subprocess.DEVNULL,
+        )
+        theirs.close()
+
+    def messages(self) -> list[dict[str, Any]]:
+        """Reads what the child has said."""
+        try:
+            data = self.pipe.recv(65536)
+        except OSError:
+            data = b""
+        *lines, self._unread = (self._unread + data).split(b"\n")
+        return [json.loads(line) for line in lines]
+
+    def tell(self, word: str) -> None:
+        """Says a word to the child."""
+        with contextlib.suppress(OSError):
+            self.pipe.sendall(f"{word}\n".encode())
+
+    def replace(self) -> None:
+        """Has it leave when it has drained, for a fresh one to follow."""
+        if self._recycling_since is None:
+            self._recycling_since = time.monotonic()
+            self.tell("recycle")
+
+    # -- why it must go
+
+    def excuse(self) -> None:
+        """Forgets how long its counter has stood: we were paused ourselves, and it perhaps with us."""
+        self._moved_at = time.monotonic()
+
+    def watch(self) -> None:
+        """Kills a child that cannot see to a job over its deadline, stands still, or takes too much memory."""
+        if self._killed_for is not None:
+            return
+        self._overdue = self.board.overdue(time.perf_counter() - UNHANDLED_S)
+        if reason := self._late() or self._still() or self._fat():
+            self._killed_for = reason
+            self.popen.kill()
+
+    def _late(self) -> str | None:
+        return "it could not stop a job over its timeout" if self._overdue else None
+
+    def _still(self) -> str | None:
+        now = time.monotonic()
+        if not self.lives or self.board.count != self._count:
+            self._count = self.board.count
+            self._moved_at = now
+        stands_s = now - self._moved_at
+        return f"it has stood still for {stands_s:.0f} s" if stands_s > self._settings.stall_timeout else None
+
+    def _fat(self) -> str | None:
+        """One over the cap leaves when it has drained; killed is who does not in time, or takes twice as much."""
+        cap = self._settings.max_rss
+        if cap is None or (rss := identity.rss_bytes(self.popen.pid)) is None or rss <= cap:
+            return None
+        self.replace()
+        since = self._recycling_since or 0.0
+        if rss <= 2 * cap and time.monotonic() - since < self._settings.shutdown_timeout:
+            return None
+        return f"it takes {rss >> 20} MB, max_rss is {cap >> 20} MB"
+
+    # -- its end
+
+    @property
+    def recycled(self) -> bool:
+        """Whether it has left for a fresh one to follow."""
+        return self.popen.returncode == RECYCLED
+
+    def how(self) -> str:
+        """How it ended."""
+        code = self.popen.returncode
+        if self._killed_for is not None:
+            return f"killed: {self._killed_for}"
+        return describe_exit(code)
+
+    def death(self) -> Death:
+        """What it left behind.
+
+        Of a child that was killed for what is over its timeout, only that pays; else all that had begun.
+        """
+        late = self._overdue if self._killed_for is not None else []
+        return Death(list(self.lives), [] if late else self.board.begun(), late, f"the process died ({self.how()})")
+
+    def close(self) -> None:
+        """Gives up the pipe and the board."""
+        self.pipe.close()
+        self.board.close()
+
+
+def describe_exit(code: int) -> str:
+    """An exit code as a person says it."""
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        return signal.Signals(-code).name
+    except ValueError:
+        return f"signal {-code}"
