@@ -97,7 +97,8 @@ class PgJobs(Doorway):
         Args:
             name: the name that rows carry; the dotted path of the function by default.
             aliases: its former names, so that rows enqueued under them still run.
-            executor: ``async`` or ``thread``; by the kind of function by default.
+            executor: ``async`` or ``thread``, by the kind of function by default; or ``process``, for what computes for
+                long, crashes, or must be killed when it is over its timeout.
             **options: the options of its jobs, see Options.
 
         Raises:

@@ -24,7 +24,7 @@ from pgjobs.signature import POSITIONALS, Signature
 P = ParamSpec("P")
 R = TypeVar("R")
 C = TypeVar("C")
-Executor = Literal["async", "thread"]
+Executor = Literal["async", "thread", "process"]
 
 
 class Options(TypedDict, total=False):
@@ -266,9 +266,9 @@ def _executor(function: Callable[..., Any], chosen: Executor | None) -> Executor
     is_async = inspect.iscoroutinefunction(function)
     if chosen is None:
         return "async" if is_async else "thread"
-    if chosen not in ("async", "thread"):
-        raise OptionError(f"executor {chosen!r} is not known; choose 'async' or 'thread'")
-    if is_async != (chosen == "async"):
+    if chosen not in ("async", "thread", "process"):
+        raise OptionError(f"executor {chosen!r} is not known; choose 'async', 'thread' or 'process'")
+    if chosen != "process" and is_async != (chosen == "async"):
         kind = "an async function" if is_async else "a plain function"
         raise OptionError(f"{function.__qualname__} is {kind}, so its executor cannot be {chosen!r}")
     return chosen

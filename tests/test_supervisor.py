@@ -201,3 +201,55 @@ def test_paused_supervisor_kills_nobody_when_it_wakes(app: PgJobs, database_url:
         eventually(lambda: timed.refresh().status.ended, timeout_s=5)
         assert worker.children() == [child]
         assert not worker.said("died")
+
+
+def test_child_that_is_asked_to_leave_finishes_and_is_replaced(app: PgJobs, database_url: str, flag: Path) -> None:
+    with WorkerProcess(database_url).ready() as worker:
+        (first,) = worker.children()
+        held = app.enqueue(f"{TASKS}.hold", str(flag))
+        eventually(lambda: began(flag, held))
+        os.kill(first, signal.SIGTERM)
+        time.sleep(0.3)
+        flag.unlink()
+        assert held.get(timeout=5) == first
+        assert app.enqueue(f"{TASKS}.pid").get(timeout=5) != first
+        assert not worker.said("died")
+
+
+# -- poison
+
+
+def test_neighbours_of_a_poison_job_lose_nothing(app: PgJobs, database_url: str, flag: Path) -> None:
+    """Each that runs beside it is charged with one crash at most, runs alone once, and succeeds."""
+    with WorkerProcess(database_url, "-c", "8").ready() as worker:
+        held = [app.enqueue(f"{TASKS}.hold", str(flag)) for _ in range(5)]
+        eventually(lambda: began(flag, *held))
+        poison = app.enqueue(f"{TASKS}.kill_me", times=99)
+        later = app.using().enqueue_many(f"{TASKS}.add", [(i, i) for i in range(300)])
+        eventually(lambda: worker.said("died"))
+        flag.unlink()
+        eventually(lambda: poison.refresh().status is Status.FAILED, timeout_s=20)
+        assert (poison.reason, poison.row.crashes, poison.attempt) == ("poison", 3, 0)
+        for job in [*held, *(app.job(job_id) for job_id in later)]:
+            job.get(timeout=10)
+    assert fates(held) == [(Status.SUCCEEDED, 1, 1)] * 5
+    assert {app.job(job_id).row.crashes for job_id in later} == {0}
+    assert len(worker.said("died")) == 3
+
+
+def test_job_that_was_in_a_death_runs_alone(app: PgJobs, database_url: str, flag: Path) -> None:
+    with WorkerProcess(database_url, "-c", "8").ready() as worker:
+        twice = [app.enqueue(f"{TASKS}.hold", str(flag)) for _ in range(2)]
+        eventually(lambda: began(flag, *twice))
+        (child,) = worker.children()
+        for job in twice:
+            Path(f"{flag}.{job.id}").unlink()
+        os.kill(child, signal.SIGKILL)
+        eventually(lambda: any(began(flag, job) for job in twice), timeout_s=5)
+        other = app.enqueue(f"{TASKS}.add", 1, 2)
+        time.sleep(1.5)
+        assert sum(began(flag, job) for job in twice) == 1, "one at a time"
+        assert other.refresh().status is Status.QUEUED, "and nothing else in that process"
+        flag.unlink()
+        for job in (*twice, other):
+            job.get(timeout=5)

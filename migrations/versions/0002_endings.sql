@@ -38,7 +38,7 @@ LANGUAGE sql VOLATILE AS $$
     )
     SELECT changed.id, changed.status
       FROM changed
-      LEFT JOIN (SELECT count(*) FROM told) AS told ON true
+      CROSS JOIN (SELECT count(*) FROM told) AS told
 $$;
 
 -- Queues ended jobs again: same rows, new positions, attempts counted anew, failures kept. Returns those that had ended.
@@ -68,7 +68,7 @@ LANGUAGE sql VOLATILE AS $$
     )
     SELECT changed.id
       FROM changed
-      LEFT JOIN (SELECT count(*) FROM told) AS told ON true
+      CROSS JOIN (SELECT count(*) FROM told) AS told
 $$;
 
 -- Deletes jobs in any status, with their failures; the run of a running one is stopped, and its end recorded nowhere.
@@ -97,5 +97,5 @@ LANGUAGE sql VOLATILE AS $$
     )
     SELECT gone.id
       FROM gone
-      LEFT JOIN (SELECT count(*) FROM told) AS told ON true
+      CROSS JOIN (SELECT count(*) FROM told) AS told
 $$;

@@ -38,7 +38,8 @@ SELECT id FROM completed
 
 -- name: settle
 -- Records every other end of an attempt: failed, cancelled, scheduled (a retry or a snooze). refund is 1 where the attempt
--- does not count. A job that somebody asked to cancel is cancelled instead of tried again. What failed leaves a failures row.
+-- does not count. A job that somebody asked to cancel is cancelled instead of tried again, for the reason that they gave.
+-- What failed leaves a failures row.
 -- outcome is how the attempt counts in the rollups: failed, retried, snoozed, cancelled.
 -- Locks: jobs, by id, skipping.
 WITH done AS (
@@ -51,6 +52,7 @@ WITH done AS (
 ), mine AS MATERIALIZED (
     SELECT done.*, job.place,
            job.attempt AS at_attempt,
+           job.cancel_at IS NOT NULL AND done.status IN ('scheduled', 'cancelled') AS asked,
            CASE WHEN done.status = 'scheduled' AND job.cancel_at IS NOT NULL THEN 'cancelled' ELSE done.status END AS ending
       FROM (SELECT * FROM done ORDER BY id) AS done
      CROSS JOIN LATERAL (
@@ -62,7 +64,7 @@ WITH done AS (
 ), settled AS (
     UPDATE pgjobs.jobs AS job
        SET status = mine.ending,
-           reason = mine.reason,
+           reason = CASE WHEN mine.asked THEN job.reason ELSE mine.reason END,
            due_at = CASE WHEN mine.ending = 'scheduled' THEN clock_timestamp() + mine.delay * interval '1 second' END,
            attempt = job.attempt - mine.refund,
            finished_at = CASE WHEN mine.ending <> 'scheduled' THEN now() END,
@@ -164,4 +166,4 @@ WITH held AS (
      WHERE position IS NOT NULL
      GROUP BY queue, priority
 )
-SELECT id FROM released LEFT JOIN (SELECT count(*) FROM told) AS told ON true
+SELECT id FROM released CROSS JOIN (SELECT count(*) FROM told) AS told

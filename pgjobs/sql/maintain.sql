@@ -53,7 +53,7 @@ WITH due AS MATERIALIZED (
 )
 SELECT count(*) AS promoted
   FROM promoted
-  LEFT JOIN (SELECT count(*) AS told FROM told) AS told ON true
+  CROSS JOIN (SELECT count(*) FROM told) AS told
 
 
 -- name: next_due
@@ -120,7 +120,9 @@ WITH held AS (
            position = CASE WHEN ending.status <> 'queued' THEN NULL
                            WHEN ending.crashes_before = 0 THEN ending.position
                            ELSE nextval('pgjobs.positions') END,
-           reason = CASE WHEN ending.status = 'failed' THEN 'poison' WHEN ending.crash = 1 OR %(begun)s::uuid[] IS NULL THEN 'worker lost' END,
+           reason = CASE WHEN ending.status = 'cancelled' THEN job.reason
+                         WHEN ending.status = 'failed' THEN 'poison'
+                         WHEN ending.crash = 1 OR %(begun)s::uuid[] IS NULL THEN 'worker lost' END,
            crashes = job.crashes + ending.crash,
            options = CASE WHEN %(begun)s::uuid[] IS NULL THEN coalesce(job.options, '{}') || '{"suspect": true}'
                           ELSE job.options END,
@@ -151,7 +153,7 @@ WITH held AS (
 )
 SELECT reaped.id, reaped.status
   FROM reaped
-  LEFT JOIN (SELECT count(*) FROM told) AS told ON true
+  CROSS JOIN (SELECT count(*) FROM told) AS told
 
 
 -- name: time_out
@@ -180,7 +182,7 @@ WITH held AS (
 ), ended AS (
     UPDATE pgjobs.jobs AS job
        SET status = mine.ending,
-           reason = 'timeout',
+           reason = CASE mine.ending WHEN 'cancelled' THEN job.reason ELSE 'timeout' END,
            due_at = CASE WHEN mine.ending = 'scheduled'
                          THEN now() + random() * least(3600, 5 * 2 ^ least(job.attempt - 1, 12)) * interval '1 second' END,
            finished_at = CASE WHEN mine.ending <> 'scheduled' THEN now() END,

@@ -48,6 +48,7 @@ class Child:
         self._settings = settings
         self._worker: Worker | None = None
         self._stopping = threading.Event()
+        self._told = False
         self._recycled = False
 
     def run(self) -> int:
@@ -97,6 +98,9 @@ class Child:
             shutdown_timeout=settings["shutdown_timeout"],
             modules=application.modules,
             name=settings["name"],
+            app=settings["app"],
+            max_rss=settings["max_rss"],
+            pool_max_jobs=settings["pool_max_jobs"],
             supervised=True,
             supervisor_id=UUID(settings["supervisor"]),
             board=self._board,
@@ -121,7 +125,7 @@ class Child:
             worker.wait()
         finally:
             worker.stop()
-        self._recycled = worker.recycling and not self._stopping.is_set()
+        self._recycled = (worker.recycling or self._stopping.is_set()) and not self._told
 
     def _introduce(self, life: Life) -> None:
         """Tells the supervisor under which id we work, and where, so that it can beat for us."""
@@ -138,11 +142,13 @@ class Child:
             self._pipe.sendall(json.dumps(message).encode() + b"\n")
 
     def _asked_to_stop(self, number: int, frame: object) -> None:
+        """Leaves, for a fresh process to follow, unless the supervisor was asked to stop as well."""
         self._stop()
 
-    def _stop(self) -> None:
+    def _stop(self, *, hurry: bool = False) -> None:
+        asked_before = self._stopping.is_set()
         self._stopping.set()
-        if self._worker is not None:
+        if self._worker is not None and (hurry or not asked_before):
             self._worker.request_stop()
 
     def _obey(self) -> None:
@@ -151,7 +157,10 @@ class Child:
             for line in lines:
                 match line.split():
                     case ["stop"]:
+                        self._told = True
                         self._stop()
+                    case ["hurry"]:
+                        self._stop(hurry=True)
                     case ["dead", life] if self._worker is not None:
                         self._worker.declared_dead(UUID(life))
                     case ["recycle"] if self._worker is not None:
@@ -159,7 +168,7 @@ class Child:
                     case _:
                         pass
         self._stop()
-        self._stop()
+        self._stop(hurry=True)
         time.sleep(10)
         os._exit(FAILURE)
 

@@ -186,8 +186,8 @@ class _Slot:
         finally:
             self.deadline = float("inf")
         duration_s = time.perf_counter() - run.begun
-        if run.overdue:
-            return timed_out(run, duration_s)
+        if run.overdue or (run.timeout_s is not None and duration_s > run.timeout_s):
+            return timed_out(run, duration_s)  # also where it has blocked the loop, and nobody could tell it
         return returned(run, value, duration_s)
 
     def _cancelled(self, run: Run, error: asyncio.CancelledError) -> Outcome:

@@ -35,8 +35,9 @@ from pgjobs.worker.lanes import Lanes, Subscription
 from pgjobs.worker.listener import Listener
 from pgjobs.worker.loop import AsyncExecutor
 from pgjobs.worker.maintenance import Maintenance
+from pgjobs.worker.pool import ProcessExecutor, check
 from pgjobs.worker.service import Outage, Service
-from pgjobs.worker.slots import Slots
+from pgjobs.worker.slots import Executor, Slots
 from pgjobs.worker.threads import ThreadExecutor
 
 BEAT_S: Final = 3.0
@@ -59,6 +60,9 @@ class Worker:
         max_jobs: leave after so many.
         shutdown_timeout: how long running jobs may finish when the worker stops.
         modules: modules whose public functions may run under ``module:function``.
+        app: what ``-A`` named, for the processes of the pool to load; without it they import each task's module.
+        max_rss: bytes; a process of the pool that takes more is killed if it runs a job, else replaced.
+        pool_max_jobs: a process of the pool is replaced after so many.
         supervised: somebody else beats for this worker, reads the board of running jobs, and is told of each life it
             begins.
 
@@ -77,6 +81,9 @@ class Worker:
         shutdown_timeout: Duration = 30.0,
         modules: Iterable[str] = (),
         name: str | None = None,
+        app: str | None = None,
+        max_rss: int | None = None,
+        pool_max_jobs: int | None = None,
         supervised: bool = False,
         supervisor_id: UUID | None = None,
         board: Board | None = None,
@@ -95,6 +102,9 @@ class Worker:
         self.shutdown_timeout_s = seconds(shutdown_timeout, what="shutdown_timeout")
         self.registry = Registry(jobs, modules)
         self.name = name or f"{socket.gethostname()}:{os.getpid()}"
+        self.app = app
+        self.max_rss = max_rss
+        self.pool_max_jobs = pool_max_jobs
         self.supervised = supervised
         self.supervisor_id = supervisor_id or new_id()
         self.board = board
@@ -117,9 +127,14 @@ class Worker:
         """Makes the worker known and starts it.
 
         Raises:
+            OptionError: a task of the process executor cannot be imported by one.
             SchemaError: the database does not have this release's schema.
             psycopg.OperationalError: the database cannot be reached.
         """
+        if self.app is None:
+            for task in self.jobs.tasks.values():
+                if task.executor == "process":
+                    check(task)
         self._life = Life(self)
         self._life.start()
         self._listener = Listener(self._listen_database(), self._heard, self._deaf)
@@ -320,9 +335,13 @@ class Life:
         self._link = Link(database, "pgjobs worker")
         self._upkeep = Link(database, "pgjobs upkeep")
         self.slots = Slots(worker.concurrency, self._ready, worker.board)
-        self._async = AsyncExecutor(self.slots)
-        self._threads = ThreadExecutor(self.slots, lost=self._lost_thread)
-        self.slots.serve({"async": self._async, "thread": self._threads})
+        self._loop = AsyncExecutor(self.slots)
+        self._executors: dict[str, Executor] = {
+            "async": self._loop,
+            "thread": ThreadExecutor(self.slots, lost=self._lost_thread),
+            "process": ProcessExecutor(self.slots, worker.app, worker.pool_max_jobs, worker.max_rss),
+        }
+        self.slots.serve(self._executors)
         self.claimer = Claimer(
             self.id,
             self._link,
@@ -369,10 +388,10 @@ class Life:
             self._register(worker)
         except BaseException:
             self._link.close()
-            self._async.close()
+            self._loop.close()
             raise
         worker.on_life(self)
-        self._async.open()
+        self._loop.open()
         self.claiming.start()
         self._maintaining.start()
 
@@ -399,8 +418,7 @@ class Life:
         if self._await_empty(grace_s, hurry):
             return 0
         stopped = len(self.slots.running)
-        self._async.interrupt()
-        self._threads.interrupt()
+        self._interrupt()
         self._await_empty(INTERRUPT_S, lambda: False)
         deaf = self.slots.abandon()
         self.slots.put_back([released(run) for run in deaf])
@@ -427,8 +445,8 @@ class Life:
         self._maintaining.stop()
         self.claiming.join(5.0)
         self._maintaining.join(5.0)
-        self._async.close()
-        self._threads.close()
+        for executor in self._executors.values():
+            executor.close()
         farewell = Link(self._worker.jobs.database, "pgjobs worker")
         try:
             farewell.one(statements.forget_claims(self.claimer.forgettable()))
@@ -442,11 +460,15 @@ class Life:
         """Drops all that is held: it belongs to others now."""
         self.claimer.stop_claiming()
         self.slots.drop()
-        self._async.interrupt()
-        self._threads.interrupt()
+        self._interrupt()
         self.claiming.stop()
         self._maintaining.stop()
-        self._threads.close()
+        self._executors["thread"].close()
+        self._executors["process"].close()
+
+    def _interrupt(self) -> None:
+        for executor in self._executors.values():
+            executor.interrupt()
 
     def _claim(self) -> float:
         rest_s = self.claimer.tick()

@@ -189,7 +189,7 @@ class Supervisor:
         if self._stop_asked == 1:
             self._stop_at = time.monotonic()
         for child in self._children.values():
-            child.tell("stop")
+            child.tell("stop" if self._stop_asked == 1 else "hurry")
 
     def _bury(self, child: Process) -> None:
         """Takes leave of a child that has exited, and sees to what it left."""

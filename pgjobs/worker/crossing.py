@@ -1,0 +1,64 @@
+"""Runs and outcomes as lines of JSON: how they cross between a worker and the processes of its pool."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import astuple
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from pgjobs.run import Claim, Failure, Outcome, Run
+
+
+def run_line(run: Run) -> bytes:
+    """A run as its process reads it."""
+    function = run.task.function
+    document = {
+        "row": [
+            str(run.id), run.task_name, run.queue, run.priority, run.attempt, run.max_attempts, run.crashes,
+            run.timeout_s, run.created_at.isoformat(), run.args, run.options,
+        ],
+        "claim": str(run.claim.id),
+        "schema": run.schema,
+        "function": [function.__module__, function.__qualname__],
+    }  # fmt: skip
+    return json.dumps(document).encode() + b"\n"
+
+
+def run_of(document: dict[str, Any]) -> Run:
+    """The run of a line; its task is still to be found."""
+    job_id, *middle, created_at, args, options = document["row"]
+    row = (UUID(job_id), *middle, datetime.fromisoformat(created_at), args, options)
+    return Run(row, Claim(UUID(document["claim"]), 1), 0.0, document["schema"])
+
+
+def outcome_line(outcome: Outcome, rss_bytes: int) -> bytes:
+    """An outcome as the worker reads it, with the memory that the process has taken so far."""
+    failure = outcome.failure
+    document = {
+        "ending": outcome.ending,
+        "seconds": outcome.seconds,
+        "result": outcome.result,
+        "reason": outcome.reason,
+        "failure": None if failure is None else astuple(failure),
+        "delay_s": outcome.delay_s,
+        "refund": outcome.refund,
+        "rss_bytes": rss_bytes,
+    }
+    return json.dumps(document).encode() + b"\n"
+
+
+def outcome_of(run: Run, document: dict[str, Any]) -> Outcome:
+    """The outcome of a line."""
+    failure = document["failure"]
+    return Outcome(
+        run,
+        document["ending"],
+        document["seconds"],
+        result=document["result"],
+        reason=document["reason"],
+        failure=None if failure is None else Failure(*failure),
+        delay_s=document["delay_s"],
+        refund=document["refund"],
+    )
