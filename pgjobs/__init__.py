@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from pgjobs.queue import Queue
     from pgjobs.retry import Cancel, Retry, RetryLater, Snooze
     from pgjobs.task import Task
+    from pgjobs.telemetry import JobLogFilter
 
 __all__ = [
     "ArgumentsError",
@@ -46,6 +47,7 @@ __all__ = [
     "Job",
     "JobExistsError",
     "JobFailedError",
+    "JobLogFilter",
     "JobNotFoundError",
     "JobStateError",
     "NoCurrentJobError",
@@ -73,6 +75,7 @@ _HOMES = {
     "queue": ("Queue",),
     "retry": ("Cancel", "Retry", "RetryLater", "Snooze"),
     "task": ("Task",),
+    "telemetry": ("JobLogFilter",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

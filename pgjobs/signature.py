@@ -11,7 +11,7 @@ from typing import Any, Final, cast
 import msgspec
 
 from pgjobs.codec import Json
-from pgjobs.errors import ArgumentsError
+from pgjobs.errors import ArgumentsError, TaskError
 
 POSITIONALS: Final = "*"
 """The key in args under which positional arguments without a parameter name stand."""
@@ -22,7 +22,10 @@ class Signature:
 
     def __init__(self, function: Callable[..., Any], name: str) -> None:
         self._name = name
-        self._signature = inspect.signature(function)
+        try:
+            self._signature = inspect.signature(function)
+        except (ValueError, TypeError) as error:  # such as a function that is built in
+            raise TaskError(f"{function!r} cannot be a task ({error}); call it in a function of your own") from None
         parameters = list(self._signature.parameters.values())
         kinds = {parameter.kind for parameter in parameters}
         self._plain = kinds <= {inspect.Parameter.POSITIONAL_OR_KEYWORD}

@@ -455,6 +455,35 @@ def jobs(status: str | None, queue: str | None, task: str | None, limit: int) ->
     return Statement(QUERIES["jobs"], params, lambda rows: [_job_row(row) for row in rows])
 
 
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Jobs by what they have in common; None for any. age_s: enqueued at least so many seconds ago."""
+
+    statuses: list[str]
+    queue: str | None
+    task: str | None
+    age_s: float | None
+
+    def params(self) -> dict[str, Any]:
+        """As the queries take it."""
+        return {"statuses": self.statuses, "queue": self.queue, "task": self.task, "age": self.age_s}
+
+
+def count_jobs(chosen: Selection) -> Statement[dict[str, int]]:
+    """How many there are of each status."""
+    return Statement(QUERIES["count_jobs"], chosen.params(), lambda rows: {row[0]: row[1] for row in rows})
+
+
+def select_jobs(chosen: Selection, after: UUID, limit: int) -> Statement[list[UUID]]:
+    """The next ids after one, in order."""
+    return Statement(QUERIES["select_jobs"], chosen.params() | {"after": str(after), "limit": limit}, _column)
+
+
+def unrunnable() -> Statement[list[tuple[str, str, int]]]:
+    """Rows of (task, reason, jobs) that no worker can run as things are."""
+    return Statement(QUERIES["unrunnable"], {}, lambda rows: [(row[0], row[1], row[2]) for row in rows])
+
+
 def failures(job_id: UUID) -> Statement[list[FailureRow]]:
     """The failed attempts of one job, first to last."""
     return Statement(QUERIES["failures"], {"id": str(job_id)}, lambda rows: [FailureRow(*row) for row in rows])

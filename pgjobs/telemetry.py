@@ -12,7 +12,7 @@ from logging import DEBUG, INFO, WARNING
 from typing import Final
 
 from pgjobs import events
-from pgjobs.run import Outcome
+from pgjobs.run import CURRENT, Outcome
 
 EACH_UP_TO: Final = 20
 """In a second with more successes than this they are summed up in one line."""
@@ -104,7 +104,11 @@ def _line(event: events.Event) -> tuple[int, str]:
                 f"database {event.where}"
             )
         case events.WorkerStopping():
-            wait = f", waiting up to {event.grace_s:g} s for {event.running} running" if event.running else ""
+            wait = (
+                f", waiting up to {event.grace_s:g} s for {event.running} running; ask once more to stop them now"
+                if event.running
+                else ""
+            )
             return INFO, f"worker {event.name} stopping{wait}"
         case events.WorkerStopped():
             back = f", gave {event.released} back" if event.released else ""
@@ -150,8 +154,24 @@ def set_up_logging(level: str) -> None:
     """Sends log lines to standard error, short and aligned; in colour on a terminal, unless NO_COLOR is set."""
     colours = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
     handler = logging.StreamHandler()
+    handler.addFilter(JobLogFilter())
     handler.setFormatter(_Lines(colours))
     logging.basicConfig(level=level.upper(), handlers=[handler])
+
+
+class JobLogFilter(logging.Filter):
+    """Gives every log record the job that runs where it was logged: ``job_id``, ``task`` and ``attempt``.
+
+    Add it to a handler, and name them in its format: ``%(job_id)s %(task)s %(attempt)s``. Outside of a job they are
+    empty. The handler of ``pgjobs worker`` has it already.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        run = CURRENT.get(None)
+        record.job_id = "" if run is None else str(run.id)
+        record.task = "" if run is None else run.task_name
+        record.attempt = "" if run is None else run.attempt
+        return True
 
 
 class _Lines(logging.Formatter):
@@ -160,6 +180,11 @@ class _Lines(logging.Formatter):
     def __init__(self, colours: bool) -> None:
         super().__init__("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S")
         self._coloured = colours
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        line = super().formatMessage(record)
+        job_id = getattr(record, "job_id", "")
+        return f"{line}  [{vars(record)['task']} {job_id} attempt {vars(record)['attempt']}]" if job_id else line
 
     def format(self, record: logging.LogRecord) -> str:
         line = super().format(record)

@@ -11,8 +11,10 @@ import psycopg
 import pytest
 
 from pgjobs import PgJobs, Retry, Status, __version__
+from pgjobs.cli import COMMANDS
 from pgjobs.config import SCHEMA_REVISION
 from tests.processes import ROOT, environment, pgjobs
+from tests.support import eventually
 
 pytestmark = pytest.mark.slow
 
@@ -27,7 +29,7 @@ def test_help_names_every_command_and_imports_nothing_heavy() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "pgjobs", "--help"], capture_output=True, text=True, check=True, cwd=ROOT
     )
-    for command in ("demo", "enqueue", "info", "jobs", "migrate", "worker"):
+    for command in COMMANDS:
         assert f"  {command} " in done.stdout
     modules = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", "pgjobs", "--help"],
@@ -47,7 +49,7 @@ def test_version() -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [
-        (["nothing"], 2, "There is: demo, enqueue"),
+        (["nothing"], 2, "There is: demo, dev, enqueue"),
         (["worker"], 2, "-A app.tasks"),
         (["jobs", "show", "x"], 2, "not a UUID"),
         (["enqueue", "mail.send", "a=1", "b"], 2, "put it before"),
@@ -156,9 +158,81 @@ def test_jobs_are_listed_shown_and_retried(lived_in: PgJobs, database_url: str) 
         assert words in shown
     document: dict[str, Any] = json.loads(ok(database_url, "jobs", "show", job_id, "--json"))
     assert [failure["attempt"] for failure in document["failures"]] == [1, 2]
-    assert ok(database_url, "jobs", "retry", job_id).strip() == f"{job_id} queued"
+    assert ok(database_url, "jobs", "retry", job_id).strip() == "1 queued again"
     done = pgjobs(database_url, "jobs", "retry", job_id)
-    assert (done.returncode, "only one that has ended" in done.stderr) == (1, True)
+    assert (done.returncode, "is queued and cannot be queued again" in done.stderr) == (1, True)
+
+
+def counts(conn: psycopg.Connection[Any]) -> dict[str, int]:
+    return dict(conn.execute("SELECT status, count(*)::int FROM pgjobs.jobs GROUP BY 1").fetchall())
+
+
+@pytest.mark.server
+def test_jobs_are_cancelled_retried_and_deleted_by_what_they_have_in_common(
+    jobs: PgJobs, database_url: str, conn: psycopg.Connection[Any]
+) -> None:
+    task = jobs.task(name="work")(lambda i: i)
+    task.enqueue_many([(i,) for i in range(2_500)])
+    task.using(queue="mail", delay=60).enqueue_many([(1,), (2,)])
+    done = pgjobs(database_url, "jobs", "cancel", "--task", "work", "--status", "queued")
+    assert (done.returncode, "2,500 jobs (2,500 queued); pass --yes to cancel them" in done.stderr) == (2, True)
+    assert counts(conn) == {"queued": 2500, "scheduled": 2}, "it counts before it acts"
+    said = ok(database_url, "jobs", "cancel", "--task", "work", "--yes", "-Q", "default", "--reason", "by hand")
+    assert said.splitlines() == ["2,500 jobs (2,500 queued)", "2,500 cancelled"]
+    assert counts(conn) == {"cancelled": 2500, "scheduled": 2}
+    assert conn.execute("SELECT DISTINCT reason FROM pgjobs.jobs WHERE status = 'cancelled'").fetchall() == [
+        ("by hand",)
+    ]
+    assert ok(database_url, "jobs", "retry", "--task", "work", "--yes").strip() == "no such jobs", "failed ones only"
+    ok(database_url, "jobs", "retry", "--task", "work", "--status", "cancelled", "--yes")
+    assert counts(conn) == {"queued": 2500, "scheduled": 2}
+    assert ok(database_url, "jobs", "delete", "--older-than", "1h", "--yes").strip() == "no such jobs"
+    ok(database_url, "jobs", "delete", "--status", "queued", "--yes")
+    assert counts(conn) == {"scheduled": 2}
+    assert ok(database_url, "purge", "-Q", "mail", "--yes").splitlines() == ["2 jobs (2 scheduled)", "2 deleted"]
+    assert counts(conn) == {}
+
+
+def test_whoever_does_not_say_which_jobs_is_told_how(database_url: str) -> None:
+    for arguments, words in (
+        (["jobs", "delete"], "say which jobs: their ids, or --status"),
+        (["jobs", "cancel", "--status", "lost"], "'lost' is not one of"),
+        (["jobs", "cancel", "x"], "job id 'x' is not a UUID"),
+        (["purge"], "say -Q QUEUE, or --all"),
+        (["worker", "-A", "x", "--max-rss", "much"], "'much' is no size; write 500M or 2G"),
+        (["dev"], "say which application"),
+    ):
+        done = pgjobs(database_url, *arguments)
+        assert (done.returncode, words in done.stderr) == (2, True), done.stderr
+
+
+@pytest.mark.server
+def test_workers_are_listed(jobs: PgJobs, database_url: str) -> None:
+    assert "no worker; start one" in ok(database_url, "workers")
+    with jobs.worker(name="mine", queues="mail", concurrency=7):
+        assert "mine" in ok(database_url, "workers")
+        (worker,) = json.loads(ok(database_url, "workers", "--json"))
+    assert (worker["name"], worker["slots"], worker["state"]) == ("mine", 7, "idle")
+
+
+@pytest.mark.server
+def test_info_names_what_no_worker_can_run(jobs: PgJobs, database_url: str) -> None:
+    for _ in range(2):
+        jobs.enqueue("gone.send", 1)
+    jobs.task(name="work")(lambda i: i).enqueue(1)
+    jobs.tasks["work"] = jobs.task_of(lambda: 1, "work")
+    with jobs.worker():
+        eventually(lambda: not [job for job in listed(database_url) if job["status"] in ("queued", "running")])
+        text = ok(database_url, "info")
+    assert "2 jobs of gone.send cannot run here: unknown task" in text
+    assert "1 job of work cannot run here: arguments do not fit" in text
+    unrunnable = json.loads(ok(database_url, "info", "--json"))["unrunnable"]
+    assert [(row["task"], row["jobs"]) for row in unrunnable] == [("gone.send", 2), ("work", 1)]
+
+
+def listed(database_url: str) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = json.loads(ok(database_url, "jobs", "list", "--json"))
+    return rows
 
 
 @pytest.mark.server

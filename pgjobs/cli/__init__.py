@@ -13,11 +13,14 @@ from pgjobs.cli import codes
 
 COMMANDS: Final = {
     "demo": "Watch a queue at work, on a PostgreSQL of its own.",
+    "dev": "Develop: a worker that follows the code, on a migrated database.",
     "enqueue": "Enqueue one job.",
     "info": "Show queues, workers and what they have handled.",
-    "jobs": "List, show or retry jobs.",
+    "jobs": "List, show, cancel, retry or delete jobs.",
     "migrate": "Bring the database up to this release.",
+    "purge": "Delete the jobs that wait in a queue.",
     "worker": "Run jobs until told to stop.",
+    "workers": "List the workers that count as alive.",
 }
 
 

@@ -57,6 +57,10 @@ class WorkerLine:
             return "stopping"
         return "busy" if self.running else "idle"
 
+    def document(self) -> dict[str, Any]:
+        """As JSON shows it."""
+        return asdict(self) | {"state": self.state}
+
 
 @click.command()
 @click.option("--watch", type=click.FloatRange(0.1), metavar="SECONDS", help="Show it again and again.")
@@ -66,9 +70,10 @@ def command(watch: float | None, as_json: bool, app: str | None, url: str | None
     """Show queues, workers and what they have handled."""
     jobs = options.jobs_of(app, url, schema)
     if as_json:
-        queues, workers, handled = read(jobs)
-        lines = [asdict(worker) | {"state": worker.state} for worker in workers]
-        options.write_json({"queues": queues, "workers": lines, "last_hour": handled})
+        queues, workers, handled, unrunnable = read(jobs)
+        waiting = [{"task": task, "reason": reason, "jobs": count} for task, reason, count in unrunnable]
+        lines = [worker.document() for worker in workers]
+        options.write_json({"queues": queues, "workers": lines, "last_hour": handled, "unrunnable": waiting})
         return
     out = options.console()
     if watch is None:
@@ -82,17 +87,22 @@ def command(watch: float | None, as_json: bool, app: str | None, url: str | None
             time.sleep(watch)
 
 
-def read(jobs: PgJobs) -> tuple[list[QueueLine], list[WorkerLine], dict[str, int]]:
-    """Reads queues, workers, and what was handled in the last hour by status."""
+def read(jobs: PgJobs) -> tuple[list[QueueLine], list[WorkerLine], dict[str, int], list[tuple[str, str, int]]]:
+    """Reads queues, workers, what was handled in the last hour by status, and what no worker can run."""
     from pgjobs import statements
 
     run = jobs.database.run
     queues = [QueueLine(*row) for row in run(statements.queue_stats())]
     workers = [WorkerLine(*row) for row in run(statements.workers())]
-    return queues, workers, run(statements.throughput(60))
+    return queues, workers, run(statements.throughput(60)), run(statements.unrunnable())
 
 
-def picture(queues: list[QueueLine], workers: list[WorkerLine], handled: dict[str, int]) -> RenderableType:
+def picture(
+    queues: list[QueueLine],
+    workers: list[WorkerLine],
+    handled: dict[str, int],
+    unrunnable: list[tuple[str, str, int]],
+) -> RenderableType:
     """Draws it for a terminal."""
     from rich.console import Group
     from rich.text import Text
@@ -104,7 +114,9 @@ def picture(queues: list[QueueLine], workers: list[WorkerLine], handled: dict[st
     summary = f"{plural(len(workers), 'worker')}, {busy} busy, {len(workers) - busy} idle · last hour: {of}"
     parts: list[RenderableType] = [_queue_table(queues) if queues else Text("no queue has had a job yet"), Text()]
     if workers:
-        parts += [_worker_table(workers), Text()]
+        parts += [worker_table(workers), Text()]
+    for task, reason, count in unrunnable:
+        parts.append(Text(f"{plural(count, 'job')} of {task} cannot run here: {reason}", "red"))
     return Group(*parts, Text(summary))
 
 
@@ -128,7 +140,7 @@ def _queue_table(queues: list[QueueLine]) -> RenderableType:
     return table
 
 
-def _worker_table(workers: list[WorkerLine]) -> RenderableType:
+def worker_table(workers: list[WorkerLine]) -> RenderableType:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, header_style="bold")

@@ -1,29 +1,34 @@
-"""``pgjobs jobs``: list, show, retry."""
+"""``pgjobs jobs``: list, show, cancel, retry, delete."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from pgjobs.cli import options
+from pgjobs.cli import options, selection
+from pgjobs.errors import JobStateError
+from pgjobs.job import as_id
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
+    from pgjobs.app import PgJobs
     from pgjobs.job import JobRow
 
-STATUSES = ["scheduled", "blocked", "queued", "running", "succeeded", "failed", "cancelled", "expired"]
 COLOURS = {"succeeded": "green", "failed": "red", "running": "cyan", "queued": "yellow", "scheduled": "blue"}
 
 
 @click.group()
 def command() -> None:
-    """List, show or retry jobs."""
+    """List, show, cancel, retry or delete jobs."""
 
 
 @command.command("list")
-@click.option("--status", type=click.Choice(STATUSES), help="Only these.")
+@click.option("--status", type=click.Choice(selection.STATUSES), help="Only these.")
 @click.option("-Q", "--queue", help="Only of this queue.")
 @click.option("--task", help="Only of this task.")
 @click.option("-n", "--limit", default=20, show_default=True, type=click.IntRange(1, 10_000))
@@ -99,14 +104,66 @@ def show(job_id: str, as_json: bool, app: str | None, url: str | None, schema: s
 
 
 @command.command()
-@click.argument("job_ids", nargs=-1, required=True)
+@click.argument("job_ids", nargs=-1, metavar="[ID]...")
+@click.option("--reason", default="cancelled", show_default=True, help="What is kept with the jobs.")
+@selection.filters
 @options.database
-def retry(job_ids: tuple[str, ...], app: str | None, url: str | None, schema: str | None) -> None:
-    """Queue ended jobs again."""
+def cancel(
+    job_ids: tuple[str, ...], reason: str, app: str | None, url: str | None, schema: str | None, **said: Any
+) -> None:
+    """Cancel jobs that have not ended, by id or by what they have in common.
+
+    Those that wait are cancelled at once; those that run are stopped within seconds, threads when they look.
+    """
     jobs = options.jobs_of(app, url, schema)
-    for job_id in job_ids:
-        job = jobs.job(job_id).retry()
-        click.echo(f"{job.id} {job.status.value}")
+    _act(jobs, "cancel", lambda ids: list(jobs.cancel(ids, reason)), job_ids, said, selection.UNENDED)
+
+
+@command.command()
+@click.argument("job_ids", nargs=-1, metavar="[ID]...")
+@selection.filters
+@options.database
+def retry(job_ids: tuple[str, ...], app: str | None, url: str | None, schema: str | None, **said: Any) -> None:
+    """Queue ended jobs again, by id or by what they have in common; the failed ones unless --status says others."""
+    jobs = options.jobs_of(app, url, schema)
+    _act(jobs, "retry", jobs.retry, job_ids, said, ["failed"])
+
+
+@command.command()
+@click.argument("job_ids", nargs=-1, metavar="[ID]...")
+@selection.filters
+@options.database
+def delete(job_ids: tuple[str, ...], app: str | None, url: str | None, schema: str | None, **said: Any) -> None:
+    """Delete jobs with their failures, by id or by what they have in common; the run of a running one is stopped."""
+    jobs = options.jobs_of(app, url, schema)
+    _act(jobs, "delete", jobs.delete, job_ids, said, selection.STATUSES)
+
+
+PAST = {"cancel": "cancelled", "retry": "queued again", "delete": "deleted"}
+
+
+def _act(
+    jobs: PgJobs,
+    verb: str,
+    act: Callable[[list[Any]], list[UUID]],
+    job_ids: Sequence[str],
+    said: dict[str, Any],
+    by_default: Sequence[str],
+) -> None:
+    yes = said.pop("yes")
+    if job_ids:
+        if any(said.values()):
+            raise click.UsageError("give ids or filters, not both")
+        missed = {as_id(job_id) for job_id in job_ids} - set(act(list(job_ids)))
+        for job_id in sorted(missed):
+            job = jobs.job(job_id)
+            raise JobStateError(f"job {job_id} is {job.status.value} and cannot be {PAST[verb]}")
+        click.echo(f"{len(job_ids)} {PAST[verb]}")
+        return
+    chosen = selection.selection(**said, by_default=by_default)
+    if selection.confirm(jobs, chosen, verb, yes=yes):
+        done = sum(len(act(ids)) for ids in selection.chunks(jobs, chosen))
+        click.echo(f"{done:,} {PAST[verb]}")
 
 
 def _status(row: JobRow) -> str:

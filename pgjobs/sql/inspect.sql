@@ -18,6 +18,41 @@ SELECT id, task, queue, status, priority, attempt, max_attempts, crashes, run_at
  LIMIT %(limit)s::int
 
 
+-- name: count_jobs
+-- How many jobs a command would act on, by status.
+SELECT status, count(*) AS jobs
+  FROM pgjobs.jobs
+ WHERE status = ANY (%(statuses)s::text[])
+   AND (%(queue)s::text IS NULL OR queue = %(queue)s::text)
+   AND (%(task)s::text IS NULL OR task = %(task)s::text)
+   AND (%(age)s::float8 IS NULL OR created_at < now() - %(age)s::float8 * interval '1 second')
+ GROUP BY status
+ ORDER BY status
+
+
+-- name: select_jobs
+-- The next of these jobs, by id.
+SELECT id
+  FROM pgjobs.jobs
+ WHERE id > %(after)s::uuid
+   AND status = ANY (%(statuses)s::text[])
+   AND (%(queue)s::text IS NULL OR queue = %(queue)s::text)
+   AND (%(task)s::text IS NULL OR task = %(task)s::text)
+   AND (%(age)s::float8 IS NULL OR created_at < now() - %(age)s::float8 * interval '1 second')
+ ORDER BY id
+ LIMIT %(limit)s::int
+
+
+-- name: unrunnable
+-- Jobs that workers have sent back, because no task fits them: they come up again within a minute.
+SELECT task, reason, count(*) AS jobs
+  FROM pgjobs.jobs
+ WHERE due_at IS NOT NULL AND due_at < now() + interval '1 minute'
+   AND (reason = 'unknown task' OR reason LIKE 'arguments do not fit%%')
+ GROUP BY task, reason
+ ORDER BY task, reason
+
+
 -- name: failures
 -- The failed attempts of one job, first to last.
 SELECT attempt, failed_at, reason, exception, message, traceback, fingerprint

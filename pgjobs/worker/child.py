@@ -20,7 +20,7 @@ from uuid import UUID
 
 import psycopg
 
-from pgjobs import embedded
+from pgjobs import embedded, migrations
 from pgjobs.errors import ConfigurationError, OptionError, PgJobsError, SchemaError
 from pgjobs.loading import Application, load
 from pgjobs.telemetry import set_up_logging
@@ -88,7 +88,9 @@ class Child:
         return None
 
     def _work(self, application: Application) -> None:
-        settings = self._settings
+        settings, database = self._settings, application.jobs.database
+        if settings["migrate"] and (applied := migrations.migrate(database.url, schema=database.schema)):
+            logger.info("schema %s of %s: applied %s", database.schema, database.where, ", ".join(applied))
         worker = Worker(
             application.jobs,
             queues=settings["queues"],

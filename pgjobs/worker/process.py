@@ -41,6 +41,8 @@ class Settings:
     stall_timeout: float = 300.0
     log_level: str = "info"
     wait_for_db: bool = False
+    migrate: bool = False
+    reload: bool = False
 
 
 class Process:

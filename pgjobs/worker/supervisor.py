@@ -6,12 +6,14 @@ here.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import selectors
 import signal
 import socket
 import threading
 import time
+from collections.abc import Callable
 from typing import Final
 from uuid import UUID
 
@@ -44,10 +46,14 @@ class Supervisor:
     """Keeps ``processes`` children alive until told to stop, or until they leave by themselves.
 
     ``run`` must be called from the main thread: it handles SIGTERM and SIGINT.
+
+    Args:
+        found: called once with the application's URL and schema, which only a child knows.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, found: Callable[[str, str], None] = lambda url, schema: None) -> None:
         self._settings = settings
+        self._found = found
         self._id = new_id()
         self._emit = telemetry.Log()
         self._outage = Outage(self._emit)
@@ -65,6 +71,7 @@ class Supervisor:
         self._lock = threading.Lock()
         self._deaths = Deaths(self._emit)
         self._watched_at = time.monotonic()
+        self._reload_asked = False
 
     def run(self) -> int:
         """Supervises; returns the exit code."""
@@ -77,7 +84,7 @@ class Supervisor:
         try:
             for number in range(self._settings.processes):
                 self._spawn(number)
-            while self._children or (self._restarts and not self._stop_asked):
+            while self._children or ((self._restarts or self._settings.reload) and not self._stop_asked):
                 self._turn()
             self._settle_deaths()
         finally:
@@ -90,6 +97,12 @@ class Supervisor:
             for number, handler in handlers.items():
                 signal.signal(number, handler)
         return self._code
+
+    def reload(self) -> None:
+        """Has fresh children follow the present ones, because the code has changed; from any thread."""
+        self._reload_asked = True
+        with contextlib.suppress(OSError):
+            self._bell.send(b"\0")
 
     def _asked(self, number: int, frame: object) -> None:
         self._stop_asked += 1
@@ -107,6 +120,8 @@ class Supervisor:
         for child in list(self._children.values()):
             if child.popen.poll() is not None:
                 self._bury(child)
+        if self._reload_asked:
+            self._replace_all()
         self._restart_due()
         self._watch()
 
@@ -129,6 +144,12 @@ class Supervisor:
                 child.excuse()
             else:
                 child.watch()
+
+    def _replace_all(self) -> None:
+        self._reload_asked = False
+        for child in self._children.values():
+            child.popen.terminate()
+        self._restarts = [(0.0, number) for number in range(self._settings.processes) if number not in self._children]
 
     def _spawn(self, number: int) -> None:
         total = self._settings.max_jobs
@@ -155,6 +176,7 @@ class Supervisor:
 
     def _beat_for(self, url: str, schema: str) -> None:
         if self._beating is None:
+            self._found(url, schema)
             self._database = Database(url, schema)
             self._link = Link(self._database, "pgjobs supervisor")
             self._beating = Service("beat", self._beat, self._outage, self._emit, close=self._link.close)
@@ -219,8 +241,11 @@ class Supervisor:
         """A child could not start at all: nor could another one."""
         if not self._code:
             logger.error("%s", child.error)
-        self._code = self._code or code
         child.close()
+        if self._settings.reload:
+            logger.info("waiting for a change of the code")
+            return
+        self._code = self._code or code
         self._stop_asked += 1
         self._pass_on_stop()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import threading
 import typing
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
@@ -17,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pgjobs import codec
-from pgjobs.errors import ArgumentsError
+from pgjobs.errors import ArgumentsError, TaskError
 from pgjobs.signature import POSITIONALS, Signature
 
 USER = UUID("01890a5d-ac96-774b-bcce-b302099a8057")
@@ -260,3 +261,8 @@ def test_annotations_that_cannot_be_resolved_check_nothing() -> None:
 
 def test_a_type_that_json_cannot_check_is_not_checked() -> None:
     assert called(taking(type), 5) == 5
+
+
+def test_what_is_built_in_cannot_be_a_task() -> None:
+    with pytest.raises(TaskError, match="call it in a function of your own"):
+        Signature(threading.get_ident, "x")

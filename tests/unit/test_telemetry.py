@@ -127,7 +127,11 @@ def said(log: Log, lines: Lines, *happened: events.Event) -> list[tuple[str, str
             "INFO",
             "worker w1 ready: queues mail,*, 8 slots, 3 tasks, database localhost/app",
         ),
-        (events.WorkerStopping("w1", 2, 30.0), "INFO", "worker w1 stopping, waiting up to 30 s for 2 running"),
+        (
+            events.WorkerStopping("w1", 2, 30.0),
+            "INFO",
+            "worker w1 stopping, waiting up to 30 s for 2 running; ask once more to stop them now",
+        ),
         (events.WorkerStopping("w1", 0, 30.0), "INFO", "worker w1 stopping"),
         (events.WorkerStopped("w1", 1, 0), "INFO", "worker w1 stopped: 1 job done"),
         (events.WorkerStopped("w1", 1200, 3), "INFO", "worker w1 stopped: 1,200 jobs done, gave 3 back"),

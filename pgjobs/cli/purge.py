@@ -1,0 +1,28 @@
+"""``pgjobs purge``."""
+
+from __future__ import annotations
+
+import click
+
+from pgjobs.cli import options, selection
+
+
+@click.command()
+@click.option("-Q", "--queue", help="Only of this queue.")
+@click.option("--all", "whole", is_flag=True, help="Of every queue.")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@options.database
+def command(queue: str | None, whole: bool, yes: bool, app: str | None, url: str | None, schema: str | None) -> None:
+    """Delete the jobs that wait in a queue; those that run or have ended stay.
+
+    For others see: pgjobs jobs delete --help
+    """
+    if bool(queue) == whole:
+        raise click.UsageError("say -Q QUEUE, or --all for every queue")
+    from pgjobs.statements import Selection
+
+    jobs = options.jobs_of(app, url, schema)
+    chosen = Selection(selection.WAITING, queue, None, None)
+    if selection.confirm(jobs, chosen, "delete", yes=yes):
+        done = sum(len(jobs.delete(ids)) for ids in selection.chunks(jobs, chosen))
+        click.echo(f"{done:,} deleted")
