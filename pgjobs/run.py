@@ -17,6 +17,9 @@ from pgjobs.task import Task
 
 Ending = Literal["succeeded", "failed", "scheduled", "cancelled", "released"]
 
+MAX_CRASHES: Final = 3
+"""After so many crashes a job is given up as poison."""
+
 MAX_TEXT: Final = 100_000
 """Characters of a message or traceback that are kept."""
 
@@ -36,7 +39,7 @@ class Run:
 
     __slots__ = (
         "args", "attempt", "begun", "cancelled", "claim", "completed", "crashes", "created_at", "deadline", "executor",
-        "given_up", "id", "max_attempts", "named", "options",
+        "given_up", "id", "isolated", "max_attempts", "named", "options",
         "overdue", "positional", "priority", "queue", "received", "schema", "slot", "task", "task_name",
         "timeout_s",
     )  # fmt: skip
@@ -65,6 +68,7 @@ class Run:
         self.overdue = False
         self.cancelled = False
         self.given_up = False
+        self.isolated = False
         self.completed = False
         self.task: Task[..., Any, Any]
         self.positional: tuple[Any, ...] = ()
@@ -77,7 +81,7 @@ class Run:
 
     @property
     def is_suspect(self) -> bool:
-        """Whether it was in a death before, so that it runs alone: no neighbour pays for it twice."""
+        """Whether it was in a death before, so that it runs apart from others: no neighbour pays for it twice."""
         return self.crashes > 0 or (self.options is not None and "suspect" in self.options)
 
     @property
@@ -116,10 +120,11 @@ class Failure:
 class Outcome:
     """How a run ended.
 
-    wait_s is the time in the buffer, seconds that of the run, delay_s the rest before the next attempt.
+    wait_s is the time in the buffer, seconds that of the run, delay_s the rest before the next attempt. refund is 1
+    where the attempt does not count, crash where a crash does.
     """
 
-    __slots__ = ("delay_s", "ending", "failure", "reason", "refund", "result", "run", "seconds")
+    __slots__ = ("crash", "delay_s", "ending", "failure", "reason", "refund", "result", "run", "seconds")
 
     def __init__(
         self,
@@ -132,6 +137,7 @@ class Outcome:
         failure: Failure | None = None,
         delay_s: float | None = None,
         refund: int = 0,
+        crash: int = 0,
     ) -> None:
         self.run = run
         self.ending: Ending = ending
@@ -141,6 +147,7 @@ class Outcome:
         self.failure = failure
         self.delay_s = delay_s
         self.refund = refund
+        self.crash = crash
 
     @property
     def wait_s(self) -> float:
@@ -188,6 +195,14 @@ def failed(
         return Outcome(run, "failed", duration_s, reason=reason, failure=failure)
     rest_s = delay_s if delay_s is not None else retry.rest_s(run.attempt)
     return Outcome(run, "scheduled", duration_s, reason=reason, failure=failure, delay_s=rest_s)
+
+
+def crashed(run: Run, error: BaseException, duration_s: float) -> Outcome:
+    """The outcome of a run that took its process down: no attempt, but a crash; so many, and the job is poison."""
+    failure = describe(error)
+    if run.crashes + 1 >= MAX_CRASHES:
+        return Outcome(run, "failed", duration_s, reason="poison", failure=failure, refund=1, crash=1)
+    return Outcome(run, "scheduled", duration_s, reason="crash", failure=failure, delay_s=0.0, refund=1, crash=1)
 
 
 def timed_out(run: Run, duration_s: float, cause: BaseException | None = None) -> Outcome:

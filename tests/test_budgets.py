@@ -115,6 +115,7 @@ def hot_statements(link: Link, conn: psycopg.Connection[Any]) -> dict[str, tuple
         "reasons": ["error"] * 10,
         "delays": [1.0] * 10,
         "refunds": [0] * 10,
+        "crashes": [0] * 10,
         "exceptions": ["E"] * 10,
         "messages": ["m"] * 10,
         "tracebacks": ["t"] * 10,

@@ -38,16 +38,16 @@ SELECT id FROM completed
 
 -- name: settle
 -- Records every other end of an attempt: failed, cancelled, scheduled (a retry or a snooze). refund is 1 where the attempt
--- does not count. A job that somebody asked to cancel is cancelled instead of tried again, for the reason that they gave.
+-- does not count, crash where a crash does. A job that somebody asked to cancel is cancelled instead of tried again, for the reason that they gave.
 -- What failed leaves a failures row.
 -- outcome is how the attempt counts in the rollups: failed, retried, snoozed, cancelled.
 -- Locks: jobs, by id, skipping.
 WITH done AS (
     SELECT *
       FROM unnest(%(ids)s::uuid[], %(claims)s::uuid[], %(statuses)s::text[], %(reasons)s::text[], %(delays)s::float8[],
-                  %(refunds)s::smallint[], %(waits)s::float8[], %(seconds)s::float8[],
+                  %(refunds)s::smallint[], %(crashes)s::smallint[], %(waits)s::float8[], %(seconds)s::float8[],
                   %(exceptions)s::text[], %(messages)s::text[], %(tracebacks)s::text[], %(fingerprints)s::text[])
-               AS done (id, claim_id, status, reason, delay, refund, wait, seconds,
+               AS done (id, claim_id, status, reason, delay, refund, crash, wait, seconds,
                         exception, message, traceback, fingerprint)
 ), mine AS MATERIALIZED (
     SELECT done.*, job.place,
@@ -67,6 +67,7 @@ WITH done AS (
            reason = CASE WHEN mine.asked THEN job.reason ELSE mine.reason END,
            due_at = CASE WHEN mine.ending = 'scheduled' THEN clock_timestamp() + mine.delay * interval '1 second' END,
            attempt = job.attempt - mine.refund,
+           crashes = job.crashes + mine.crash,
            finished_at = CASE WHEN mine.ending <> 'scheduled' THEN now() END,
            unique_key = CASE WHEN mine.ending = 'scheduled' THEN job.unique_key END,
            options = job.options - 'suspect',

@@ -232,7 +232,7 @@ class Claimer:
                 self._slots.put_back([released(run) for run in self._slots.cancel(stops)])
 
     def _see_to_suspect(self) -> None:
-        """Runs a job that was in a death alone, when all else has ended and stands in the table."""
+        """Runs a job that was in a death, and has no process of its own, when all else has ended and is recorded."""
         run = self._alone
         if run is None or not self._slots.empty or not self._recorded:
             return
@@ -337,7 +337,7 @@ class Claimer:
                 ready.append(run)
             else:
                 unfit.append(outcome)
-        if suspect := next((run for run in ready if run.is_suspect), None):
+        if suspect := next((run for run in ready if run.is_suspect and not run.isolated), None):
             self._alone = suspect
             unfit += [released(run) for run in (*ready, *self._slots.take_waiting()) if run is not suspect]
             ready = []

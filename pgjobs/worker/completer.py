@@ -151,6 +151,7 @@ def _settle_columns(outcomes: Sequence[Outcome]) -> dict[str, list[Any]]:
         "reasons": [outcome.reason for outcome in outcomes],
         "delays": [outcome.delay_s for outcome in outcomes],
         "refunds": [outcome.refund for outcome in outcomes],
+        "crashes": [outcome.crash for outcome in outcomes],
         "waits": [outcome.wait_s for outcome in outcomes],
         "seconds": [outcome.seconds for outcome in outcomes],
         "exceptions": [failure and failure.exception for failure in failures],

@@ -5,16 +5,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import Final
 from uuid import UUID
 
 from pgjobs import statements
 from pgjobs.events import Event, Reaped, TimedOut
 from pgjobs.link import Link
+from pgjobs.run import MAX_CRASHES
 from pgjobs.worker import identity
-
-MAX_CRASHES: Final = 3
-"""After so many crashes a job is given up as poison."""
 
 
 @dataclass(frozen=True, slots=True)

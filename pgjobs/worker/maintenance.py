@@ -11,8 +11,8 @@ from uuid import UUID
 from pgjobs import statements
 from pgjobs.events import Event, Reaped, TimedOut
 from pgjobs.link import Link
+from pgjobs.run import MAX_CRASHES
 from pgjobs.statements import Duty
-from pgjobs.worker.deaths import MAX_CRASHES
 
 TICK_S: Final = 0.05
 """How often due jobs are looked for: a scheduled job starts at most this late, and a little."""

@@ -17,7 +17,7 @@ from collections import deque
 from typing import Any, Final
 
 from pgjobs.errors import OptionError
-from pgjobs.run import Outcome, Run, cancelled, failed, released, timed_out
+from pgjobs.run import Outcome, Run, cancelled, crashed, failed, released, timed_out
 from pgjobs.task import Task
 from pgjobs.worker import identity
 from pgjobs.worker.crossing import outcome_of, run_line
@@ -126,6 +126,8 @@ class _Process:
 
 class ProcessExecutor:
     """Runs jobs on processes, as many as there are slots at most; one thread looks after them all.
+
+    Tasks of other executors come here too, where a job was in a death before: if it was to blame, it dies alone.
 
     A process is kept for the next job. It is killed when its run is over its timeout, cancelled or must go back, or
     takes more than max_rss; when it dies, its run alone has failed. It is replaced after max_jobs, or when it has taken
@@ -334,7 +336,10 @@ class ProcessExecutor:
         if run is None:
             return
         error = ProcessDiedError(f"the process that ran the job died ({why or how})")
-        self._finish(failed(run, error, _seconds(run), reason="crash"))
+        if run.task.executor == KIND:
+            self._finish(failed(run, error, _seconds(run), reason="crash"))
+        else:
+            self._finish(crashed(run, error, _seconds(run)))
 
     def _remove(self, process: _Process) -> str:
         self._processes.remove(process)

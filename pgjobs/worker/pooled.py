@@ -6,6 +6,7 @@ Started as ``python -m pgjobs.worker.pooled FD SETTINGS``; it ends with its work
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import importlib
 import inspect
 import json
@@ -65,7 +66,7 @@ def _imported(name: str, module: str, qualname: str) -> Task[..., Any, Any] | No
     return PgJobs().task_of(value, name) if inspect.isfunction(value) else None
 
 
-def _execute(document: dict[str, Any], tasks: Tasks) -> Outcome:
+def _execute(document: dict[str, Any], tasks: Tasks, runner: asyncio.Runner) -> Outcome:
     run = run_of(document)
     run.begun = time.perf_counter()
     try:
@@ -73,15 +74,15 @@ def _execute(document: dict[str, Any], tasks: Tasks) -> Outcome:
         run.positional, run.named = run.task.signature.unbind(run.args)
     except (LookupError, ArgumentsError, ImportError) as error:
         return Outcome(run, "scheduled", 0.0, reason=str(error), delay_s=60.0, refund=1)
-    return _attempt(run)
+    return _attempt(run, runner)
 
 
-def _attempt(run: Run) -> Outcome:
+def _attempt(run: Run, runner: asyncio.Runner) -> Outcome:
     token = CURRENT.set(run)
     try:
         value = run.task.function(*run.positional, **run.named)
         if inspect.iscoroutine(value):
-            value = asyncio.run(cast("Any", value))
+            value = runner.run(cast("Any", value), context=contextvars.copy_context())
     except BaseException as error:
         return raised(run, error, time.perf_counter() - run.begun)
     finally:
@@ -90,9 +91,9 @@ def _attempt(run: Run) -> Outcome:
 
 
 def _serve(pipe: socket.socket, tasks: Tasks) -> None:
-    with pipe.makefile("rb") as lines:
+    with asyncio.Runner() as runner, pipe.makefile("rb") as lines:  # one loop, since connections belong to theirs
         for line in lines:
-            outcome = _execute(json.loads(line), tasks)
+            outcome = _execute(json.loads(line), tasks, runner)
             rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _RSS_UNIT
             sys.stdout.flush()
             pipe.sendall(outcome_line(outcome, rss))

@@ -496,6 +496,9 @@ class Life:
             return self._send_back(run, "unknown task")
         run.task = task
         run.executor = task.executor
+        if run.is_suspect and (task.executor == "process" or self._worker.app is not None):
+            run.isolated = True
+            run.executor = "process"
         try:
             run.positional, run.named = task.signature.unbind(run.args)
         except ArgumentsError as error:
