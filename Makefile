@@ -7,7 +7,7 @@ TEST_PROCESSES ?= 3
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench format build clean
+.PHONY: help demo test check bench endings nightly format build clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,6 +35,12 @@ check: $(READY) ## Lint, check the format, the types and the directions of impor
 
 bench: $(READY) ## Take the figures of docs/performance.md
 	@$(BIN)/python -m benchmarks.first --rounds 5
+
+endings: $(READY) ## Take the table of docs/endings.md
+	@$(BIN)/python -m tests.endings
+
+nightly: $(READY) ## Run the tests with what takes longer: jobs that block for a minute
+	@PGJOBS_LONG_S=60 $(BIN)/python -m pytest -q -n $(TEST_PROCESSES)
 
 format: $(READY) ## Format the code
 	@$(BIN)/ruff check --fix

@@ -56,6 +56,7 @@ class Proxy:
     def _serve(self, client: socket.socket) -> None:
         with contextlib.suppress(OSError), client, socket.create_connection(self._target) as server:
             prepared: set[bytes] = set()
+            doomed = False
             selector = selectors.DefaultSelector()
             selector.register(client, selectors.EVENT_READ, server)
             selector.register(server, selectors.EVENT_READ, client)
@@ -65,13 +66,13 @@ class Proxy:
                     data = source.recv(1 << 16)
                     if not data:
                         return
+                    if doomed and source is server and b"COMMIT\0" in data:
+                        return
                     moment = self._due(data, prepared) if source is client else None
                     if moment == "before":
                         return
+                    doomed = doomed or moment == "after"
                     key.data.sendall(data)
-                    if moment == "after":
-                        server.recv(1 << 16)
-                        return
 
     def close(self) -> None:
         """Takes no more connections."""

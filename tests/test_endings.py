@@ -10,7 +10,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -237,7 +237,7 @@ def child_killed(stage: Stage) -> None:
     stage.flag.unlink()
 
 
-@row("loses its supervisor to SIGKILL, and another worker starts on the host", 5)
+@row("loses its supervisor to SIGKILL, and another worker starts on the host", 3)
 def supervisor_killed(stage: Stage) -> None:
     holding(stage)
     os.kill(stage.worker.popen.pid, signal.SIGKILL)
@@ -247,7 +247,7 @@ def supervisor_killed(stage: Stage) -> None:
     stage.flag.unlink()
 
 
-@row("loses its whole worker to SIGKILL, and another one starts on the host", 5)
+@row("loses its whole worker to SIGKILL, and another one starts on the host", 3)
 def group_killed_and_restarted(stage: Stage) -> None:
     holding(stage)
     os.killpg(stage.worker.popen.pid, signal.SIGKILL)
@@ -256,7 +256,7 @@ def group_killed_and_restarted(stage: Stage) -> None:
     stage.exits.enter_context(WorkerProcess(stage.url, app=APP))
 
 
-@row("loses its whole worker to SIGKILL, and another one lives on the host", 5)
+@row("loses its whole worker to SIGKILL, and another one lives on the host", 3)
 def group_killed_beside_another(stage: Stage) -> None:
     holding(stage)
     stage.exits.enter_context(WorkerProcess(stage.url, app=APP)).ready()
@@ -286,14 +286,19 @@ def paused(stage: Stage) -> None:
     for pid in group:
         os.kill(pid, signal.SIGSTOP)
     stage.flag.unlink()
-    stage.exits.callback(lambda: [os.kill(pid, signal.SIGCONT) for pid in group])
+    stage.exits.callback(_wake, group)
     eventually(lambda: stage.job.refresh().status.ended, timeout_s=15)
     ended = stage.job.row
-    for pid in group:
-        os.kill(pid, signal.SIGCONT)
+    _wake(group)
     eventually(lambda: stage.worker.said("believed dead"))
     time.sleep(1)
     assert stage.job.refresh().row == ended, "what the paused run returned was not recorded"
+
+
+def _wake(group: list[int]) -> None:
+    for pid in group:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
 
 
 @row("is stopped with its worker, which does not wait", 5, final=("queued",))

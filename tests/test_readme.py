@@ -47,7 +47,7 @@ class Charge(Base):
 def test_code_of_the_readme_runs(
     database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, conn: psycopg.Connection[Any]
 ) -> None:
-    app, later, in_transaction, exactly_once = blocks("python")
+    app, later, in_transaction, exactly_once, executors = blocks("python")
     monkeypatch.setenv("PGJOBS_URL", database_url)
     monkeypatch.chdir(tmp_path)
     Path("customers.csv").write_text("ann\nbob\n")
@@ -61,6 +61,9 @@ def test_code_of_the_readme_runs(
     names["job_id"] = names["upload"]("customers.csv")
     exec(in_transaction, names)
     exec(exactly_once, names)
+    exec(executors, names)
+    assert names["render"].executor == "process"
+    del jobs.tasks[names["render"].name]  # what exec has defined no process can import
     charge = names["charge"].enqueue(7)
     jobs.worker(burst=True).run()
     exec(later, names)

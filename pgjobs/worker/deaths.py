@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 from uuid import UUID
 
 from pgjobs import statements
@@ -12,6 +13,9 @@ from pgjobs.events import Event, Reaped, TimedOut
 from pgjobs.link import Link
 from pgjobs.run import MAX_CRASHES
 from pgjobs.worker import identity
+
+LOOK_S: Final = 1.0
+"""How often the workers of the same machine are looked at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +65,7 @@ class Deaths:
             if jobs:
                 self._emit(Reaped([], jobs, poison))
 
-    def find_neighbours(self, link: Link, own: Collection[UUID]) -> None:
+    def find_neighbours(self, link: Link) -> None:
         """Looks for workers of this machine whose process is gone, and whose supervisor, who knows better, is too."""
         here = identity.place()
         if here is None:
@@ -69,7 +73,7 @@ class Deaths:
         gone = [
             (worker, name)
             for worker, name, pid, process in link.one(statements.neighbours(*here))
-            if worker not in own and identity.is_gone(pid, process)
+            if identity.is_gone(pid, process)
         ]
         if gone:
             self._emit(Reaped([name for _, name in gone], 0, 0))

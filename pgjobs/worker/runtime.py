@@ -30,7 +30,7 @@ from pgjobs.run import Outcome, Run, released
 from pgjobs.worker import identity
 from pgjobs.worker.board import Board
 from pgjobs.worker.claimer import Claimer, DeclaredDeadError
-from pgjobs.worker.deaths import Deaths
+from pgjobs.worker.deaths import LOOK_S, Deaths
 from pgjobs.worker.lanes import Lanes, Subscription
 from pgjobs.worker.listener import Listener
 from pgjobs.worker.loop import AsyncExecutor
@@ -116,6 +116,7 @@ class Worker:
         self._changed = threading.Event()
         self._hurry = False
         self._rebirth = threading.Lock()
+        self._beat_at = 0.0
         self.recycling = False
         self._life: Life | None = None
         self._services: list[Service] = []
@@ -286,10 +287,12 @@ class Worker:
 
     def _beat(self, link: Link) -> float:
         life = self._life
-        if life is not None and life.id not in link.one(statements.beat([life.id])):
-            self.declared_dead(life.id)
-        self._deaths.find_neighbours(link, () if life is None else (life.id,))
-        return BEAT_S
+        if life is not None and time.monotonic() >= self._beat_at:
+            self._beat_at = time.monotonic() + BEAT_S
+            if life.id not in link.one(statements.beat([life.id])):
+                self.declared_dead(life.id)
+        self._deaths.find_neighbours(link)
+        return LOOK_S
 
     def declared_dead(self, life_id: UUID) -> None:
         """Drops all that a life held, and begins another one under a new id, on a thread of its own.

@@ -21,7 +21,7 @@ from pgjobs import statements, telemetry
 from pgjobs.database import Database
 from pgjobs.job import new_id
 from pgjobs.link import Link
-from pgjobs.worker.deaths import Deaths
+from pgjobs.worker.deaths import LOOK_S, Deaths
 from pgjobs.worker.process import Process, Settings
 from pgjobs.worker.service import Outage, Service
 
@@ -72,6 +72,8 @@ class Supervisor:
         self._deaths = Deaths(self._emit)
         self._watched_at = time.monotonic()
         self._reload_asked = False
+        self._beat_at = 0.0
+        self._beaten: set[UUID] = set()
 
     def run(self) -> int:
         """Supervises; returns the exit code."""
@@ -185,18 +187,20 @@ class Supervisor:
             self._beating.wake()
 
     def _beat(self) -> float:
-        """One UPDATE for all children; then what is still to be said of dead ones."""
+        """One UPDATE for all children, every few seconds; and what is to be said of the dead, every second."""
         assert self._link is not None  # noqa: S101 - it was made with this service
         with self._lock:
             lives = {child.lives[-1]: child for child in self._children.values() if child.lives}
-        if lives:
+        if lives and (lives.keys() - self._beaten or time.monotonic() >= self._beat_at):
+            self._beat_at = time.monotonic() + BEAT_S
+            self._beaten = set(lives)
             alive = self._link.one(statements.beat(list(lives)))
             for life, child in lives.items():
                 if life not in alive and child.popen.poll() is None:
                     child.tell(f"dead {life}")
         self._deaths.report(self._link)
-        self._deaths.find_neighbours(self._link, {life for child in self._children.values() for life in child.lives})
-        return BEAT_S
+        self._deaths.find_neighbours(self._link)
+        return LOOK_S
 
     def _settle_deaths(self) -> None:
         if self._deaths and self._beating is not None and self._link is not None:
