@@ -24,8 +24,8 @@ the last `make endings`, on two shared cores, and each row has the limit that it
 A cell says how the job stands in the table (and why), `a` its attempts, `c` its crashes, what two neighbours in the
 same process have seen, and how long it took from the cause until the outcome stood in the table. Neighbours:
 *undisturbed* ran on; *run again* were given back and started anew, with nothing charged; *charged* had a crash charged,
-ran again in a process of their own, and succeeded. Jobs have one attempt (`retry=1`) unless the row says otherwise; a
-crash is no attempt, and a job is given up after three.
+ran again in a process of their own, and succeeded. "For long" is a minute (twelve seconds in the suite). Jobs have one
+attempt (`retry=1`) unless the row says otherwise; a crash is no attempt, and a job is given up after three.
 
 """
 
@@ -82,7 +82,9 @@ def main() -> None:
             "run_that",
             *sys.argv[1:],
         ]
-        subprocess.run(command, cwd=ROOT, env={**os.environ, "PGJOBS_ENDINGS": directory}, check=True)
+        subprocess.run(
+            command, cwd=ROOT, env={"PGJOBS_LONG_S": "60", **os.environ, "PGJOBS_ENDINGS": directory}, check=True
+        )
         cells = [Cell(**json.loads(path.read_text())) for path in Path(directory).iterdir()]
     from tests.test_endings import ROWS
 

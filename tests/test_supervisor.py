@@ -216,6 +216,15 @@ def test_child_that_is_asked_to_leave_finishes_and_is_replaced(app: PgJobs, data
         assert not worker.said("died")
 
 
+def test_process_that_a_job_ends_with_0_has_died_all_the_same(app: PgJobs, database_url: str) -> None:
+    with WorkerProcess(database_url).ready() as worker:
+        job = app.enqueue(f"{TASKS}.leave_quietly")
+        eventually(lambda: job.refresh().status is Status.FAILED, timeout_s=10)
+        assert (job.reason, job.row.crashes) == ("poison", 3)
+        assert worker.said("died (exit code 0)")
+        assert app.enqueue(f"{TASKS}.add", 1, 2).get(timeout=5) == 3
+
+
 # -- poison
 
 

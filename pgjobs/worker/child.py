@@ -75,6 +75,7 @@ class Child:
             )
         except PgJobsError as error:
             return self._give_up(FAILURE, str(error))
+        self._say({"left": True})  # a job that calls os._exit(0) does not
         return RECYCLED if self._recycled else OK
 
     def _load(self) -> Application | None:

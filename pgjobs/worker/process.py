@@ -53,7 +53,7 @@ class Process:
         self.board = Board(settings.concurrency)
         self.lives: list[UUID] = []
         self.error: str | None = None
-        self.leaving = False
+        self.left = False
         self.started_at = time.monotonic()
         self._settings = settings
         self._unread = b""
@@ -135,7 +135,7 @@ class Process:
     @property
     def recycled(self) -> bool:
         """Whether it has left for a fresh one to follow."""
-        return self.popen.returncode == RECYCLED
+        return self.left and self.popen.returncode == RECYCLED
 
     def how(self) -> str:
         """How it ended."""

@@ -175,6 +175,8 @@ class Supervisor:
                 self._beat_for(message["url"], message["schema"])
             elif "error" in message:
                 child.error = message["error"]
+            elif "left" in message:
+                child.left = True
 
     def _beat_for(self, url: str, schema: str) -> None:
         if self._beating is None:
@@ -228,10 +230,10 @@ class Supervisor:
         if child.error is not None and not child.lives:
             self._refuse(child, code)
             return
-        if code and not child.recycled:
+        if not child.left:
             self._mourn(child)
         child.close()
-        if code and not self._stop_asked:
+        if (code or not child.left) and not self._stop_asked:
             self._plan_restart(child)
 
     def _mourn(self, child: Process) -> None:

@@ -93,6 +93,12 @@ def hog(flag: str, megabytes: int, seconds: float) -> int:
     return len(memory)
 
 
+@jobs.task
+def leave_quietly() -> None:
+    """Ends its process as if all were well."""
+    os._exit(0)
+
+
 def plain(text: str) -> str:
     """A function that nobody has decorated."""
     return text.upper()
