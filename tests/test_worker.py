@@ -701,9 +701,9 @@ def test_code_that_does_not_finish_in_time_is_stopped_and_its_attempt_given_back
 
 
 def test_deaf_code_does_not_hold_up_a_stop(jobs: PgJobs, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pgjobs.worker import runtime
+    from pgjobs.worker import life
 
-    monkeypatch.setattr(runtime, "INTERRUPT_S", 0.3)
+    monkeypatch.setattr(life, "INTERRUPT_S", 0.3)
     started = threading.Event()
 
     @jobs.task

@@ -26,7 +26,8 @@ from pgjobs.loading import Application, load
 from pgjobs.telemetry import set_up_logging
 from pgjobs.worker import identity
 from pgjobs.worker.board import Board
-from pgjobs.worker.runtime import Life, Worker
+from pgjobs.worker.life import Life
+from pgjobs.worker.runtime import Worker
 
 OK: Final = 0
 FAILURE: Final = 1

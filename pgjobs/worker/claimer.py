@@ -6,7 +6,6 @@ late below them and finds new lanes.
 
 from __future__ import annotations
 
-import random
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -24,28 +23,14 @@ from pgjobs.run import Claim, Outcome, Run, released
 from pgjobs.statements import NO_BOUND, Lane, Rows, Statement
 from pgjobs.worker.completer import Completer, is_unstorable
 from pgjobs.worker.lanes import Lanes
+from pgjobs.worker.pace import POLL_S, Pace
 from pgjobs.worker.slots import Slots
-
-POLL_S: Final = 1.0
-"""How often an idle worker looks, notified or not (±20 %)."""
-
-RAMP_S: Final = (0.0, 0.005, 0.020, 0.080, 0.320)
-"""Looks after setting the idle flag: an enqueue just before it saw no flag, and told nobody."""
-
-FLAG_S: Final = 5.0
-"""How often an idle worker renews its flag; one older than 15 s does not count."""
-
-BUSY_LOOK_S: Final = 0.002
-"""A worker without a flag that found less than it wanted looks again this soon: nobody will tell it."""
 
 RECONCILE_S: Final = 3.0
 """How often a worker compares what it holds with what the database believes."""
 
 STOPS_S: Final = 1.0
 """How often a worker that runs something asks whether somebody has cancelled it."""
-
-BUSY_S: Final = 0.2
-"""A worker that has had work for this long takes its flag away."""
 
 
 class Claimer:
@@ -80,7 +65,6 @@ class Claimer:
         self._link = link
         self._lanes = lanes
         self._slots = slots
-        self._flags = list(flags)
         self._schema = schema
         self._admit = admit
         self._emit = emit
@@ -89,10 +73,7 @@ class Claimer:
         self._lock = threading.Lock()
         self._hints: set[str] = set()
         self._restored: dict[Lane, int] = {}
-        self._flagged_at: float | None = None
-        self._busy_since: float | None = None
-        self._ramp: list[float] = []
-        self._look_at = 0.0
+        self._pace = Pace(worker, flags)
         self._sweep_at = 0.0
         self._reconcile_at = time.monotonic() + RECONCILE_S
         self._recording = False
@@ -112,7 +93,7 @@ class Claimer:
             return False
         with self._lock:
             self._hints.add(queue)
-            self._look_at = 0.0
+            self._pace.look_now()
         return True
 
     def hint_restored(self, queue: str, priority: int, position: int) -> bool:
@@ -130,7 +111,7 @@ class Claimer:
 
     def look(self) -> None:
         """Says that there may be work, nobody knows where: after a break of the LISTEN connection."""
-        self._look_at = 0.0
+        self._pace.look_now()
         self._sweep_at = 0.0
 
     def stop_claiming(self) -> None:
@@ -167,12 +148,12 @@ class Claimer:
             self._sweep()  # before the first claim: which lanes are there at all?
         room = self._room()
         now = time.monotonic()
-        looking = room > 0 and now >= self._look_at
+        looking = room > 0 and now >= self._pace.look_at
         if (
             looking
             or self._slots.flush_in_s() == 0.0
             or (self._kept and now >= self._kept_until)
-            or self._is_full(room)
+            or self._pace.must_unflag(room)
         ):
             self._cycle(self._outcomes(now), room)
             if self._room() and now >= self._sweep_at:
@@ -186,12 +167,6 @@ class Claimer:
             return 0
         room = self._slots.room()
         return room if self._budget is None else min(room, self._budget)
-
-    def _is_full(self, room: int) -> bool:
-        """Whether the idle flag still stands though every slot has been taken for a while."""
-        if room or self._flagged_at is None or self._busy_since is None:
-            return False
-        return time.monotonic() - self._busy_since > BUSY_S
 
     def _outcomes(self, now: float) -> list[Outcome]:
         self._recording = True
@@ -212,7 +187,7 @@ class Claimer:
         if self._slots.waiting:
             rest = min(rest, 0.25)
         if self._room():
-            rest = min(rest, self._look_at - now)
+            rest = min(rest, self._pace.look_at - now)
         return max(0.0, rest)
 
     def _give_back_stale(self) -> None:
@@ -246,6 +221,7 @@ class Claimer:
                 self._slots.put_back([released(run)])
 
     def _cycle(self, outcomes: list[Outcome], room: int) -> None:
+        self._pace.before()
         with self._lock:
             hints, self._hints = self._hints, set()
             restored, self._restored = self._restored, {}
@@ -263,7 +239,7 @@ class Claimer:
             batch.append(self._claim(claim_id, lanes, lows, [NO_BOUND] * len(lanes), room))
             if hints:
                 batch.append(statements.lanes_of(sorted(hints)))
-        flag = self._flag(claim_id, room)
+        flag = self._pace.flag(claim_id, room)
         batch += flag
         if not batch:
             return
@@ -279,7 +255,7 @@ class Claimer:
             found = self._take(claim_id, lanes, results[claim_at])
             if hints:
                 fresh |= self._lanes.meet(results[claim_at + 1])
-            self._plan(found, room, again=fresh, flagged=bool(flag and results[-1]))
+            self._note_drained(self._pace.after(found, room, again=fresh, flagged=bool(flag and results[-1])))
 
     def _claim(
         self, claim_id: UUID, lanes: Sequence[Lane], lows: Sequence[int], highs: Sequence[int], room: int
@@ -348,48 +324,9 @@ class Claimer:
         self._slots.add(ready)
         return len(rows)
 
-    # -- when to look again
-
-    def _plan(self, found: int, room: int, *, again: bool, flagged: bool) -> None:
-        now = time.monotonic()
-        if flagged:
-            if self._flagged_at is None:
-                self._ramp = list(RAMP_S)
-            self._flagged_at = now
-        if found:
-            self._busy_since = self._busy_since or now
-            self._ramp = []
-            if found >= room or again:
-                self._look_at = 0.0
-            else:
-                self._look_at = now + (BUSY_LOOK_S if self._flagged_at is None else self._poll_s())
-            return
-        self._busy_since = None
-        if again or self._flagged_at is None:
-            self._look_at = 0.0
-        elif self._ramp:
-            self._look_at = now + self._ramp.pop(0)
-        else:
-            self._look_at = now + self._poll_s()
-        if self._look_at > now and self.settled and self._slots.empty:
+    def _note_drained(self, nothing_found: bool) -> None:
+        if nothing_found and self.settled and self._slots.empty:
             self.drained.set()
-
-    def _poll_s(self) -> float:
-        return POLL_S * random.uniform(0.8, 1.2)  # noqa: S311 - keeps workers from looking in step
-
-    def _flag(self, claim_id: UUID, room: int) -> list[Statement[Any]]:
-        """What sets, renews or takes away the idle flag, where that is due."""
-        now = time.monotonic()
-        if self._flagged_at is not None and self._busy_since is not None:
-            if now - self._busy_since <= BUSY_S:
-                return []
-            self._flagged_at = None
-            return [statements.busy(self.worker)]
-        if not room or self._busy_since is not None:
-            return []
-        if self._flagged_at is None or now - self._flagged_at > FLAG_S:
-            return [statements.idle(self.worker, claim_id, self._flags)]
-        return []
 
     # -- what lies below the bounds
 
@@ -404,9 +341,9 @@ class Claimer:
             batch.append(self._claim(claim_id, lanes, [0] * len(lanes), self._lanes.lows(lanes), room))
         results = self._link.batch(*batch)
         if self._lanes.meet(results[0]):
-            self._look_at = 0.0
+            self._pace.look_now()
         if len(results) > 1 and self._take(claim_id, lanes, results[1]):
-            self._look_at = 0.0
+            self._pace.look_now()
         cost = time.monotonic() - started
         self._sweep_at = time.monotonic() + max(1.0, 50 * cost * self._workers)
 
@@ -415,7 +352,7 @@ class Claimer:
     def reconnected(self) -> None:
         """Starts anew with the bounds and the flag, and asks what the database believes."""
         self._lanes.reset()
-        self._flagged_at = None
+        self._pace.reset()
         self._reconcile_at = 0.0
         self.look()
 

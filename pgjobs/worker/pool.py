@@ -108,16 +108,14 @@ class _Process:
 
     def kill(self) -> str:
         """Ends the process and all that it has started; says how it ended."""
-        if self.popen.poll() is None:
-            with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-                os.killpg(self.popen.pid, signal.SIGKILL)
-                self.popen.wait(5.0)
-        how = describe_exit(self.popen.returncode if self.popen.returncode is not None else -signal.SIGKILL)
         with contextlib.suppress(OSError):
-            os.killpg(self.popen.pid, signal.SIGKILL)  # what a job has left behind when it took its process down
+            os.killpg(self.popen.pid, signal.SIGKILL)  # also where it has ended by itself, and left others behind
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.popen.wait(5.0)
+        code = self.popen.returncode
         self.pipe.close()
         os.close(self._life)
-        return how
+        return describe_exit(-signal.SIGKILL if code is None else code)
 
     def dismiss(self) -> None:
         """Lets an idle process end by itself."""

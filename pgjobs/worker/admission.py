@@ -1,0 +1,49 @@
+"""Makes claimed jobs ready to run: finds their tasks, fits their arguments, chooses their executors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from pgjobs.errors import ArgumentsError
+from pgjobs.events import Event, Unrunnable
+from pgjobs.registry import Registry
+from pgjobs.run import Outcome, Run
+
+
+class Admission:
+    """Called with a run, it makes it ready, or returns the outcome of one that cannot run here.
+
+    Args:
+        apart: what was in a death can run in a process of its own, which loads the application as this one did.
+    """
+
+    def __init__(self, registry: Registry, emit: Callable[[Event], None], *, apart: bool) -> None:
+        self._registry = registry
+        self._emit = emit
+        self._apart = apart
+        self._said: set[tuple[str, str]] = set()
+
+    def __call__(self, run: Run) -> Outcome | None:
+        task = self._registry.find(run.task_name)
+        if task is None:
+            return self._send_back(run, "unknown task")
+        run.task = task
+        run.executor = task.executor
+        if run.is_suspect and (self._apart or task.executor == "process"):
+            run.isolated = True
+            run.executor = "process"
+        try:
+            run.positional, run.named = task.signature.unbind(run.args)
+        except ArgumentsError as error:
+            return self._send_back(run, f"arguments do not fit: {error}")
+        return None
+
+    def _send_back(self, run: Run, reason: str) -> Outcome:
+        """Puts a job that cannot run here back for one second, doubling to sixty; its attempt does not count."""
+        if (run.task_name, reason) not in self._said:
+            self._said.add((run.task_name, reason))
+            self._emit(Unrunnable(run.task_name, reason, 1))
+        waited_s = (datetime.now(UTC) - run.created_at).total_seconds()
+        delay_s = min(60.0, max(1.0, waited_s))
+        return Outcome(run, "scheduled", 0.0, reason=reason, delay_s=delay_s, refund=1)

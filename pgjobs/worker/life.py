@@ -1,0 +1,200 @@
+"""What a worker is from its registration until it retires or is declared dead: an id, and all held under it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import socket
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from pgjobs import statements
+from pgjobs.config import seconds
+from pgjobs.job import new_id
+from pgjobs.link import Link
+from pgjobs.run import released
+from pgjobs.worker import identity
+from pgjobs.worker.admission import Admission
+from pgjobs.worker.claimer import Claimer, DeclaredDeadError
+from pgjobs.worker.lanes import Lanes
+from pgjobs.worker.loop import AsyncExecutor
+from pgjobs.worker.maintenance import Maintenance
+from pgjobs.worker.pool import ProcessExecutor
+from pgjobs.worker.service import Service
+from pgjobs.worker.slots import Executor, Slots
+from pgjobs.worker.threads import ThreadExecutor
+
+if TYPE_CHECKING:
+    from pgjobs.worker.runtime import Worker
+
+INTERRUPT_S: Final = 3.0
+"""How long stopped code may take to unwind before its jobs are given back all the same."""
+
+logger = logging.getLogger("pgjobs.worker")
+
+
+class Life:
+    """One life of a worker. ``start`` begins it; ``wind_down`` and ``end`` take leave; ``abandon`` is its death."""
+
+    def __init__(self, worker: Worker) -> None:
+        self.id = new_id()
+        self._worker = worker
+        database = worker.jobs.database
+        self._link = Link(database, "pgjobs worker")
+        self._upkeep = Link(database, "pgjobs upkeep")
+        self.slots = Slots(worker.concurrency, self._ready, worker.board)
+        self._loop = AsyncExecutor(self.slots)
+        self._executors: dict[str, Executor] = {
+            "async": self._loop,
+            "thread": ThreadExecutor(self.slots, lost=self._lost_thread),
+            "process": ProcessExecutor(self.slots, worker.app, worker.pool_max_jobs, worker.max_rss),
+        }
+        self.slots.serve(self._executors)
+        self.claimer = Claimer(
+            self.id,
+            self._link,
+            Lanes(worker.subscription),
+            self.slots,
+            flags=worker.subscription.flags,
+            schema=worker.jobs.schema,
+            admit=Admission(worker.registry, worker.emit, apart=worker.app is not None),
+            emit=worker.emit,
+            limit=worker.max_jobs,
+        )
+        self.claiming = Service(
+            "claimer",
+            self._claim,
+            worker.outage,
+            worker.emit,
+            close=self._link.close,
+            recovered=self._recovered,
+            fatal=(DeclaredDeadError,),
+            on_fatal=lambda _: worker.declared_dead(self.id),
+        )
+        self._maintenance = Maintenance(
+            self.id,
+            self._upkeep,
+            worker.emit,
+            result_ttl_s=worker.jobs.result_ttl_s,
+            failed_ttl_s=worker.jobs.failed_ttl_s,
+            retentions=[
+                seconds(task.options["result_ttl"])
+                for task in worker.jobs.tasks.values()
+                if "result_ttl" in task.options
+            ],
+            promoted=self._promoted,
+        )
+        self._maintaining = Service(
+            "upkeep", self._maintenance.tick, worker.outage, worker.emit, close=self._upkeep.close
+        )
+
+    def start(self) -> None:
+        """Registers, and starts the services."""
+        worker = self._worker
+        try:
+            self._register(worker)
+        except BaseException:
+            self._link.close()
+            self._loop.close()
+            raise
+        worker.on_life(self)
+        self._loop.open()
+        self.claiming.start()
+        self._maintaining.start()
+
+    def _register(self, worker: Worker) -> None:
+        self._link.check_schema()
+        document = json.dumps(identity.describe(os.getppid() if worker.supervised else None))
+        self._link.one(
+            statements.register(
+                self.id,
+                supervisor=worker.supervisor_id,
+                name=worker.name,
+                host=socket.gethostname(),
+                pid=os.getpid(),
+                process=document,
+                queues=worker.subscription.patterns,
+                slots=worker.concurrency,
+            )
+        )
+
+    def wind_down(self, grace_s: float, hurry: Callable[[], bool]) -> int:
+        """Lets what runs finish, for grace_s at most; then stops it. Returns how many jobs went back."""
+        self.claimer.stop_claiming()
+        self.claiming.wake()
+        if self._await_empty(grace_s, hurry):
+            return 0
+        stopped = len(self.slots.running)
+        self._interrupt()
+        self._await_empty(INTERRUPT_S, lambda: False)
+        deaf = self.slots.abandon()
+        self.slots.put_back([released(run) for run in deaf])
+        self.claiming.wake()
+        self._await_empty(INTERRUPT_S, lambda: False)
+        return stopped
+
+    def _await_empty(self, timeout_s: float, hurry: Callable[[], bool]) -> bool:
+        deadline = time.monotonic() + timeout_s
+        while not self.is_done():
+            if time.monotonic() > deadline or hurry():
+                return False
+            self._worker.await_change(0.02)
+            self.claiming.wake()
+        return True
+
+    def is_done(self) -> bool:
+        """Whether nothing waits, runs or is still to be recorded."""
+        return self.slots.empty and self.claimer.settled
+
+    def end(self) -> None:
+        """Stops the services and takes the worker's row away."""
+        self.claiming.stop()
+        self._maintaining.stop()
+        self.claiming.join(5.0)
+        self._maintaining.join(5.0)
+        for executor in self._executors.values():
+            executor.close()
+        farewell = Link(self._worker.jobs.database, "pgjobs worker")
+        try:
+            farewell.one(statements.forget_claims(self.claimer.forgettable()))
+            farewell.one(statements.retire(self.id))
+        except Exception as error:
+            logger.warning("could not take leave of the database (%s); the reaper will", type(error).__name__)
+        finally:
+            farewell.close()
+
+    def abandon(self) -> None:
+        """Drops all that is held: it belongs to others now."""
+        self.claimer.stop_claiming()
+        self.slots.drop()
+        self._interrupt()
+        self.claiming.stop()
+        self._maintaining.stop()
+        self._executors["thread"].close()
+        self._executors["process"].close()
+
+    def _interrupt(self) -> None:
+        for executor in self._executors.values():
+            executor.interrupt()
+
+    def _claim(self) -> float:
+        rest_s = self.claimer.tick()
+        if self.slots.empty:
+            self._worker.changed()
+        return rest_s
+
+    def _lost_thread(self) -> None:
+        self._worker.recycle("a thread goes on after its timeout")
+
+    def _ready(self) -> None:
+        self.claiming.wake()
+
+    def _promoted(self) -> None:
+        self.claimer.look()
+        self.claiming.wake()
+
+    def _recovered(self) -> None:
+        self._link.close()
+        self.claimer.reconnected()

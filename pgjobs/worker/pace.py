@@ -1,0 +1,111 @@
+"""When a worker looks for work, and when it says that it waits to be told of some."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Sequence
+from typing import Any, Final
+from uuid import UUID
+
+from pgjobs import statements
+from pgjobs.statements import Statement
+
+POLL_S: Final = 1.0
+"""How often an idle worker looks, notified or not (±20 %)."""
+
+RAMP_S: Final = (0.0, 0.005, 0.020, 0.080, 0.320)
+"""Looks after setting the idle flag: an enqueue just before it saw no flag, and told nobody."""
+
+FLAG_S: Final = 5.0
+"""How often an idle worker renews its flag; one older than 15 s does not count."""
+
+BUSY_LOOK_S: Final = 0.002
+"""A worker without a flag that found less than it wanted looks again this soon: nobody will tell it."""
+
+BUSY_S: Final = 0.2
+"""A worker that has had work for this long takes its flag away."""
+
+
+class Pace:
+    """The rhythm of one worker's looks, and its idle flags. Instants are of time.monotonic.
+
+    A flag says that somebody should tell this worker of new work. It is set in the transaction of a claim that found
+    nothing, and taken away when the worker has had work for a while.
+    """
+
+    def __init__(self, worker: UUID, flags: Sequence[str]) -> None:
+        self._worker = worker
+        self._flags = list(flags)
+        self._flagged_at: float | None = None
+        self._busy_since: float | None = None
+        self._ramp: list[float] = []
+        self._asked = False
+        self.look_at = 0.0
+
+    def look_now(self) -> None:
+        """Makes a look due, also where one is under way, which may have come too early; from any thread."""
+        self._asked = True
+        self.look_at = 0.0
+
+    def before(self) -> None:
+        """Says that a claim is about to be made: it sees all that was told of until now."""
+        self._asked = False
+
+    def reset(self) -> None:
+        """Forgets the flag, which a database that was away may have lost."""
+        self._flagged_at = None
+        self.look_at = 0.0
+
+    def must_unflag(self, room: int) -> bool:
+        """Whether the flag still stands though every slot has been taken for a while."""
+        if room or self._flagged_at is None or self._busy_since is None:
+            return False
+        return time.monotonic() - self._busy_since > BUSY_S
+
+    def flag(self, claim_id: UUID, room: int) -> list[Statement[Any]]:
+        """What sets, renews or takes away the flag, where that is due."""
+        now = time.monotonic()
+        if self._flagged_at is not None and self._busy_since is not None:
+            if now - self._busy_since <= BUSY_S:
+                return []
+            self._flagged_at = None
+            return [statements.busy(self._worker)]
+        if not room or self._busy_since is not None:
+            return []
+        if self._flagged_at is None or now - self._flagged_at > FLAG_S:
+            return [statements.idle(self._worker, claim_id, self._flags)]
+        return []
+
+    def after(self, found: int, room: int, *, again: bool, flagged: bool) -> bool:
+        """Plans the next look after a claim; returns whether there is nothing to claim for now.
+
+        Args:
+            again: there are lanes that the claim did not know yet.
+            flagged: it has set the flag.
+        """
+        now = time.monotonic()
+        if flagged:
+            if self._flagged_at is None:
+                self._ramp = list(RAMP_S)
+            self._flagged_at = now
+        if found:
+            self._busy_since = self._busy_since or now
+            self._ramp = []
+            if found >= room or again or self._asked:
+                self.look_at = 0.0
+            else:
+                self.look_at = now + (BUSY_LOOK_S if self._flagged_at is None else _poll_s())
+            return False
+        self._busy_since = None
+        if again or self._asked or self._flagged_at is None:
+            self.look_at = 0.0
+        elif self._ramp:
+            self.look_at = now + self._ramp.pop(0)
+        else:
+            self.look_at = now + _poll_s()
+        return self.look_at > now
+
+
+def _poll_s() -> float:
+    return POLL_S * random.uniform(0.8, 1.2)  # noqa: S311 - keeps workers from looking in step
