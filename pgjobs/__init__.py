@@ -24,10 +24,12 @@ if TYPE_CHECKING:
         NoCurrentJobError,
         OptionError,
         PgJobsError,
+        ProcessDiedError,
         ResultTimeoutError,
         SchemaError,
         TaskError,
         TaskNotFoundError,
+        TimeoutExceededError,
     )
     from pgjobs.handle import Job
     from pgjobs.job import Status
@@ -54,6 +56,7 @@ __all__ = [
     "OptionError",
     "PgJobs",
     "PgJobsError",
+    "ProcessDiedError",
     "Queue",
     "ResultTimeoutError",
     "Retry",
@@ -64,6 +67,7 @@ __all__ = [
     "Task",
     "TaskError",
     "TaskNotFoundError",
+    "TimeoutExceededError",
     "current_job",
 ]
 

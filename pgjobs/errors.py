@@ -105,6 +105,21 @@ class CompletionRolledBackError(PgJobsError):
     """The transaction that carried ``complete()`` was rolled back, so the attempt counts as failed."""
 
 
+class TimeoutExceededError(PgJobsError, TimeoutError):
+    """The attempt ran longer than its timeout allows; raised in the job's own thread too."""
+
+    def __init__(self, timeout_s: float | None = None) -> None:
+        limit = "" if timeout_s is None else f" of {timeout_s:g} s"
+        super().__init__(f"the attempt ran longer than its timeout{limit}")
+
+
+class ProcessDiedError(PgJobsError):
+    """The process that ran the job has ended."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__(f"the process that ran the job died ({how})")
+
+
 class NoCurrentJobError(PgJobsError, RuntimeError):
     """``current_job()`` was called outside a job."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
+from uuid import UUID
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +100,7 @@ class Reaped(Event):
 class TimedOut(Event):
     """Attempts that their workers could not stop were ended from outside."""
 
-    jobs: int
+    jobs: Sequence[UUID]
 
 
 @dataclass(frozen=True, slots=True)

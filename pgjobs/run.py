@@ -11,7 +11,7 @@ from typing import Any, Final, Literal
 from uuid import UUID
 
 from pgjobs import codec
-from pgjobs.errors import ClaimLostError, CompletionRolledBackError, EncodingError
+from pgjobs.errors import ClaimLostError, CompletionRolledBackError, EncodingError, TimeoutExceededError
 from pgjobs.retry import Cancel, Retry, RetryLater, Snooze
 from pgjobs.task import Task
 
@@ -89,14 +89,6 @@ class Run:
         """The policy of this job: its own, else its task's."""
         stored = (self.options or {}).get("retry")
         return Retry.from_document(stored, self.max_attempts) if stored else self.task.retry
-
-
-class TimeoutExceededError(TimeoutError):
-    """The attempt ran longer than its timeout allows."""
-
-    def __init__(self, timeout_s: float | None = None) -> None:
-        limit = "" if timeout_s is None else f" of {timeout_s:g} s"
-        super().__init__(f"the attempt ran longer than its timeout{limit}")
 
 
 class StoppedError(BaseException):

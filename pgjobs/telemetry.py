@@ -10,9 +10,10 @@ import time
 from collections.abc import Sequence
 from logging import DEBUG, INFO, WARNING
 from typing import Final
+from uuid import UUID
 
 from pgjobs import events
-from pgjobs.run import CURRENT, Outcome
+from pgjobs.run import CURRENT, MAX_CRASHES, Outcome
 
 EACH_UP_TO: Final = 20
 """In a second with more successes than this they are summed up in one line."""
@@ -88,12 +89,17 @@ class Log:
             return
         what = f"{failure.exception}: {failure.message.splitlines()[0] if failure.message else ''}".rstrip(": ")
         tries = f"attempt {run.attempt} of {run.max_attempts}"
-        if outcome.ending == "scheduled":
+        if outcome.crash and outcome.ending == "scheduled":
+            crashes = f"crash {run.crashes + 1} of {MAX_CRASHES}"
+            self._logger.warning("crashed    %s  %s  (%s): %s", run.task_name, run.id, crashes, what)
+        elif outcome.ending == "scheduled":
             self._logger.warning(
                 "retry      %s  %s  in %s (%s): %s", run.task_name, run.id, duration(outcome.delay_s or 0), tries, what
             )
         else:
-            self._logger.error("failed     %s  %s  (%s): %s\n%s", run.task_name, run.id, tries, what, failure.traceback)
+            tries = f"poison, {MAX_CRASHES} crashes" if outcome.crash else tries
+            trace = f"\n{failure.traceback}" if failure.traceback.startswith("Traceback") else ""
+            self._logger.error("failed     %s  %s  (%s): %s%s", run.task_name, run.id, tries, what, trace)
 
 
 def _line(event: events.Event) -> tuple[int, str]:
@@ -124,13 +130,18 @@ def _line(event: events.Event) -> tuple[int, str]:
         case events.DatabaseBack():
             return INFO, f"database back after {event.after_s:.1f} s"
         case events.TimedOut():
-            return WARNING, f"{plural(event.jobs, 'attempt')} far over the timeout ended from outside"
+            return WARNING, f"over the timeout, ended from outside: {_some(event.jobs)}"
         case events.Recycling():
             return WARNING, f"worker {event.name} makes room for a fresh process: {event.why}"
         case events.DeclaredDead():
             return WARNING, f"worker {event.name} was believed dead; it drops what it held and starts anew"
         case _:
             return DEBUG, str(event)
+
+
+def _some(ids: Sequence[UUID]) -> str:
+    more = f" and {len(ids) - 5:,} more" if len(ids) > 5 else ""
+    return ", ".join(str(job_id) for job_id in ids[:5]) + more
 
 
 def plural(count: int, word: str) -> str:
@@ -157,6 +168,7 @@ def set_up_logging(level: str) -> None:
     handler.addFilter(JobLogFilter())
     handler.setFormatter(_Lines(colours))
     logging.basicConfig(level=level.upper(), handlers=[handler])
+    logging.getLogger("psycopg").setLevel(logging.ERROR)  # it warns of connections that break, which we tell ourselves
 
 
 class JobLogFilter(logging.Filter):

@@ -118,6 +118,13 @@ def test_process_that_dies_fails_its_job_alone(
     assert (neighbour.row.attempt, neighbour.failures()) == (1, [])
 
 
+def test_process_that_dies_takes_with_it_what_it_has_started(app: PgJobs, worker: Worker, flag: Path) -> None:
+    job = app.using(retry=1).enqueue(f"{APP}.die_leaving_a_child", str(flag))
+    child = begun(flag, job)
+    eventually(lambda: job.refresh().status is Status.FAILED)
+    eventually(lambda: not lives(child), timeout_s=1)
+
+
 def test_exit_in_a_task_does_not_end_its_process(app: PgJobs, worker: Worker) -> None:
     with pytest.raises(JobFailedError, match="SystemExit"):
         app.enqueue(f"{APP}.system_exit").get(10)

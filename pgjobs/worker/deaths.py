@@ -54,7 +54,7 @@ class Deaths:
             death = self._untold[0]
             link.one(statements.declare_dead(death.lives))
             if death.late and (ended := link.one(statements.time_out(death.lives, death.late))):
-                self._emit(TimedOut(len(ended)))
+                self._emit(TimedOut([job_id for job_id, _ in ended]))
             jobs = poison = 0
             while reaped := link.one(statements.reap(death.lives, death.begun, MAX_CRASHES, death.how)):
                 jobs += len(reaped)

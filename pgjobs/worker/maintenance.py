@@ -106,7 +106,7 @@ class Maintenance:
         """The last resort: what has run far past its timeout, because its worker cannot stop it."""
         ended = self._link.step(statements.time_out(None, None))
         if ended:
-            self._emit(TimedOut(len(ended)))
+            self._emit(TimedOut([job_id for job_id, _ in ended]))
         return None, len(ended) == 1_000
 
     def _expire(self, duty: Duty) -> tuple[Any, bool]:

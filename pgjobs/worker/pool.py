@@ -16,7 +16,7 @@ import time
 from collections import deque
 from typing import Any, Final
 
-from pgjobs.errors import OptionError
+from pgjobs.errors import OptionError, ProcessDiedError
 from pgjobs.run import Outcome, Run, cancelled, crashed, failed, released, timed_out
 from pgjobs.task import Task
 from pgjobs.worker import identity
@@ -34,10 +34,6 @@ IDLE_S: Final = 300.0
 
 LOOK_S: Final = 0.5
 """How often a process that runs a job is looked at: whether it lives, what memory it takes."""
-
-
-class ProcessDiedError(Exception):
-    """The process that ran the job has ended."""
 
 
 def check(task: Task[..., Any, Any]) -> None:
@@ -333,7 +329,7 @@ class ProcessExecutor:
         how = self._remove(process)
         if run is None:
             return
-        error = ProcessDiedError(f"the process that ran the job died ({why or how})")
+        error = ProcessDiedError(why or how)
         if run.task.executor == KIND:
             self._finish(failed(run, error, _seconds(run), reason="crash"))
         else:

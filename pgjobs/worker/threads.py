@@ -10,7 +10,8 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from pgjobs.run import CURRENT, Outcome, Run, StoppedError, TimeoutExceededError, raised, released, returned, timed_out
+from pgjobs.errors import TimeoutExceededError
+from pgjobs.run import CURRENT, Outcome, Run, StoppedError, raised, released, returned, timed_out
 from pgjobs.worker.slots import Slots
 
 GRACE_S: Final = 1.0

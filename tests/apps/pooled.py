@@ -88,6 +88,14 @@ def hold_with_a_child(flag: str) -> None:
 
 
 @jobs.task(executor="process")
+def die_leaving_a_child(flag: str) -> None:
+    child = subprocess.Popen(["sleep", "60"])
+    Path(f"{flag}.{current_job().id}").write_text(str(child.pid))
+    time.sleep(0.2)
+    os._exit(3)
+
+
+@jobs.task(executor="process")
 def hog(megabytes: int, seconds: float) -> int:
     memory = bytearray(os.urandom(1 << 20)) * megabytes
     time.sleep(seconds)

@@ -177,6 +177,9 @@ def test_reaping_is_told_by_what_was_found(log: Log, lines: Lines, event: events
     assert said(log, lines, event) == [("WARNING", text) for text in expected]
 
 
+DIED = Failure("pgjobs.errors.ProcessDiedError", "died", "pgjobs.errors.ProcessDiedError: died", "f")
+
+
 @pytest.mark.parametrize(
     ("ended", "level", "text"),
     [
@@ -196,10 +199,20 @@ def test_reaping_is_told_by_what_was_found(log: Log, lines: Lines, event: events
             "ERROR",
             f"failed     mail.send  {JOB}  (attempt 2 of 5): ValueError\nTraceback…",
         ),
+        (
+            outcome("scheduled", reason="crash", failure=DIED, delay_s=0.0, crash=1),
+            "WARNING",
+            f"crashed    mail.send  {JOB}  (crash 1 of 3): pgjobs.errors.ProcessDiedError: died",
+        ),
+        (
+            outcome("failed", reason="poison", failure=DIED, crash=1),
+            "ERROR",
+            f"failed     mail.send  {JOB}  (poison, 3 crashes): pgjobs.errors.ProcessDiedError: died",
+        ),
         (outcome("cancelled", reason="no such user"), "INFO", f"cancelled  mail.send  {JOB}: no such user"),
         (outcome("scheduled", reason="snoozed", delay_s=5.0), "INFO", f"scheduled  mail.send  {JOB}: snoozed"),
     ],
-    ids=["succeeded", "retry", "failed", "failed without a message", "cancelled", "snoozed"],
+    ids=["succeeded", "retry", "failed", "failed without a message", "crashed", "poison", "cancelled", "snoozed"],
 )
 def test_an_outcome_is_a_line(log: Log, lines: Lines, ended: Outcome, level: str, text: str) -> None:
     assert said(log, lines, events.Recorded([ended])) == [(level, text)]
