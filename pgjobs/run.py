@@ -39,7 +39,7 @@ class Run:
 
     __slots__ = (
         "args", "attempt", "begun", "cancelled", "claim", "completed", "crashes", "created_at", "deadline", "executor",
-        "given_up", "id", "isolated", "max_attempts", "named", "options",
+        "given_up", "guarded", "id", "max_attempts", "named", "options",
         "overdue", "positional", "priority", "queue", "received", "schema", "slot", "task", "task_name",
         "timeout_s",
     )  # fmt: skip
@@ -68,7 +68,7 @@ class Run:
         self.overdue = False
         self.cancelled = False
         self.given_up = False
-        self.isolated = False
+        self.guarded = False
         self.completed = False
         self.task: Task[..., Any, Any]
         self.positional: tuple[Any, ...] = ()
@@ -81,8 +81,8 @@ class Run:
 
     @property
     def is_suspect(self) -> bool:
-        """Whether it was in a death before, so that it runs apart from others: no neighbour pays for it twice."""
-        return self.crashes > 0 or (self.options is not None and "suspect" in self.options)
+        """Whether it was in a death that nobody could explain."""
+        return self.options is not None and "suspect" in self.options
 
     @property
     def retry(self) -> Retry:

@@ -239,6 +239,11 @@ def forget_claims(claims: Sequence[Any]) -> Statement[None]:
     return Statement(QUERIES["forget_claims"], {"claims": list(claims)}, _nothing)
 
 
+def begin_suspect(job_id: UUID, claim_id: UUID) -> Statement[bool]:
+    """Says that a suspect begins; returns whether the row could be written."""
+    return Statement(QUERIES["begin_suspect"], {"id": job_id, "claim": claim_id}, bool)
+
+
 def release(claims: Sequence[Any], ids: Sequence[Any]) -> Statement[list[Any]]:
     """Gives jobs back to their old places; returns the ids that were."""
     return Statement(QUERIES["release"], {"claims": list(claims), "ids": list(ids)}, _column)

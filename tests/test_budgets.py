@@ -151,7 +151,11 @@ def hot_statements(link: Link, conn: psycopg.Connection[Any]) -> dict[str, tuple
         "retry": (statements.retry([ids[0]]), 60),
         "delete": (statements.delete([ids[0]]), 60),
         "to_be_stopped": (statements.to_be_stopped(ids, [claim] * 10), 100),
+        "begin_suspect": (statements.begin_suspect(ids[0], claim), 60),
         "time_out": (statements.time_out([worker], ids), 600),
+        "time_out_any": (statements.time_out(None, None), 100),
+        "neighbours": (statements.neighbours("boot", "pids"), 20),
+        "unrunnable": (statements.unrunnable(), 60),
         "complete_within": (statements.complete_within(ids[0], claim, "1", 0.1), 60),
     }
 

@@ -1,15 +1,23 @@
-"""A job that was in a death, in a worker inside of somebody else's process: it cannot be isolated, so it runs alone."""
+"""Jobs that were in a death which nobody could explain: one of them at a time, and only that one pays for the next."""
 
 from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterator
 from typing import Any
+from uuid import UUID
 
 import psycopg
 import pytest
 
-from pgjobs import PgJobs, Status
+from pgjobs import Job, PgJobs, Retry, Status, statements
+from pgjobs.job import new_id
+from pgjobs.link import Link
+from pgjobs.run import Claim, Run
+from pgjobs.worker import suspects as module
+from pgjobs.worker.slots import Slots
+from pgjobs.worker.suspects import Suspects
 from tests.support import eventually
 
 pytestmark = pytest.mark.server
@@ -21,66 +29,176 @@ class Overlap:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._now: list[str] = []
-        self.beside: dict[str, set[int]] = {"suspect": set(), "innocent": set()}
+        self.beside: set[tuple[str, str]] = set()
 
     def run(self, kind: str, seconds: float) -> None:
         with self._lock:
+            self.beside |= {(kind, other) for other in self._now} | {(other, kind) for other in self._now}
             self._now.append(kind)
-            self._note()
         time.sleep(seconds)
         with self._lock:
-            self._note()
             self._now.remove(kind)
 
-    def _note(self) -> None:
-        for kind in self._now:
-            self.beside[kind].add(len(self._now) - 1)
+
+def suspect(conn: psycopg.Connection[Any], *ids: UUID, as_: str = "true") -> None:
+    conn.execute(f"""UPDATE pgjobs.jobs SET options = '{{"suspect": {as_}}}' WHERE id = ANY(%s)""", [list(ids)])
 
 
-@pytest.mark.parametrize("marked", ["options = '{\"suspect\": true}'", "crashes = 1"])
-def test_suspect_runs_alone_and_the_others_run_before_and_after(
-    marked: str, jobs: PgJobs, conn: psycopg.Connection[Any]
-) -> None:
+@pytest.fixture
+def link(jobs: PgJobs) -> Iterator[Link]:
+    link = Link(jobs.database, "test")
+    yield link
+    link.close()
+
+
+def test_suspects_run_one_at_a_time_beside_the_others(jobs: PgJobs, conn: psycopg.Connection[Any]) -> None:
     overlap = Overlap()
     task = jobs.task(name="work")(overlap.run)
-    before = task.enqueue_many([("innocent", 0.1)] * 6)
-    suspects = task.enqueue_many([("suspect", 0.05)] * 3)
-    conn.execute(f"UPDATE pgjobs.jobs SET {marked} WHERE id = ANY(%s)", [suspects])
-    after = task.enqueue_many([("innocent", 0.1)] * 6)
+    marked = task.enqueue_many([("suspect", 0.1)] * 5)
+    suspect(conn, *marked)
+    others = task.enqueue_many([("innocent", 0.1)] * 12)
     with jobs.worker(concurrency=4):
-        for job_id in (*before, *suspects, *after):
+        for job_id in (*marked, *others):
             jobs.job(job_id).get(10)
-    assert overlap.beside["suspect"] == {0}
-    assert max(overlap.beside["innocent"]) > 0, "the others run together"
-    assert {jobs.job(job_id).attempt for job_id in (*before, *suspects, *after)} == {1}
+    assert ("suspect", "suspect") not in overlap.beside
+    assert ("suspect", "innocent") in overlap.beside
+    assert {jobs.job(job_id).attempt for job_id in (*marked, *others)} == {1}
 
 
-def test_mark_is_cleared_when_the_run_has_ended(jobs: PgJobs, conn: psycopg.Connection[Any]) -> None:
-    def work(i: int) -> None:
-        if i:
-            raise ValueError
+def test_row_says_that_a_suspect_runs_and_no_more_when_it_has_ended(
+    jobs: PgJobs, conn: psycopg.Connection[Any]
+) -> None:
+    started, go = threading.Event(), threading.Event()
 
-    task = jobs.task(work)
-    ids = task.enqueue_many([(0,), (1,)])
-    conn.execute("""UPDATE pgjobs.jobs SET options = '{"suspect": true}'""")
+    @jobs.task(retry=Retry(2, backoff=3600, jitter=False))
+    def work() -> None:
+        started.set()
+        go.wait(10)
+        raise ValueError
+
+    job = work.enqueue()
+    suspect(conn, job.id)
     with jobs.worker():
-        eventually(lambda: jobs.job(ids[0]).status is Status.SUCCEEDED)
-        eventually(lambda: jobs.job(ids[1]).status is Status.SCHEDULED)
-    assert jobs.job(ids[1]).row.options == {}
+        assert started.wait(5)
+        assert job.refresh().row.options == {"suspect": "runs"}
+        go.set()
+        eventually(lambda: job.refresh().status is Status.SCHEDULED)
+    assert job.row.options == {}
+
+
+def claimed(link: Link, jobs: PgJobs, count: int) -> tuple[UUID, UUID, list[Job[Any]]]:
+    """A worker that says nothing more, with a claim on some jobs."""
+    task = jobs.task(name="work")(lambda i: i)
+    ids = task.enqueue_many([(i,) for i in range(count)])
+    worker, claim = new_id(), new_id()
+    link.one(
+        statements.register(worker, supervisor=worker, name="w", host="h", pid=1, process="{}", queues=["*"], slots=1)
+    )
+    link.one(statements.claim(worker, claim, [("default", 0)], lows=[0], highs=[2**62], limit=100))
+    return worker, claim, [jobs.job(job_id) for job_id in ids]
+
+
+def die(link: Link, worker: UUID) -> None:
+    link.one(statements.declare_dead([worker]))
+    link.one(statements.reap([worker], None, 3, "its host died"))
+
+
+def test_death_of_a_host_makes_suspects_and_charges_the_one_that_ran(
+    link: Link, jobs: PgJobs, conn: psycopg.Connection[Any]
+) -> None:
+    worker, claim, (first, second, third) = claimed(link, jobs, 3)
+    suspect(conn, first.id, second.id)
+    assert link.one(statements.begin_suspect(first.id, claim))
+    die(link, worker)
+    fates = [(job.refresh().status, job.row.crashes, job.row.options, job.attempt) for job in (first, second, third)]
+    assert fates == [
+        (Status.QUEUED, 1, {"suspect": True}, 0),
+        (Status.QUEUED, 0, {"suspect": True}, 0),
+        (Status.QUEUED, 0, {"suspect": True}, 0),
+    ]
+
+
+def test_suspect_that_is_given_back_is_not_charged_for_what_comes_later(
+    link: Link, jobs: PgJobs, conn: psycopg.Connection[Any]
+) -> None:
+    worker, claim, (job,) = claimed(link, jobs, 1)
+    link.one(statements.begin_suspect(job.id, claim))
+    link.one(statements.release([claim], [job.id]))
+    assert job.refresh().row.options == {"suspect": True}
+    other = new_id()
+    link.one(statements.claim(worker, other, [("default", 0)], lows=[0], highs=[2**62], limit=1))
+    die(link, worker)
+    assert job.refresh().row.crashes == 0
+
+
+def test_job_that_takes_its_host_down_three_times_is_poison(
+    link: Link, jobs: PgJobs, conn: psycopg.Connection[Any]
+) -> None:
+    worker, claim, (job,) = claimed(link, jobs, 1)
+    for crashes in range(3):
+        assert link.one(statements.begin_suspect(job.id, claim))
+        die(link, worker)
+        assert job.refresh().row.crashes == crashes + 1
+        worker, claim = new_id(), new_id()
+        link.one(
+            statements.register(
+                worker, supervisor=worker, name="w", host="h", pid=1, process="{}", queues=["*"], slots=1
+            )
+        )
+        link.one(statements.claim(worker, claim, [("default", 0)], lows=[0], highs=[2**62], limit=1))
+    assert (job.status, job.reason) == (Status.FAILED, "poison")
+
+
+def test_suspect_whose_row_somebody_holds_goes_back(link: Link, jobs: PgJobs, database_url: str) -> None:
+    _, claim, (job,) = claimed(link, jobs, 1)
+    with psycopg.connect(database_url) as app:
+        app.execute("SELECT FROM pgjobs.jobs WHERE id = %s FOR UPDATE", [job.id])
+        assert not link.one(statements.begin_suspect(job.id, claim))
+    assert not link.one(statements.begin_suspect(job.id, new_id())), "nor is one of another claim"
+
+
+def test_suspect_that_waits_too_long_goes_to_another_worker(
+    jobs: PgJobs, conn: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "PATIENCE_S", 0.1)
+    monkeypatch.setattr(module, "AWAY_S", 0.3)
+    gate = threading.Event()
+    work = jobs.task(name="work")(lambda i: gate.wait(10) if i == 0 else i)
+    first, second = work.enqueue(0), work.enqueue(1)
+    suspect(conn, first.id, second.id)
+    with jobs.worker(concurrency=4):
+        eventually(lambda: first.refresh().row.options == {"suspect": "runs"})
+        eventually(lambda: second.refresh().reason == "waits to run apart")
+        assert (second.status, second.attempt, second.row.options) == (Status.SCHEDULED, 0, {"suspect": True})
+        with jobs.worker(concurrency=4):
+            assert second.get(5) == 1
+        gate.set()
+        first.get(5)
 
 
 def test_worker_that_stops_gives_a_waiting_suspect_back(jobs: PgJobs, conn: psycopg.Connection[Any]) -> None:
     gate = threading.Event()
     work = jobs.task(name="work")(lambda i: gate.wait(10) if i == 0 else i)
-    first = work.enqueue(0)
+    first, second = work.enqueue(0), work.enqueue(1)
+    suspect(conn, first.id, second.id)
     with jobs.worker(concurrency=2) as worker:
         eventually(lambda: worker.begun() == [first.id])
-        suspect = work.using(delay=0.05).enqueue(1)
-        conn.execute("""UPDATE pgjobs.jobs SET options = '{"suspect": true}' WHERE id = %s""", [suspect.id])
-        eventually(lambda: suspect.refresh().status is Status.RUNNING)
         stopping = threading.Thread(target=worker.stop)
         stopping.start()
-        time.sleep(0.2)
+        eventually(lambda: second.refresh().status is Status.QUEUED)
         gate.set()
         stopping.join(10)
-    assert (suspect.refresh().status, suspect.attempt) == (Status.QUEUED, 0)
+    assert (first.refresh().status, second.refresh().attempt) == (Status.SUCCEEDED, 0)
+
+
+def test_nothing_waits_where_no_suspect_was_claimed(link: Link) -> None:
+    class NoLink:
+        def one(self, statement: Any) -> None:
+            raise AssertionError("a plain job costs no statement")
+
+    waiting = Suspects(NoLink(), Slots(1, lambda: None))  # type: ignore[arg-type]
+    assert waiting.see_to(claiming=True) == []
+    row = (new_id(), "work", "default", 0, 1, 5, 0, None, None, {}, {"suspect": True})
+    waiting.add([Run(row, Claim(new_id(), 1), 0.0, "pgjobs")])
+    assert [outcome.ending for outcome in waiting.see_to(claiming=False)] == ["released"]
+    assert len(waiting) == 0

@@ -39,7 +39,7 @@ SELECT id FROM completed
 -- name: settle
 -- Records every other end of an attempt: failed, cancelled, scheduled (a retry or a snooze). refund is 1 where the attempt
 -- does not count, crash where a crash does. A job that somebody asked to cancel is cancelled instead of tried again, for the reason that they gave.
--- What failed leaves a failures row.
+-- What failed leaves a failures row. A suspect whose run has ended is none any more.
 -- outcome is how the attempt counts in the rollups: failed, retried, snoozed, cancelled.
 -- Locks: jobs, by id, skipping.
 WITH done AS (
@@ -70,7 +70,7 @@ WITH done AS (
            crashes = job.crashes + mine.crash,
            finished_at = CASE WHEN mine.ending <> 'scheduled' THEN now() END,
            unique_key = CASE WHEN mine.ending = 'scheduled' THEN job.unique_key END,
-           options = job.options - 'suspect',
+           options = CASE job.options->>'suspect' WHEN 'runs' THEN job.options - 'suspect' ELSE job.options END,
            started_at = job.started_at + mine.wait * interval '1 second'
       FROM mine
      WHERE job.ctid = mine.place
@@ -128,6 +128,22 @@ DELETE FROM pgjobs.claims
  WHERE id = ANY (%(claims)s::uuid[])
 
 
+-- name: begin_suspect
+-- Says in the row of a suspect that it begins, so that a death of its host can be charged to it.
+-- Locks: the job, skipping.
+WITH mine AS MATERIALIZED (
+    SELECT ctid AS place
+      FROM pgjobs.jobs
+     WHERE id = %(id)s::uuid AND claim_id = %(claim)s::uuid AND status = 'running'
+       FOR UPDATE SKIP LOCKED
+)
+UPDATE pgjobs.jobs AS job
+   SET options = coalesce(job.options, '{}') || '{"suspect": "runs"}'
+  FROM mine
+ WHERE job.ctid = mine.place
+RETURNING job.id
+
+
 -- name: release
 -- Gives jobs back that shall not run here: to their old place, the attempt not counted.
 -- Locks: jobs, by id, skipping. What is skipped stays under its claim, to be released again.
@@ -150,6 +166,7 @@ WITH held AS (
            unique_key = CASE WHEN job.cancel_at IS NULL THEN job.unique_key END,
            finished_at = CASE WHEN job.cancel_at IS NULL THEN NULL ELSE now() END,
            attempt = greatest(job.attempt - 1, 0),
+           options = CASE job.options->>'suspect' WHEN 'runs' THEN job.options || '{"suspect": true}' ELSE job.options END,
            claim_id = NULL,
            started_at = NULL
       FROM mine

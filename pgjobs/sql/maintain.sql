@@ -84,9 +84,9 @@ RETURNING worker.id, worker.name, worker.dead_at IS NOT NULL AS dead
 
 -- name: reap
 -- Requeues jobs of dead workers, a thousand at most, fenced; the attempt itself is given back. begun are the jobs that had
--- begun: each is charged with a crash, and after max_crashes it fails as poison. Where nobody knows them (begun is NULL), a
--- job that was in a death before, and so ran alone, is charged; the others become suspects, to run alone next time. After a first crash a job returns
--- to its old place, later ones go behind. It leaves its claim, so that the dead worker, should it wake, can tell this from
+-- begun: each is charged with a crash, and after max_crashes it fails as poison. Where nobody knows them (begun is NULL),
+-- the suspect is charged whose row says that it ran, and all become suspects, to run one at a time. After a first crash
+-- a job returns to its old place, later ones go behind. It leaves its claim, so that the dead worker, should it wake, can tell this from
 -- an end that it recorded itself.
 -- Locks: jobs, by id, skipping: what somebody holds is found by the next pass.
 WITH held AS (
@@ -103,7 +103,7 @@ WITH held AS (
       JOIN pgjobs.jobs AS job USING (id)
      CROSS JOIN LATERAL (
          SELECT CASE WHEN job.id = ANY (%(begun)s::uuid[]) THEN 1
-                     WHEN %(begun)s::uuid[] IS NULL AND (job.crashes > 0 OR job.options ? 'suspect') THEN 1
+                     WHEN %(begun)s::uuid[] IS NULL AND job.options->>'suspect' = 'runs' THEN 1
                      ELSE 0 END AS crash
      ) AS charge
      WHERE job.claim_id = held.claim_id AND job.status = 'running'
@@ -124,7 +124,8 @@ WITH held AS (
                          WHEN ending.status = 'failed' THEN 'poison'
                          WHEN ending.crash = 1 OR %(begun)s::uuid[] IS NULL THEN 'worker lost' END,
            crashes = job.crashes + ending.crash,
-           options = CASE WHEN %(begun)s::uuid[] IS NULL THEN coalesce(job.options, '{}') || '{"suspect": true}'
+           options = CASE WHEN %(begun)s::uuid[] IS NULL OR job.options->>'suspect' = 'runs'
+                          THEN coalesce(job.options, '{}') || '{"suspect": true}'
                           ELSE job.options END,
            attempt = greatest(job.attempt - 1, 0),
            claim_id = NULL,

@@ -30,9 +30,10 @@ class Admission:
             return self._send_back(run, "unknown task")
         run.task = task
         run.executor = task.executor
-        if run.is_suspect and (self._apart or task.executor == "process"):
-            run.isolated = True
-            run.executor = "process"
+        if run.crashes or run.is_suspect:
+            if self._apart:
+                run.executor = "process"
+            run.guarded = run.is_suspect or run.executor != "process"
         try:
             run.positional, run.named = task.signature.unbind(run.args)
         except ArgumentsError as error:

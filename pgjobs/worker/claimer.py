@@ -25,6 +25,7 @@ from pgjobs.worker.completer import Completer, is_unstorable
 from pgjobs.worker.lanes import Lanes
 from pgjobs.worker.pace import POLL_S, Pace
 from pgjobs.worker.slots import Slots
+from pgjobs.worker.suspects import Suspects
 
 RECONCILE_S: Final = 3.0
 """How often a worker compares what it holds with what the database believes."""
@@ -83,7 +84,7 @@ class Claimer:
         self._claiming = True
         self._workers = 1
         self._stops_at = 0.0
-        self._alone: Run | None = None
+        self._suspects = Suspects(link, slots)
 
     # -- asked from other threads
 
@@ -120,12 +121,8 @@ class Claimer:
 
     @property
     def settled(self) -> bool:
-        """Whether every outcome taken so far stands in the table, and no job waits to run alone."""
-        return self._recorded and self._alone is None
-
-    @property
-    def _recorded(self) -> bool:
-        return not self._kept and not self._recording
+        """Whether every outcome taken so far stands in the table, and no suspect waits."""
+        return not self._kept and not self._recording and not self._suspects
 
     def forgettable(self) -> list[UUID]:
         """The claims that are settled as a whole, and not yet forgotten."""
@@ -143,7 +140,6 @@ class Claimer:
             self._reconcile()
         self._give_back_stale()
         self._see_to_stops()
-        self._see_to_suspect()
         if self._sweep_at == 0.0 and self._room():
             self._sweep()  # before the first claim: which lanes are there at all?
         room = self._room()
@@ -163,9 +159,9 @@ class Claimer:
         return self._rest_s()
 
     def _room(self) -> int:
-        if not self._claiming or self._alone is not None:
+        if not self._claiming:
             return 0
-        room = self._slots.room()
+        room = max(0, self._slots.room() - len(self._suspects))
         return room if self._budget is None else min(room, self._budget)
 
     def _outcomes(self, now: float) -> list[Outcome]:
@@ -184,7 +180,7 @@ class Claimer:
             rest = min(rest, flush_in)
         if self._kept:
             rest = min(rest, self._kept_until - now)
-        if self._slots.waiting:
+        if self._slots.waiting or self._suspects:
             rest = min(rest, 0.25)
         if self._room():
             rest = min(rest, self._pace.look_at - now)
@@ -192,8 +188,8 @@ class Claimer:
 
     def _give_back_stale(self) -> None:
         stale = self._slots.take_stale() if self._claiming else self._slots.take_waiting()
-        if stale:
-            self._slots.put_back([released(run) for run in stale])
+        if back := [*map(released, stale), *self._suspects.see_to(claiming=self._claiming)]:
+            self._slots.put_back(back)
 
     def _see_to_stops(self) -> None:
         """Stops runs whose jobs were cancelled or deleted, or belong to another claim by now."""
@@ -205,20 +201,6 @@ class Claimer:
             asked = statements.to_be_stopped([run.id for run in held], [run.claim.id for run in held])
             if stops := self._link.one(asked):
                 self._slots.put_back([released(run) for run in self._slots.cancel(stops)])
-
-    def _see_to_suspect(self) -> None:
-        """Runs a job that was in a death, and has no process of its own, when all else has ended and is recorded."""
-        run = self._alone
-        if run is None or not self._slots.empty or not self._recorded:
-            return
-        if run.begun or not self._claiming:
-            self._alone = None
-        if not run.begun:
-            run.begun = time.perf_counter()
-            if self._claiming:
-                self._slots.add([run])
-            else:
-                self._slots.put_back([released(run)])
 
     def _cycle(self, outcomes: list[Outcome], room: int) -> None:
         self._pace.before()
@@ -313,14 +295,13 @@ class Claimer:
                 ready.append(run)
             else:
                 unfit.append(outcome)
-        if suspect := next((run for run in ready if run.is_suspect and not run.isolated), None):
-            self._alone = suspect
-            unfit += [released(run) for run in (*ready, *self._slots.take_waiting()) if run is not suspect]
-            ready = []
         if self._budget is not None:
-            self._budget -= len(ready) + (suspect is not None)
+            self._budget -= len(ready)
         if unfit:
             self._slots.put_back(unfit)
+        if guarded := [run for run in ready if run.guarded]:
+            self._suspects.add(guarded)
+            ready = [run for run in ready if not run.guarded]
         self._slots.add(ready)
         return len(rows)
 

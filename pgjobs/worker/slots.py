@@ -203,6 +203,11 @@ class Slots:
         self._waiting.clear()
         return runs
 
+    def holds(self, run: Run) -> bool:
+        """Whether a run waits for a slot or has one."""
+        with self._lock:
+            return run in self._running or run in self._waiting
+
     def abandon(self) -> list[Run]:
         """Hands over the jobs that still run: nobody waits for their outcomes any more."""
         with self._lock:
