@@ -99,17 +99,19 @@ WITH held AS (
 ), mine AS MATERIALIZED (
     SELECT job.id, held.position, job.cancel_at IS NOT NULL AS cancelled, job.crashes AS crashes_before, charge.crash,
            job.crashes + charge.crash >= %(max_crashes)s::int AS poison
-      FROM held
-      JOIN pgjobs.jobs AS job USING (id)
+      FROM (SELECT * FROM held ORDER BY id) AS held
+     CROSS JOIN LATERAL (
+         SELECT id, cancel_at, crashes, options
+           FROM pgjobs.jobs
+          WHERE id = held.id AND claim_id = held.claim_id AND status = 'running'
+            FOR UPDATE SKIP LOCKED
+     ) AS job
      CROSS JOIN LATERAL (
          SELECT CASE WHEN job.id = ANY (%(begun)s::uuid[]) THEN 1
                      WHEN %(begun)s::uuid[] IS NULL AND job.options->>'suspect' = 'runs' THEN 1
                      ELSE 0 END AS crash
      ) AS charge
-     WHERE job.claim_id = held.claim_id AND job.status = 'running'
-     ORDER BY job.id
      LIMIT 1000
-       FOR UPDATE OF job SKIP LOCKED
 ), ending AS (
     SELECT mine.*,
            CASE WHEN cancelled THEN 'cancelled' WHEN poison AND crash = 1 THEN 'failed' ELSE 'queued' END AS status
@@ -160,7 +162,8 @@ SELECT reaped.id, reaped.status
 -- name: time_out
 -- Ends attempts that were over their timeout where their own worker could not: those of some jobs, which somebody has seen;
 -- or, where ids is NULL, those that have run 15 seconds past it. They count; a retry rests as the default policy says, since
--- nobody here knows the task's own.
+-- nobody here knows the task's own. Each is found by primary key, one after the other: asked for the first thousand by id,
+-- the planner walked through the whole table.
 -- Locks: jobs, by id, skipping.
 WITH held AS (
     SELECT claim.id AS claim_id, held.id
@@ -172,14 +175,16 @@ WITH held AS (
            CASE WHEN job.cancel_at IS NOT NULL THEN 'cancelled'
                 WHEN job.attempt >= job.max_attempts THEN 'failed'
                 ELSE 'scheduled' END AS ending
-      FROM held
-      JOIN pgjobs.jobs AS job USING (id)
-     WHERE job.claim_id = held.claim_id AND job.status = 'running'
-       AND (job.id = ANY (%(ids)s::uuid[])
-            OR %(ids)s::uuid[] IS NULL AND job.started_at + job.timeout + interval '15 seconds' < now())
-     ORDER BY job.id
+      FROM (SELECT * FROM held ORDER BY id) AS held
+     CROSS JOIN LATERAL (
+         SELECT id, cancel_at, attempt, max_attempts
+           FROM pgjobs.jobs
+          WHERE id = held.id AND claim_id = held.claim_id AND status = 'running'
+            AND (id = ANY (%(ids)s::uuid[])
+                 OR %(ids)s::uuid[] IS NULL AND started_at + timeout + interval '15 seconds' < now())
+            FOR UPDATE SKIP LOCKED
+     ) AS job
      LIMIT 1000
-       FOR UPDATE OF job SKIP LOCKED
 ), ended AS (
     UPDATE pgjobs.jobs AS job
        SET status = mine.ending,
