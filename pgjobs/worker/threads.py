@@ -102,7 +102,7 @@ class ThreadExecutor:
             outcome = contextvars.Context().run(_attempt, run, self)
         except (StoppedError, TimeoutExceededError):
             pass  # it came just when the code had ended
-        self._leave(ident)
+        self._leave(run, ident)
         if run.given_up:
             return None
         if outcome is None:
@@ -118,13 +118,14 @@ class ThreadExecutor:
                     self._nearest = run.deadline
                     self._bell.set()
 
-    def _leave(self, ident: int) -> None:
+    def _leave(self, run: Run, ident: int) -> None:
         """From here on nobody raises anything in this thread, and what was raised too late is taken back."""
         while True:
             try:
                 with self._lock:
                     self._busy.pop(ident, None)
-                    _raise_in(ident, None)
+                    if run.overdue or self.stopping:
+                        _raise_in(ident, None)
                 return
             except (StoppedError, TimeoutExceededError):
                 continue
