@@ -440,7 +440,8 @@ def test_run_that(way: Row, stage: Stage) -> None:
         found = rows.database.run(statements.job(stage.job.id))
         return "gone" if found is None else found.status.value
 
-    eventually(lambda: stands() in way.final, timeout_s=way.limit_s + 10)
+    patience_s = max(0.0, stage.caused_at - time.monotonic()) + way.limit_s + 10
+    eventually(lambda: stands() in way.final, timeout_s=patience_s)
     seconds = time.monotonic() - stage.caused_at
     status = stands()
     found = None if status == "gone" else stage.job.refresh().row

@@ -216,6 +216,18 @@ def test_child_that_is_asked_to_leave_finishes_and_is_replaced(app: PgJobs, data
         assert not worker.said("died")
 
 
+def test_process_that_is_replaced_leaves_the_rest_of_max_jobs_to_the_next(
+    app: PgJobs, database_url: str, conn: psycopg.Connection[Any]
+) -> None:
+    with WorkerProcess(database_url, "--max-jobs", "5").ready() as worker:
+        first = {app.enqueue(f"{TASKS}.pid").get(timeout=5) for _ in range(2)}
+        os.kill(*first, signal.SIGTERM)
+        eventually(lambda: len(worker.said(" ready: ")) == 2)
+        app.using().enqueue_many(f"{TASKS}.pid", [()] * 10)
+        assert worker.leave() == 0
+    assert conn.execute("SELECT count(*) FROM pgjobs.jobs WHERE status = 'succeeded'").fetchone() == (5,)
+
+
 def test_process_that_a_job_ends_with_0_has_died_all_the_same(app: PgJobs, database_url: str) -> None:
     with WorkerProcess(database_url).ready() as worker:
         job = app.enqueue(f"{TASKS}.leave_quietly")

@@ -51,6 +51,7 @@ class Child:
         self._stopping = threading.Event()
         self._told = False
         self._recycled = False
+        self._done = 0
 
     def run(self) -> int:
         """Works until told to stop; returns the exit code."""
@@ -76,7 +77,7 @@ class Child:
             )
         except PgJobsError as error:
             return self._give_up(FAILURE, str(error))
-        self._say({"left": True})  # a job that calls os._exit(0) does not
+        self._say({"left": True, "done": self._done})  # a job that calls os._exit(0) does not
         return RECYCLED if self._recycled else OK
 
     def _load(self) -> Application | None:
@@ -129,6 +130,7 @@ class Child:
             worker.wait()
         finally:
             worker.stop()
+        self._done = worker.done
         self._recycled = (worker.recycling or self._stopping.is_set()) and not self._told
 
     def _introduce(self, life: Life) -> None:

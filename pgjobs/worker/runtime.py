@@ -108,6 +108,7 @@ class Worker:
         self._rebirth = threading.Lock()
         self._beat_at = 0.0
         self.recycling = False
+        self.done = 0
         self._life: Life | None = None
         self._services: list[Service] = []
         self._listener: Listener | None = None
@@ -170,6 +171,7 @@ class Worker:
         self._life = None
         self._stop_asked.clear()
         self._hurry = False
+        self.done += life.slots.done
         self.emit(WorkerStopped(self.name, life.slots.done, back))
 
     def run(self) -> None:

@@ -61,6 +61,7 @@ class Supervisor:
         self._bell, self._ear = socket.socketpair()
         self._children: dict[int, Process] = {}
         self._rests: dict[int, float] = {}
+        self._done: dict[int, int] = {}
         self._restarts: list[tuple[float, int]] = []
         self._stop_asked = 0
         self._stop_at = 0.0
@@ -158,7 +159,8 @@ class Supervisor:
         share = None
         if total is not None:
             share = total // self._settings.processes + (number < total % self._settings.processes)
-            if share == 0:
+            share -= self._done.get(number, 0)
+            if share <= 0:
                 return
         child = Process(number, self._settings, self._id, share)
         self._children[number] = child
@@ -177,6 +179,7 @@ class Supervisor:
                 child.error = message["error"]
             elif "left" in message:
                 child.left = True
+                self._done[child.number] = self._done.get(child.number, 0) + message["done"]
 
     def _beat_for(self, url: str, schema: str) -> None:
         if self._beating is None:
