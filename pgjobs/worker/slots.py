@@ -131,6 +131,9 @@ class Slots:
     def add(self, runs: Iterable[Run]) -> None:
         """Takes claimed jobs, and starts what it can."""
         with self._lock:
+            if not self._was_busy:
+                self._was_busy = True
+                self._measured_at = time.perf_counter()
             self._waiting.extend(runs)
             self._grant()
 
@@ -152,7 +155,7 @@ class Slots:
         """Learns how many jobs a second this worker gets through while it has work; the buffer follows."""
         now = time.perf_counter()
         busy = bool(self._waiting or self._running)
-        if self._was_busy and finished:
+        if finished:
             rate = finished / max(now - self._measured_at, 0.0005)
             self._rate = rate if not self._rate else 0.6 * self._rate + 0.4 * rate
         elif self._was_busy and now - self._measured_at > STALE_S:

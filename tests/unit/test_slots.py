@@ -329,3 +329,18 @@ def test_the_board_shows_who_holds_a_slot(clock: Clock) -> None:
     slots.abandon()
     assert board.begun() == []
     board.close()
+
+
+def test_a_batch_that_has_ended_before_anybody_looks_is_measured_too(clock: Clock) -> None:
+    """Else a worker whose jobs are tiny claims no more than its slots hold, again and again."""
+    slots, _, _ = opened(16)
+    clock.now += 100  # idle time does not count
+    for _ in range(3):
+        runs = [a_run(clock.now) for _ in range(16)]
+        slots.add(runs)
+        clock.now += 0.001
+        for run in runs:
+            slots.finish(succeeded(run), "thread")
+        slots.take_finished()
+        clock.now += 5
+    assert slots.buffer == pytest.approx(16_000 * 0.050, rel=0.05)
