@@ -183,6 +183,20 @@ class PgJobs(Doorway):
         row = await self._ledger.afetch(as_id(job_id))
         return Job(self._ledger, row.id, row.task, row)
 
+    def wait(self, jobs: Iterable[UUID | str | Job[Any]], timeout: Duration | None = None) -> list[Job[Any]]:
+        """Waits until all these jobs have ended; returns them as they stand then, in the order given.
+
+        Raises:
+            ResultTimeoutError: one of them had not ended in time.
+            JobNotFoundError: one of them is not there.
+        """
+        return [Job(self._ledger, row.id, row.task, row) for row in self._ledger.await_all(_ids(jobs), timeout)]
+
+    async def await_(self, jobs: Iterable[UUID | str | Job[Any]], timeout: Duration | None = None) -> list[Job[Any]]:
+        """The async twin of ``wait``."""
+        rows = await self._ledger.aawait_all(_ids(jobs), timeout)
+        return [Job(self._ledger, row.id, row.task, row) for row in rows]
+
     def cancel(self, jobs: Iterable[UUID | str | Job[Any]], reason: str = "cancelled") -> dict[UUID, str]:
         """Cancels many jobs at once; see ``Job.cancel``.
 
@@ -234,10 +248,12 @@ class PgJobs(Doorway):
 
     def close(self) -> None:
         """Closes the connections of this process; the next use opens new ones."""
+        self._ledger.close()
         self.database.close()
 
     async def aclose(self) -> None:
         """The async twin of ``close``; closes the running loop's connections too."""
+        self._ledger.close()
         await self.database.aclose()
 
 

@@ -70,6 +70,11 @@ class Database:
         """Opens a connection of its own, in autocommit, that notices a peer which is gone."""
         return psycopg.connect(self._conninfo(name), autocommit=True, connect_timeout=10)
 
+    def for_listening(self) -> Database:
+        """The database on which LISTEN works: PGJOBS_LISTEN_URL where a pooler sits between, else this one."""
+        url = os.environ.get("PGJOBS_LISTEN_URL")
+        return Database(url, self.schema) if url else self
+
     def _conninfo(self, name: str) -> str:
         return make_conninfo(self.url, **({"application_name": name} | _KEEPALIVE))
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Final
 from uuid import UUID
 
@@ -13,8 +15,20 @@ from pgjobs.config import Duration, seconds
 from pgjobs.database import Database
 from pgjobs.errors import JobFailedError, JobNotFoundError, ResultTimeoutError
 from pgjobs.job import FailureRow, JobRow, Status
+from pgjobs.statements import Statement
+from pgjobs.waiting import Waiting
 
-_POLLS_S: Final = (0.002, 0.005, 0.01, 0.02, 0.05)
+_LOOK_S: Final = 1.0
+"""How often whoever waits looks, heard of or not."""
+
+_BLIND_S: Final = 0.05
+"""How often where ends of jobs cannot be heard."""
+
+_NEXT_S: Final = 0.005
+"""How soon where the last look has found some, and there may be more."""
+
+_RAMP_S: Final = (0.002, 0.005, 0.01, 0.02, 0.05)
+_AT_ONCE: Final = 500
 
 
 class Ledger:
@@ -22,6 +36,7 @@ class Ledger:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._waiting = Waiting(database)
 
     def fetch(self, job_id: UUID, conn: object = None) -> JobRow:
         """Reads a row."""
@@ -41,25 +56,51 @@ class Ledger:
 
     def await_result(self, job_id: UUID, timeout: Duration | None) -> JobRow:
         """Waits until a job has ended; see ``Job.get``."""
-        deadline = _deadline(timeout)
-        rests_s = _rests_s()
-        while not (row := self.fetch(job_id)).status.ended:
-            _check_time(row, timeout, deadline)
-            time.sleep(next(rests_s))
+        (row,) = self.await_all([job_id], timeout)
         if row.status is not Status.SUCCEEDED:
             raise _failed(row, self.failures_of(job_id))
         return row
 
     async def aawait_result(self, job_id: UUID, timeout: Duration | None) -> JobRow:
         """The async twin of ``await_result``."""
-        deadline = _deadline(timeout)
-        rests_s = _rests_s()
-        while not (row := await self.afetch(job_id)).status.ended:
-            _check_time(row, timeout, deadline)
-            await asyncio.sleep(next(rests_s))
+        (row,) = await self.aawait_all([job_id], timeout)
         if row.status is not Status.SUCCEEDED:
             raise _failed(row, await self.afailures_of(job_id))
         return row
+
+    def await_all(self, ids: Sequence[UUID], timeout: Duration | None) -> list[JobRow]:
+        """Waits until jobs have ended; see ``PgJobs.wait``."""
+        wait = _Wait(ids, timeout)
+        if wait.done(self._database.run(wait.read())):
+            return wait.rows
+        woken = threading.Event()
+        with self._waiting.expect(wait.left, woken.set) as ear:
+            while not wait.done(self._database.run(wait.read())):
+                woken.wait(wait.rest_s(ear.heard_for_s))
+                woken.clear()
+        return wait.rows
+
+    async def aawait_all(self, ids: Sequence[UUID], timeout: Duration | None) -> list[JobRow]:
+        """The async twin of ``await_all``."""
+        wait = _Wait(ids, timeout)
+        if wait.done(await self._database.arun(wait.read())):
+            return wait.rows
+        woken, loop = asyncio.Event(), asyncio.get_running_loop()
+
+        def wake() -> None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
+                loop.call_soon_threadsafe(woken.set)
+
+        with self._waiting.expect(wait.left, wake) as ear:
+            while not wait.done(await self._database.arun(wait.read())):
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(woken.wait(), wait.rest_s(ear.heard_for_s))
+                woken.clear()
+        return wait.rows
+
+    def close(self) -> None:
+        """Closes the connection on which ends of jobs are heard."""
+        self._waiting.close()
 
     def cancel(self, ids: Sequence[UUID], reason: str) -> dict[UUID, str]:
         """Cancels jobs; see ``PgJobs.cancel``."""
@@ -86,10 +127,63 @@ class Ledger:
         return await self._database.arun(statements.delete(ids))
 
 
-def _rests_s() -> Iterator[float]:
-    yield from _POLLS_S
-    while True:
-        yield _POLLS_S[-1]
+class _Wait:
+    """What is still waited for, and how long until somebody looks again; the same for threads and coroutines."""
+
+    def __init__(self, ids: Sequence[UUID], timeout: Duration | None) -> None:
+        self._ids = list(ids)
+        self._found: dict[UUID, JobRow] = {}
+        self._timeout = timeout
+        self._deadline = None if timeout is None else time.monotonic() + seconds(timeout, what="timeout")
+        self._ramp = iter(_RAMP_S)
+        self._got_on = False
+        self.left = list(dict.fromkeys(self._ids))
+
+    @property
+    def rows(self) -> list[JobRow]:
+        """The jobs in the order in which they were asked for."""
+        return [self._found[job_id] for job_id in self._ids]
+
+    def read(self) -> Statement[dict[UUID, JobRow]]:
+        """What reads those that are left, some at a time."""
+        return statements.jobs_by_id(self.left[:_AT_ONCE])
+
+    def done(self, rows: dict[UUID, JobRow]) -> bool:
+        """Takes what was read; returns whether all have ended.
+
+        Raises:
+            JobNotFoundError: one of them is not there.
+            ResultTimeoutError: the time is over.
+        """
+        asked, rest = self.left[:_AT_ONCE], self.left[_AT_ONCE:]
+        for job_id in asked:
+            if job_id not in rows:
+                raise JobNotFoundError(job_id)
+        ended = {job_id: row for job_id, row in rows.items() if row.status.ended}
+        self._found |= ended
+        self._got_on = bool(ended)
+        unended = [job_id for job_id in asked if job_id not in self._found]
+        self.left = [*unended, *rest] if len(unended) == len(asked) else [*rest, *unended]
+        if self.left and self._deadline is not None and time.monotonic() >= self._deadline:
+            first = rows.get(self.left[0], rows[asked[0]])
+            raise ResultTimeoutError(first.id, first.status.value, seconds(self._timeout or 0.0))
+        return not self.left
+
+    def rest_s(self, heard_for_s: float | None) -> float:
+        """Seconds until the next look, if nobody wakes us.
+
+        Args:
+            heard_for_s: how long ends of jobs have been heard; None if they are not. What ends just when it begins may
+                be missed.
+        """
+        rest_s = _LOOK_S
+        if self._got_on:
+            rest_s = _NEXT_S
+        elif heard_for_s is None or heard_for_s < 0.2:
+            rest_s = next(self._ramp, _BLIND_S)
+        if self._deadline is not None:
+            rest_s = min(rest_s, self._deadline - time.monotonic())
+        return max(0.0, rest_s)
 
 
 def _usable(conn: object) -> object:
@@ -103,15 +197,6 @@ def _found(job_id: UUID, row: JobRow | None) -> JobRow:
     if row is None:
         raise JobNotFoundError(job_id)
     return row
-
-
-def _deadline(timeout: Duration | None) -> float | None:
-    return None if timeout is None else time.monotonic() + seconds(timeout, what="timeout")
-
-
-def _check_time(row: JobRow, timeout: Duration | None, deadline: float | None) -> None:
-    if deadline is not None and timeout is not None and time.monotonic() >= deadline:
-        raise ResultTimeoutError(row.id, row.status.value, seconds(timeout))
 
 
 def _failed(row: JobRow, failures: list[FailureRow]) -> JobFailedError:

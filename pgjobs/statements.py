@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 from functools import lru_cache
 from importlib.resources import files
-from typing import Any, Final, Generic, LiteralString, TypeAlias, TypeVar
+from typing import Any, Final, Generic, LiteralString, NamedTuple, TypeAlias, TypeVar
 from uuid import UUID
 
 from pgjobs.job import FailureRow, JobRow, Status, Template
@@ -213,14 +213,26 @@ def busy(worker: UUID) -> Statement[None]:
 # -- complete
 
 
-def complete(columns: Mapping[str, Sequence[Any]]) -> Statement[list[Any]]:
-    """Records successes (ids, claims, results, waits, seconds); returns the ids that were recorded."""
-    return Statement(QUERIES["complete"], columns, _column)
+class Recorded(NamedTuple):
+    """The jobs whose outcomes were recorded, and the channels of those who wait for results."""
+
+    ids: list[Any]
+    channels: list[str]
 
 
-def settle(columns: Mapping[str, Sequence[Any]]) -> Statement[list[Any]]:
-    """Records every other end of an attempt; returns the ids that were recorded."""
-    return Statement(QUERIES["settle"], columns, _column)
+def _recorded(rows: Rows) -> Recorded:
+    ids = [row[0] for row in rows if row[1] is None]
+    return Recorded(ids, [row[1] for row in rows[len(ids) :]] if len(ids) < len(rows) else [])
+
+
+def complete(columns: Mapping[str, Sequence[Any]]) -> Statement[Recorded]:
+    """Records successes (ids, claims, results, waits, seconds)."""
+    return Statement(QUERIES["complete"], columns, _recorded)
+
+
+def settle(columns: Mapping[str, Sequence[Any]]) -> Statement[Recorded]:
+    """Records every other end of an attempt."""
+    return Statement(QUERIES["settle"], columns, _recorded)
 
 
 def complete_within(job_id: UUID, claim_id: UUID, result: str | None, duration_s: float) -> Statement[bool]:
@@ -244,9 +256,10 @@ def begin_suspect(job_id: UUID, claim_id: UUID) -> Statement[bool]:
     return Statement(QUERIES["begin_suspect"], {"id": job_id, "claim": claim_id}, bool)
 
 
-def release(claims: Sequence[Any], ids: Sequence[Any]) -> Statement[list[Any]]:
-    """Gives jobs back to their old places; returns the ids that were."""
-    return Statement(QUERIES["release"], {"claims": list(claims), "ids": list(ids)}, _column)
+def release(claims: Sequence[Any], ids: Sequence[Any]) -> Statement[Recorded]:
+    """Gives jobs back to their old places; nobody waits for that."""
+    params = {"claims": list(claims), "ids": list(ids)}
+    return Statement(QUERIES["release"], params, lambda rows: Recorded(_column(rows), []))
 
 
 # -- workers
@@ -437,6 +450,24 @@ def to_be_stopped(ids: Sequence[UUID], claims: Sequence[UUID]) -> Statement[set[
     return Statement(QUERIES["to_be_stopped"], params, lambda rows: {row[0] for row in rows})
 
 
+# -- wait
+
+
+def wait_on(channel: str) -> Statement[None]:
+    """Says that somebody listens on a channel for ends of jobs."""
+    return Statement(QUERIES["wait_on"], {"channel": channel}, _nothing)
+
+
+def wait_no_more(channel: str) -> Statement[None]:
+    """Says that nobody does any more."""
+    return Statement(QUERIES["wait_no_more"], {"channel": channel}, _nothing)
+
+
+def tell(channels: Sequence[str], payloads: Sequence[str]) -> Statement[None]:
+    """Sends each payload, ids in hex with spaces between, to each channel."""
+    return Statement(QUERIES["tell"], {"channels": list(channels), "payloads": list(payloads)}, _nothing)
+
+
 # -- inspect
 
 
@@ -452,6 +483,18 @@ def _job_row(row: Row) -> JobRow:
 def job(job_id: UUID) -> Statement[JobRow | None]:
     """One job as it stands."""
     return Statement(QUERIES["job"], {"id": str(job_id)}, lambda rows: _job_row(rows[0]) if rows else None)
+
+
+def jobs_by_id(ids: Sequence[UUID]) -> Statement[dict[UUID, JobRow]]:
+    """Some jobs as they stand."""
+    params = {"ids": [str(job_id) for job_id in ids]}
+    return Statement(QUERIES["jobs_by_id"], params, lambda rows: {row[0]: _job_row(row) for row in rows})
+
+
+def statuses(ids: Sequence[UUID]) -> Statement[dict[UUID, Status]]:
+    """How some jobs stand."""
+    params = {"ids": [str(job_id) for job_id in ids]}
+    return Statement(QUERIES["statuses"], params, lambda rows: {row[0]: Status(row[1]) for row in rows})
 
 
 def jobs(status: str | None, queue: str | None, task: str | None, limit: int) -> Statement[list[JobRow]]:

@@ -236,7 +236,7 @@ def test_plans_cached_while_the_table_was_empty_serve_no_more_when_it_is_huge(
     claim, taken = claim_some(still, worker, 10)
     assert sorted(taken) == sorted(ids)
     columns = {"ids": taken, "claims": [claim] * 10, "results": [None] * 10, "waits": [0.0] * 10, "seconds": [0.0] * 10}
-    assert len(still.one(statements.complete(columns))) == 10
+    assert len(still.one(statements.complete(columns)).ids) == 10
     jobs.job(ids[0])
     jobs.database.run(statements.retry([ids[0]]))
     assert heap_reads(conn) - before[pid] < 1_000, "a scan of the table would read some ten thousand pages"

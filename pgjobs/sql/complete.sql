@@ -3,7 +3,8 @@
 -- somebody holds. Each is found by primary key, whatever the statistics say of status (a plain join scanned the table when
 -- they said that nothing runs: 170 ms instead of 5), and written where it was locked, by ctid. A row that changed between
 -- the snapshot and the lock is not written: it is sent again. Only what differs is written, and no indexed column, so the
--- update is HOT. The rollup is part of it and so always agrees with the ledger.
+-- update is HOT. The rollup is part of it and so always agrees with the ledger. With the ids come the channels of those
+-- who wait for results: whoever's row this snapshot does not see reads the job after it has written it.
 -- Locks: jobs, by id, skipping.
 WITH done AS (
     SELECT *
@@ -33,7 +34,9 @@ WITH done AS (
       FROM completed
      GROUP BY queue, task, bucket
 )
-SELECT id FROM completed
+SELECT id, NULL AS channel FROM completed
+UNION ALL
+SELECT NULL, channel FROM pgjobs.waiters WHERE seen_at > now() - interval '30 seconds'
 
 
 -- name: settle
@@ -91,7 +94,9 @@ WITH done AS (
       FROM settled
      GROUP BY queue, task, outcome, bucket
 )
-SELECT id FROM settled
+SELECT id, NULL AS channel FROM settled
+UNION ALL
+SELECT NULL, channel FROM pgjobs.waiters WHERE seen_at > now() - interval '30 seconds'
 
 
 -- name: complete_within

@@ -6,6 +6,21 @@ SELECT id, task, queue, status, priority, attempt, max_attempts, crashes, run_at
  WHERE id = %(id)s::uuid
 
 
+-- name: jobs_by_id
+-- Some jobs as they stand.
+SELECT id, task, queue, status, priority, attempt, max_attempts, crashes, run_at, due_at, expires_at, cancel_at,
+       created_at, started_at, finished_at, timeout, reason, args, progress, result, meta, options
+  FROM pgjobs.jobs
+ WHERE id = ANY (%(ids)s::uuid[])
+
+
+-- name: statuses
+-- How some jobs stand.
+SELECT id, status
+  FROM pgjobs.jobs
+ WHERE id = ANY (%(ids)s::uuid[])
+
+
 -- name: jobs
 -- The latest jobs of a status, queue or task (each NULL for any).
 SELECT id, task, queue, status, priority, attempt, max_attempts, crashes, run_at, due_at, expires_at, cancel_at,

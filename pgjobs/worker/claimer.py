@@ -351,8 +351,8 @@ class Claimer:
             if claim_id not in self.known:
                 back = self._link.one(statements.release([claim_id] * len(job_ids), job_ids))
                 self._link.one(statements.forget_claims([claim_id]))
-                if back:
-                    self._emit(Released(len(back), "the reply to their claim was lost"))
+                if back.ids:
+                    self._emit(Released(len(back.ids), "the reply to their claim was lost"))
 
 
 class DeclaredDeadError(Exception):

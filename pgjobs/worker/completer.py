@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final
 from uuid import UUID
 
 import psycopg
@@ -12,7 +12,11 @@ from pgjobs import statements
 from pgjobs.events import ClaimLost, Event, Recorded, Released
 from pgjobs.link import Link
 from pgjobs.run import Claim, Outcome, unstorable
+from pgjobs.statements import Recorded as RecordedIds
 from pgjobs.statements import Statement
+
+TOLD_AT_ONCE: Final = 200
+"""Ids in one notification, whose payload is 8,000 bytes at most."""
 
 UNSTORABLE = ("22", "23", "54")
 """Classes of SQLSTATE that say that a value cannot be stored: data exception, constraint violation, limit exceeded."""
@@ -30,9 +34,9 @@ class Completer:
         self._emit = emit
         self._settled: list[Claim] = []
 
-    def statements(self, outcomes: Sequence[Outcome]) -> list[Statement[list[Any]]]:
+    def statements(self, outcomes: Sequence[Outcome]) -> list[Statement[RecordedIds]]:
         """What records the outcomes: one statement a kind, however many there are."""
-        recorded: list[Statement[list[Any]]] = []
+        recorded: list[Statement[RecordedIds]] = []
         if good := [outcome for outcome in outcomes if outcome.ending == "succeeded"]:
             recorded.append(statements.complete(_success_columns(good)))
         if other := [outcome for outcome in outcomes if outcome.ending not in ("succeeded", "released")]:
@@ -51,9 +55,9 @@ class Completer:
         claims, self._settled = self._settled, []
         return [claim.id for claim in claims]
 
-    def confirm(self, outcomes: Sequence[Outcome], recorded: Sequence[list[Any]], link: Link) -> list[Outcome]:
+    def confirm(self, outcomes: Sequence[Outcome], recorded: Sequence[RecordedIds], link: Link) -> list[Outcome]:
         """Takes the ids that came back; returns the outcomes that must be sent again."""
-        ids = {job_id for column in recorded for job_id in column}
+        ids = {job_id for each in recorded for job_id in each.ids}
         if len(ids) == len(outcomes):
             missing: list[Outcome] = []
             back = list(outcomes)
@@ -64,6 +68,8 @@ class Completer:
         for outcome in back:
             self._settle(outcome)
         self._report(back, done_before)
+        if channels := {channel for each in recorded for channel in each.channels}:
+            _tell(channels, [*back, *done_before], link)
         return kept
 
     def _look_up(self, missing: list[Outcome], link: Link) -> tuple[list[Outcome], list[Outcome]]:
@@ -116,6 +122,14 @@ class Completer:
                 raise
             return self.record_apart([unstorable(bad.run, error, bad.seconds)], link)
         return self.confirm(outcomes, recorded, link)
+
+
+def _tell(channels: Iterable[str], outcomes: Sequence[Outcome], link: Link) -> None:
+    """Tells those who wait which jobs have ended; after the commit, since NOTIFY holds others up until its own."""
+    ended = [outcome.run.id.hex for outcome in outcomes if outcome.ending not in ("scheduled", "released")]
+    payloads = [" ".join(ended[start : start + TOLD_AT_ONCE]) for start in range(0, len(ended), TOLD_AT_ONCE)]
+    if payloads:
+        link.peek(statements.tell(list(channels), payloads))
 
 
 def is_unstorable(error: psycopg.Error) -> bool:

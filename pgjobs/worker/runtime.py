@@ -18,17 +18,16 @@ import psycopg
 from pgjobs import statements, telemetry
 from pgjobs.app import PgJobs
 from pgjobs.config import Duration, seconds
-from pgjobs.database import Database
 from pgjobs.errors import OptionError
 from pgjobs.events import DeclaredDead, Event, Recycling, WorkerStarted, WorkerStopped, WorkerStopping
 from pgjobs.job import new_id
 from pgjobs.link import Link
+from pgjobs.listener import Listener
 from pgjobs.registry import Registry
 from pgjobs.worker.board import Board
 from pgjobs.worker.deaths import LOOK_S, Deaths
 from pgjobs.worker.lanes import Subscription
 from pgjobs.worker.life import Life
-from pgjobs.worker.listener import Listener
 from pgjobs.worker.pool import check
 from pgjobs.worker.service import Outage, Service
 
@@ -129,7 +128,8 @@ class Worker:
                     check(task)
         self._life = Life(self)
         self._life.start()
-        self._listener = Listener(self._listen_database(), self._heard, self._deaf)
+        database = self.jobs.database.for_listening()
+        self._listener = Listener(database, f"{database.schema}.jobs", self._heard, self._deaf)
         listening = Service(
             "listener",
             self._listener.tick,
@@ -250,10 +250,6 @@ class Worker:
         await asyncio.to_thread(self.__exit__, kind, error, trace)
 
     # -- what it hears
-
-    def _listen_database(self) -> Database:
-        url = os.environ.get("PGJOBS_LISTEN_URL")
-        return Database(url, self.jobs.schema) if url else self.jobs.database
 
     def _heard(self, payload: str) -> None:
         life = self._life

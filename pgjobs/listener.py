@@ -20,16 +20,18 @@ QUIET_S: Final = 10.0
 
 
 class Listener:
-    """LISTENs on the schema's channel. ``tick`` waits for notifications and passes their payloads on.
+    """LISTENs on a channel. ``tick`` waits for notifications and passes their payloads on.
 
     Args:
         heard: called with each payload.
         deaf: called after the connection has been made anew: what was notified meanwhile has been missed.
     """
 
-    def __init__(self, database: Database, heard: Callable[[str], None], deaf: Callable[[], None]) -> None:
+    def __init__(
+        self, database: Database, channel: str, heard: Callable[[str], None], deaf: Callable[[], None]
+    ) -> None:
         self._link = Link(database, "pgjobs listener")
-        self._listen = sql.SQL("LISTEN {}").format(sql.Identifier(f"{database.schema}.jobs"))
+        self._listen = sql.SQL("LISTEN {}").format(sql.Identifier(channel))
         self._heard = heard
         self._deaf = deaf
         self._conn: psycopg.Connection[tuple[object, ...]] | None = None

@@ -1,0 +1,163 @@
+"""Waits for jobs to end: a process hears of all of them on one connection, however many threads and coroutines wait."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Generator, Iterable
+from typing import Final
+from uuid import UUID
+
+import psycopg
+
+from pgjobs import statements
+from pgjobs.database import Database
+from pgjobs.job import new_id
+from pgjobs.link import Link
+from pgjobs.listener import Listener
+
+RENEW_S: Final = 10.0
+"""How often the process says that somebody waits in it; after 30 s without that it is told nothing."""
+
+IDLE_S: Final = 30.0
+"""When nobody has waited for so long, the connection is closed."""
+
+RETRY_S: Final = 1.0
+
+Wake = Callable[[], None]
+
+
+class Waiting:
+    """Who waits for which jobs in this process. The connection is opened for the first and closed after the last.
+
+    It is only the speed: whoever waits reads the table again now and then, heard of or not.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._lock = threading.Lock()
+        self._ear: _Ear | None = None
+        self._pid = 0
+
+    @contextlib.contextmanager
+    def expect(self, ids: Iterable[UUID], wake: Wake) -> Generator[_Ear]:
+        """Has ``wake`` called, on another thread, when one of the jobs may have ended, as long as the block runs."""
+        names = [job_id.hex for job_id in ids]
+        with self._lock:
+            if self._ear is None or self._pid != os.getpid() or not self._ear.add(names, wake):
+                self._ear, self._pid = _Ear(self._database), os.getpid()
+                self._ear.add(names, wake)
+                self._ear.start()
+            ear = self._ear
+        try:
+            yield ear
+        finally:
+            ear.remove(names, wake)
+
+    def close(self) -> None:
+        """Closes the connection."""
+        with self._lock:
+            ear, self._ear = self._ear, None
+        if ear is not None and self._pid == os.getpid():
+            ear.close()
+
+
+class _Ear:
+    """A thread with the connection, on a channel of its own whose name stands in ``pgjobs.waiters``."""
+
+    def __init__(self, database: Database) -> None:
+        self._heard_since: float | None = None
+        self._channel = f"{database.schema}.done.{new_id().hex}"
+        self._listener = Listener(database.for_listening(), self._channel, self._heard, self._connected)
+        self._link = Link(database, "pgjobs waiter")
+        self._lock = threading.Lock()
+        self._wakes: defaultdict[str, list[Wake]] = defaultdict(list)
+        self._wanted_at = time.monotonic()
+        self._renewed_at = 0.0
+        self._closed = False
+        self._thread = threading.Thread(target=self._run, name="pgjobs-waiting", daemon=True)
+
+    @property
+    def heard_for_s(self) -> float | None:
+        """How long ends of jobs have been heard; None if they are not."""
+        since = self._heard_since
+        return None if since is None else time.monotonic() - since
+
+    def start(self) -> None:
+        """Starts the thread."""
+        self._thread.start()
+
+    def add(self, names: Iterable[str], wake: Wake) -> bool:
+        """Takes somebody who waits; returns whether it does, or has just ended."""
+        with self._lock:
+            if self._closed:
+                return False
+            for name in names:
+                self._wakes[name].append(wake)
+            return True
+
+    def remove(self, names: Iterable[str], wake: Wake) -> None:
+        """Lets somebody go."""
+        with self._lock:
+            for name in names:
+                self._wakes[name].remove(wake)
+                if not self._wakes[name]:
+                    del self._wakes[name]
+            self._wanted_at = time.monotonic()
+
+    def close(self) -> None:
+        """Ends the thread."""
+        with self._lock:
+            self._closed = True
+        self._listener.wake()
+        if self._thread is not threading.current_thread():
+            self._thread.join(2.0)
+
+    # -- on the thread
+
+    def _run(self) -> None:
+        try:
+            while not self._ended():
+                try:
+                    self._listener.tick()
+                    self._renew()
+                except psycopg.Error:
+                    self._heard_since = None
+                    self._listener.recovered()
+                    self._link.close()
+                    time.sleep(RETRY_S)
+        finally:
+            self._heard_since = None
+            with contextlib.suppress(psycopg.Error):
+                self._link.one(statements.wait_no_more(self._channel))
+            self._listener.close()
+            self._link.close()
+
+    def _ended(self) -> bool:
+        with self._lock:
+            self._closed = self._closed or (not self._wakes and time.monotonic() - self._wanted_at > IDLE_S)
+            return self._closed
+
+    def _connected(self) -> None:
+        """Says where we listen; what ended before is found by whoever waits."""
+        self._renewed_at = 0.0
+        self._renew()
+        self._heard_since = time.monotonic()
+        with self._lock:
+            wakes = [wake for each in self._wakes.values() for wake in each]
+        for wake in wakes:
+            wake()
+
+    def _renew(self) -> None:
+        if time.monotonic() - self._renewed_at > RENEW_S and self._wakes:
+            self._link.one(statements.wait_on(self._channel))
+            self._renewed_at = time.monotonic()
+
+    def _heard(self, payload: str) -> None:
+        with self._lock:
+            wakes = [wake for name in payload.split() for wake in self._wakes.get(name, ())]
+        for wake in wakes:
+            wake()

@@ -1,0 +1,265 @@
+"""Waiting for results: heard at once, on one connection a process, by threads and coroutines; else a bit later."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from typing import Any
+
+import psycopg
+import pytest
+
+from pgjobs import (
+    Cancel,
+    JobFailedError,
+    JobNotFoundError,
+    PgJobs,
+    ResultTimeoutError,
+    Retry,
+    Status,
+    current_job,
+    ledger,
+    waiting,
+)
+from pgjobs.job import new_id
+from pgjobs.worker import completer
+from tests.support import eventually
+
+pytestmark = pytest.mark.server
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever is not told waits for long."""
+    monkeypatch.setattr(ledger, "_LOOK_S", 30.0)
+
+
+def ears(conn: psycopg.Connection[Any]) -> int:
+    """Connections on which ends of jobs are heard."""
+    row = conn.execute(
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE '%LISTEN%.done.%'"
+        " AND pid <> pg_backend_pid()"
+    ).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def rows(conn: psycopg.Connection[Any]) -> int:
+    row = conn.execute("SELECT count(*) FROM pgjobs.waiters").fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+@pytest.mark.parametrize("how", ["returns", "fails", "cancels itself", "completes in a transaction"])
+def test_end_is_heard_at_once(how: str, patient: None, jobs: PgJobs) -> None:
+    gate = threading.Event()
+
+    @jobs.task(retry=Retry(1))
+    def work() -> str:
+        gate.wait(10)
+        if how == "fails":
+            raise ValueError
+        if how == "cancels itself":
+            raise Cancel
+        if how == "completes in a transaction":
+            with psycopg.connect(jobs.database.url) as app:
+                current_job().complete(app, "done")
+        return "done"
+
+    with jobs.worker():
+        job = work.enqueue()
+        ended_at: list[float] = []
+
+        def get() -> None:
+            try:
+                job.get(20)
+            except JobFailedError:
+                pass
+            ended_at.append(time.monotonic())
+
+        thread = threading.Thread(target=get)
+        thread.start()
+        time.sleep(0.6)  # the first looks are over
+        gate.set()
+        opened = time.monotonic()
+        thread.join(10)
+    assert ended_at[0] - opened < 0.5
+
+
+async def test_coroutines_hear_it_too(patient: None, jobs: PgJobs) -> None:
+    gate = threading.Event()
+    work = jobs.task(name="work")(lambda i: gate.wait(10) and i)
+    async with jobs.worker():
+        handles = [await work.aenqueue(i + 1) for i in range(10)]
+        gets = [asyncio.create_task(handle.aget(20)) for handle in handles]
+        await asyncio.sleep(0.6)
+        opened = time.monotonic()
+        gate.set()
+        assert await asyncio.gather(*gets) == list(range(1, 11))
+        assert time.monotonic() - opened < 0.5
+    await jobs.aclose()
+
+
+def test_all_who_wait_share_one_connection_and_one_row(jobs: PgJobs, conn: psycopg.Connection[Any]) -> None:
+    gate = threading.Event()
+    work = jobs.task(name="work")(lambda i: gate.wait(10) and i)
+    handles = [work.enqueue(i + 1) for i in range(30)]
+    results: list[int] = []
+    threads = [threading.Thread(target=lambda h=handle: results.append(h.get(20))) for handle in handles]
+    for thread in threads:
+        thread.start()
+
+    async def also() -> None:
+        await asyncio.gather(*(handle.aget(20) for handle in handles))
+        await jobs.database.aclose()
+
+    coroutines = threading.Thread(target=lambda: asyncio.run(also()))
+    coroutines.start()
+    eventually(lambda: ears(conn) == 1)
+    eventually(lambda: rows(conn) == 1)
+    with jobs.worker(concurrency=30):
+        gate.set()
+        for thread in (*threads, coroutines):
+            thread.join(20)
+    assert sorted(results) == list(range(1, 31))
+    assert (ears(conn), rows(conn)) == (1, 1)
+    jobs.close()
+    eventually(lambda: (ears(conn), rows(conn)) == (0, 0))
+
+
+def test_nothing_is_sent_where_nobody_waits(jobs: PgJobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[Any] = []
+    tell = completer._tell
+    monkeypatch.setattr(completer, "_tell", lambda *args: (told.append(args), tell(*args)))
+    work = jobs.task(name="work")(lambda i: i)
+    ids = work.enqueue_many([(i,) for i in range(50)])
+    with jobs.worker():
+        eventually(lambda: all(jobs.job(job_id).status is Status.SUCCEEDED for job_id in ids))
+        assert told == []
+        jobs.wait([work.enqueue(i) for i in range(3)], 10)
+        eventually(lambda: work.enqueue(1).get(10) == 1 and told)
+
+
+def test_job_that_has_ended_costs_no_connection(jobs: PgJobs, conn: psycopg.Connection[Any]) -> None:
+    job = jobs.task(name="work")(lambda: 1).enqueue()
+    jobs.worker(burst=True).run()
+    assert job.get(1) == 1
+    assert jobs.wait([job])[0].result == 1
+    assert (ears(conn), rows(conn)) == (0, 0)
+
+
+def test_connection_closes_when_nobody_has_waited_for_a_while(
+    jobs: PgJobs, conn: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(waiting, "IDLE_S", 0.1)
+    monkeypatch.setattr("pgjobs.listener.QUIET_S", 0.1)
+    job = jobs.task(name="work")(lambda: 1).enqueue()
+    with pytest.raises(ResultTimeoutError):
+        job.get(0.5)
+    eventually(lambda: (ears(conn), rows(conn)) == (0, 0))
+    with jobs.worker():
+        assert job.get(5) == 1, "and opens again"
+
+
+def test_row_is_renewed_while_somebody_waits(
+    jobs: PgJobs, conn: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(waiting, "RENEW_S", 0.1)
+    monkeypatch.setattr("pgjobs.listener.QUIET_S", 0.1)
+    job = jobs.task(name="work")(lambda: 1).enqueue()
+
+    def get() -> None:
+        with pytest.raises(ResultTimeoutError):
+            job.get(2)
+
+    thread = threading.Thread(target=get)
+    thread.start()
+    eventually(lambda: rows(conn) == 1)
+    first = conn.execute("SELECT seen_at FROM pgjobs.waiters").fetchone()
+    eventually(lambda: conn.execute("SELECT seen_at FROM pgjobs.waiters").fetchone() != first, timeout_s=1.5)
+    thread.join()
+
+
+def test_without_a_connection_to_hear_on_it_looks(jobs: PgJobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PGJOBS_LISTEN_URL", "postgresql://127.0.0.1:1/none")
+    job = jobs.task(name="work")(lambda: time.sleep(0.3)).enqueue()
+    with jobs.worker():
+        started = time.monotonic()
+        job.get(5)
+        assert time.monotonic() - started < 0.9
+
+
+def test_break_of_the_connection_is_survived(jobs: PgJobs, conn: psycopg.Connection[Any]) -> None:
+    gate = threading.Event()
+    job = jobs.task(name="work")(lambda: gate.wait(20)).enqueue()
+    results: list[Any] = []
+    thread = threading.Thread(target=lambda: results.append(job.get(20)))
+    thread.start()
+    eventually(lambda: ears(conn) == 1)
+    conn.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE '%LISTEN%.done.%'"
+        " AND pid <> pg_backend_pid() AND datname = current_database()"
+    )
+    with jobs.worker():
+        gate.set()
+        thread.join(10)
+    assert results == [True]
+
+
+# -- many
+
+
+def test_many_are_waited_for_in_the_order_given(jobs: PgJobs) -> None:
+    def work(i: int) -> int:
+        time.sleep(0.001 * (7 * i % 10))
+        if i == 3:
+            raise ValueError
+        return i
+
+    task = jobs.task(retry=1)(work)
+    ids = task.enqueue_many([(i,) for i in range(1_200)])
+    with jobs.worker(concurrency=8):
+        ended = jobs.wait([*reversed(ids), ids[5]], 30)
+    assert [job.id for job in ended] == [*reversed(ids), ids[5]]
+    assert [job.status for job in ended if job.id == ids[3]] == [Status.FAILED]
+    assert sum(job.result for job in ended[:-1] if job.result is not None) == sum(range(1_200)) - 3
+    assert jobs.wait([]) == []
+
+
+async def test_async_twin_of_wait(jobs: PgJobs) -> None:
+    ids = await jobs.task(name="work")(lambda i: i).aenqueue_many([(i,) for i in range(10)])
+    async with jobs.worker():
+        assert [job.result for job in await jobs.await_(ids, 10)] == list(range(10))
+    await jobs.aclose()
+
+
+def test_time_is_kept(jobs: PgJobs) -> None:
+    job = jobs.task(name="work")(lambda: 1).enqueue()
+    started = time.monotonic()
+    with pytest.raises(ResultTimeoutError, match=f"{job.id} is still queued after 0.3 s"):
+        jobs.wait([job], 0.3)
+    assert 0.3 <= time.monotonic() - started < 0.6
+
+
+def test_job_that_is_not_there_or_goes_cannot_be_waited_for(jobs: PgJobs) -> None:
+    job = jobs.task(name="work")(lambda: 1).enqueue()
+    with pytest.raises(JobNotFoundError):
+        jobs.wait([job, new_id()], 5)
+    deleting = threading.Timer(0.3, job.delete)
+    deleting.start()
+    with pytest.raises(JobNotFoundError):
+        job.get(5)
+
+
+async def test_coroutine_that_is_cancelled_waits_no_more(jobs: PgJobs) -> None:
+    job = await jobs.task(name="work")(lambda: 1).aenqueue()
+    task = asyncio.create_task(job.aget())
+    await asyncio.sleep(0.2)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    ear = jobs._ledger._waiting._ear
+    assert ear is not None
+    assert not ear._wakes
+    await jobs.aclose()
