@@ -34,7 +34,7 @@ check: $(READY) ## Lint, check the format, the types and the directions of impor
 	$(BIN)/lint-imports
 
 bench: $(READY) ## Take the figures of docs/performance.md
-	@$(BIN)/python -m benchmarks.first --rounds 5
+	@$(BIN)/python -m benchmarks
 
 endings: $(READY) ## Take the table of docs/endings.md
 	@$(BIN)/python -m tests.endings

@@ -141,7 +141,7 @@ class Task(Generic[P, C, R]):
         self.function = function
         self.aliases = tuple(aliases)
         self.options = options
-        self.executor = _executor(function, executor)
+        self.executor: Executor = _executor(function, executor)
         self.retry = _retry(options.get("retry", Retry()))
         self.signature = Signature(function, name)
         if "job_id" in options:

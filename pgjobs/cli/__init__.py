@@ -12,6 +12,7 @@ from pgjobs import __version__
 from pgjobs.cli import codes
 
 COMMANDS: Final = {
+    "bench": "Measure the queue on this machine.",
     "demo": "Watch a queue at work, on a PostgreSQL of its own.",
     "dev": "Develop: a worker that follows the code, on a migrated database.",
     "enqueue": "Enqueue one job.",
