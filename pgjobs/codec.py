@@ -8,13 +8,13 @@ import math
 from collections.abc import Callable, Iterable
 from typing import Any, Final, cast
 
+import msgspec
+
 from pgjobs.config import MAX_DOCUMENT_BYTES, MAX_DOCUMENT_DEPTH
 from pgjobs.errors import EncodingError
 
 Json = Any
 """A value that JSON can hold: None, bool, int, float, str, and lists and string-keyed dicts of them."""
-
-loads: Final = json.loads
 
 
 def _refuse(value: object) -> Json:
@@ -34,6 +34,15 @@ def _make_encoder() -> Callable[[Json], str]:
 
 
 _encode: Final = _make_encoder()
+
+
+def loads(data: bytes | str) -> Json:
+    """Reads what PostgreSQL has stored as JSON."""
+    try:
+        value: Json = msgspec.json.decode(data)
+    except msgspec.DecodeError:  # a number that no float holds
+        value = json.loads(data)
+    return value
 
 
 def dumps(value: Json, *, what: str = "value") -> str:

@@ -6,8 +6,9 @@ import contextlib
 from typing import Any, Final
 
 import psycopg
+from psycopg.types.json import set_json_loads
 
-from pgjobs import statements
+from pgjobs import arrays, codec, statements
 from pgjobs.config import SCHEMA_REVISION
 from pgjobs.database import Database, explained
 from pgjobs.errors import SchemaError
@@ -37,6 +38,8 @@ class Link:
         """The connection, opened anew where it is closed or broken."""
         if self._conn is None or self._conn.closed:
             self._conn = self._database.connect(self._name)
+            arrays.register(self._conn)
+            set_json_loads(codec.loads, self._conn)
         return self._conn
 
     def batch(self, *statements: Statement[Any]) -> list[Any]:

@@ -81,7 +81,8 @@ class Signature:
         Raises:
             ArgumentsError: they do not fit the signature (any more).
         """
-        if self._by_name_only and args.keys() <= self._known and args.keys() >= self._required:
+        names = args.keys()
+        if self._by_name_only and (names == self._known or (names <= self._known and names >= self._required)):
             return (), (self._convert(args) if self._converts else args)
         rest = dict(args)
         positionals = rest.pop(POSITIONALS, [])

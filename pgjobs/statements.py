@@ -225,7 +225,7 @@ def _recorded(rows: Rows) -> Recorded:
     return Recorded(ids, [row[1] for row in rows[len(ids) :]] if len(ids) < len(rows) else [])
 
 
-def complete(columns: Mapping[str, Sequence[Any]]) -> Statement[Recorded]:
+def complete(columns: Mapping[str, Any]) -> Statement[Recorded]:
     """Records successes (ids, claims, results, waits, seconds)."""
     return Statement(QUERIES["complete"], columns, _recorded)
 

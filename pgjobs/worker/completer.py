@@ -8,7 +8,7 @@ from uuid import UUID
 
 import psycopg
 
-from pgjobs import statements
+from pgjobs import arrays, statements
 from pgjobs.events import ClaimLost, Event, Recorded, Released
 from pgjobs.link import Link
 from pgjobs.run import Claim, Outcome, unstorable
@@ -146,13 +146,13 @@ def _as_recorded(outcome: Outcome, status: str) -> Outcome:
     return outcome
 
 
-def _success_columns(outcomes: Sequence[Outcome]) -> dict[str, list[Any]]:
+def _success_columns(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     return {
-        "ids": [outcome.run.id for outcome in outcomes],
-        "claims": [outcome.run.claim.id for outcome in outcomes],
-        "results": [outcome.result for outcome in outcomes],
-        "waits": [outcome.wait_s for outcome in outcomes],
-        "seconds": [outcome.seconds for outcome in outcomes],
+        "ids": arrays.uuids([outcome.run.id for outcome in outcomes]),
+        "claims": arrays.uuids([outcome.run.claim.id for outcome in outcomes]),
+        "results": arrays.texts([outcome.result for outcome in outcomes]),
+        "waits": arrays.floats([outcome.wait_s for outcome in outcomes]),
+        "seconds": arrays.floats([outcome.seconds for outcome in outcomes]),
     }
 
 

@@ -131,3 +131,10 @@ def test_kinds_of_numbers_texts_and_lists_are_written_as_their_like() -> None:
         RED = "red"
 
     assert json.loads(codec.dumps([Level.HIGH, Colour.RED, (1, 2)])) == [3, "red", [1, 2]]
+
+
+@pytest.mark.parametrize(
+    "text", ['{"a": [1, 2.5, null, true, "ü\\n\\u2028"]}', "123456789012345678901234567890", "1e400", "-0.0", '""']
+)
+def test_what_is_read_is_what_json_reads(text: str) -> None:
+    assert repr(codec.loads(text.encode())) == repr(json.loads(text))
