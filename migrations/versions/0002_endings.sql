@@ -59,10 +59,10 @@ LANGUAGE sql VOLATILE AS $$
                claim_id = NULL, options = job.options - 'suspect'
           FROM target
          WHERE job.id = target.id AND job.status IN ('succeeded', 'failed', 'cancelled', 'expired')
-        RETURNING job.id, job.queue
+        RETURNING job.id, job.queue, job.priority
     ), told AS MATERIALIZED (
-        SELECT pg_notify('pgjobs.jobs', 'queued ' || fresh.queue)
-          FROM (SELECT DISTINCT changed.queue FROM changed) AS fresh
+        SELECT pg_notify('pgjobs.jobs', 'queued ' || fresh.priority || ' ' || fresh.queue)
+          FROM (SELECT DISTINCT changed.queue, changed.priority FROM changed) AS fresh
          WHERE EXISTS (SELECT FROM pgjobs.idlers AS idler
                         WHERE idler.queue IN (fresh.queue, '*') AND idler.seen_at > now() - interval '15 seconds')
     )
@@ -98,4 +98,38 @@ LANGUAGE sql VOLATILE AS $$
     SELECT gone.id
       FROM gone
       CROSS JOIN (SELECT count(*) FROM told) AS told
+$$;
+
+-- As before, but the notification names the priority too, so that no worker need look for it.
+CREATE OR REPLACE FUNCTION pgjobs.enqueue(
+    task text,
+    args jsonb DEFAULT '{}',
+    queue text DEFAULT 'default',
+    priority integer DEFAULT 0,
+    delay interval DEFAULT NULL,
+    run_at timestamptz DEFAULT NULL,
+    ttl interval DEFAULT NULL,
+    timeout interval DEFAULT '1 hour',
+    max_attempts integer DEFAULT 5
+) RETURNS uuid
+LANGUAGE sql VOLATILE AS $$
+    WITH due AS (
+        SELECT coalesce(enqueue.run_at, clock_timestamp() + enqueue.delay) AS at
+    ), job AS (
+        INSERT INTO pgjobs.jobs (task, args, queue, priority, status, position, run_at, due_at, expires_at, timeout, max_attempts)
+        SELECT enqueue.task, enqueue.args, enqueue.queue, enqueue.priority,
+               CASE WHEN due.at > clock_timestamp() THEN 'scheduled' ELSE 'queued' END,
+               CASE WHEN due.at > clock_timestamp() THEN NULL ELSE nextval('pgjobs.positions') END,
+               due.at,
+               CASE WHEN due.at > clock_timestamp() THEN due.at END,
+               clock_timestamp() + enqueue.ttl, enqueue.timeout, enqueue.max_attempts
+          FROM due
+        RETURNING id, queue, priority, status
+    ), woken AS (
+        SELECT pg_notify('pgjobs.jobs', 'queued ' || job.priority || ' ' || job.queue) FROM job
+         WHERE job.status = 'queued'
+           AND EXISTS (SELECT FROM pgjobs.idlers AS idler
+                        WHERE idler.queue IN (job.queue, '*') AND idler.seen_at > now() - interval '15 seconds')
+    )
+    SELECT job.id FROM job LEFT JOIN woken ON true
 $$;

@@ -44,10 +44,10 @@ WITH due AS MATERIALIZED (
     UPDATE pgjobs.jobs
        SET status = 'queued', position = nextval('pgjobs.positions'), due_at = NULL
      WHERE id = ANY (ARRAY (SELECT id FROM due))
-    RETURNING queue
+    RETURNING queue, priority
 ), told AS MATERIALIZED (
-    SELECT pg_notify('pgjobs.jobs', 'queued ' || queue)
-      FROM (SELECT DISTINCT queue FROM promoted) AS fresh
+    SELECT pg_notify('pgjobs.jobs', 'queued ' || priority || ' ' || queue)
+      FROM (SELECT DISTINCT queue, priority FROM promoted) AS fresh
      WHERE EXISTS (SELECT FROM pgjobs.idlers AS idler
                     WHERE idler.queue IN (fresh.queue, '*') AND idler.seen_at > now() - interval '15 seconds')
 )

@@ -72,7 +72,7 @@ class Claimer:
         self._completer = Completer(emit)
         self._budget = limit
         self._lock = threading.Lock()
-        self._hints: set[str] = set()
+        self._hints: set[tuple[str, int | None]] = set()
         self._restored: dict[Lane, int] = {}
         self._pace = Pace(worker, flags)
         self._sweep_at = 0.0
@@ -88,18 +88,18 @@ class Claimer:
 
     # -- asked from other threads
 
-    def hint(self, queue: str) -> bool:
-        """Says that a queue has got work; returns whether it is one of ours."""
+    def hint(self, queue: str, priority: int | None) -> bool:
+        """Says that a lane has got work, or a queue, whatever the priority; returns whether it is one of ours."""
         if not self._lanes.serves(queue):
             return False
         with self._lock:
-            self._hints.add(queue)
+            self._hints.add((queue, priority))
             self._pace.look_now()
         return True
 
     def hint_restored(self, queue: str, priority: int, position: int) -> bool:
         """Says that jobs went back to old places, which may lie below our bound."""
-        if not self.hint(queue):
+        if not self.hint(queue, priority):
             return False
         with self._lock:
             lane = (queue, priority)
@@ -207,7 +207,8 @@ class Claimer:
         with self._lock:
             hints, self._hints = self._hints, set()
             restored, self._restored = self._restored, {}
-        fresh = self._lanes.meet([*restored, *((queue, 0) for queue in hints)])
+        fresh = self._lanes.meet([*restored, *((queue, priority or 0) for queue, priority in hints)])
+        unsure = sorted({queue for queue, priority in hints if priority is None})
         lanes = self._lanes.preferred()
         claim_id = new_id()
         recording = self._completer.statements(outcomes)
@@ -219,8 +220,8 @@ class Claimer:
         if room:
             lows = [min(low, restored.get(lane, low)) for lane, low in zip(lanes, self._lanes.lows(lanes), strict=True)]
             batch.append(self._claim(claim_id, lanes, lows, [NO_BOUND] * len(lanes), room))
-            if hints:
-                batch.append(statements.lanes_of(sorted(hints)))
+            if unsure:
+                batch.append(statements.lanes_of(unsure))
         flag = self._pace.flag(claim_id, room)
         batch += flag
         if not batch:
@@ -235,7 +236,7 @@ class Claimer:
             self._lanes.refresh(results[claim_at - 1])
         if room:
             found = self._take(claim_id, lanes, results[claim_at])
-            if hints:
+            if unsure:
                 fresh |= self._lanes.meet(results[claim_at + 1])
             self._note_drained(self._pace.after(found, room, again=fresh, flagged=bool(flag and results[-1])))
 

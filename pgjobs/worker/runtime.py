@@ -258,7 +258,8 @@ class Worker:
         kind, _, rest = payload.partition(" ")
         woken = False
         if kind == "queued":
-            woken = life.claimer.hint(rest)
+            priority, _, queue = rest.rpartition(" ")
+            woken = life.claimer.hint(queue, int(priority) if priority else None)
         elif kind == "restored":
             priority, position, queue = rest.split(" ", 2)
             woken = life.claimer.hint_restored(queue, int(priority), int(position))

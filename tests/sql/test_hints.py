@@ -85,7 +85,7 @@ def test_promote_tells_who_waits(idle: bool, jobs: PgJobs, link: Link, ear: psyc
     jobs.task(name="work")(lambda: 1).using(queue="mail", delay=timedelta(milliseconds=1)).enqueue()
     heard(ear)
     eventually(lambda: link.one(statements.promote()) == 1)
-    assert heard(ear) == (["queued mail"] if idle else [])
+    assert heard(ear) == (["queued 0 mail"] if idle else [])
 
 
 @pytest.mark.parametrize("idle", [True, False])
@@ -96,7 +96,7 @@ def test_retry_tells_who_waits(idle: bool, jobs: PgJobs, link: Link, ear: psycop
         somebody_idle(link)
     heard(ear)
     job.retry()
-    assert heard(ear) == (["queued mail"] if idle else [])
+    assert heard(ear) == (["queued 0 mail"] if idle else [])
 
 
 @pytest.mark.parametrize("how", ["cancel", "delete"])

@@ -146,8 +146,8 @@ def test_enqueue_without_a_timeout_has_none(conn: psycopg.Connection) -> None:
 @pytest.mark.parametrize(
     ("idle_on", "call", "told"),
     [
-        ("mail", "pgjobs.enqueue('t', queue => 'mail')", ["queued mail"]),
-        ("*", "pgjobs.enqueue('t', queue => 'mail')", ["queued mail"]),
+        ("mail", "pgjobs.enqueue('t', queue => 'mail')", ["queued 0 mail"]),
+        ("*", "pgjobs.enqueue('t', queue => 'mail')", ["queued 0 mail"]),
         ("other", "pgjobs.enqueue('t', queue => 'mail')", []),
         # Workers look for the next due time by themselves.
         ("mail", "pgjobs.enqueue('t', queue => 'mail', delay => '1 hour')", []),
