@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
 import functools
 import os
@@ -148,6 +149,7 @@ class Database:
         self.connect("pgjobs").close()  # the pool would try for ten seconds, and then not say what is wrong
         pool = ConnectionPool(self._conninfo("pgjobs"), open=True, **self._settings)
         self._pools[os.getpid()] = pool
+        atexit.register(_close_at_exit, weakref.ref(self), os.getpid())
         return pool
 
     async def _async_pool(self) -> AsyncConnectionPool[Any]:
@@ -187,6 +189,13 @@ class Database:
         self.close()
         if pool := self._async_pools.pop(asyncio.get_running_loop(), None):
             await pool.close()
+
+
+def _close_at_exit(database: weakref.ref[Database], pid: int) -> None:
+    """Ends the pool's threads while the interpreter still can; since Python 3.13 it waits in vain for them later."""
+    own = database()
+    if own is not None and os.getpid() == pid:
+        own.close()
 
 
 @contextlib.contextmanager

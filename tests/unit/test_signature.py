@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-import threading
 import typing
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
@@ -265,4 +264,4 @@ def test_a_type_that_json_cannot_check_is_not_checked() -> None:
 
 def test_what_is_built_in_cannot_be_a_task() -> None:
     with pytest.raises(TaskError, match="call it in a function of your own"):
-        Signature(threading.get_ident, "x")
+        Signature(max, "x")
