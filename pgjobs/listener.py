@@ -28,9 +28,14 @@ class Listener:
     """
 
     def __init__(
-        self, database: Database, channel: str, heard: Callable[[str], None], deaf: Callable[[], None]
+        self,
+        database: Database,
+        channel: str,
+        heard: Callable[[str], None],
+        deaf: Callable[[], None],
+        name: str = "pgjobs listener",
     ) -> None:
-        self._link = Link(database, "pgjobs listener")
+        self._link = Link(database, name)
         self._listen = sql.SQL("LISTEN {}").format(sql.Identifier(channel))
         self._heard = heard
         self._deaf = deaf

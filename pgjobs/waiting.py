@@ -71,7 +71,9 @@ class _Ear:
     def __init__(self, database: Database) -> None:
         self._heard_since: float | None = None
         self._channel = f"{database.schema}.done.{new_id().hex}"
-        self._listener = Listener(database.for_listening(), self._channel, self._heard, self._connected)
+        self._listener = Listener(
+            database.for_listening(), self._channel, self._heard, self._connected, "pgjobs waiter"
+        )
         self._link = Link(database, "pgjobs waiter")
         self._lock = threading.Lock()
         self._wakes: defaultdict[str, list[Wake]] = defaultdict(list)
