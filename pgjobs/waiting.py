@@ -22,6 +22,9 @@ from pgjobs.listener import Listener
 RENEW_S: Final = 10.0
 """How often the process says that somebody waits in it; after 30 s without that it is told nothing."""
 
+STALE_S: Final = 25.0
+"""From this age on the row may be overlooked: 30 s, by the database's clock, are the end."""
+
 IDLE_S: Final = 30.0
 """When nobody has waited for so long, the connection is closed."""
 
@@ -70,6 +73,7 @@ class _Ear:
 
     def __init__(self, database: Database) -> None:
         self._heard_since: float | None = None
+        self._written_at = float("-inf")
         self._channel = f"{database.schema}.done.{new_id().hex}"
         self._listener = Listener(
             database.for_listening(), self._channel, self._heard, self._connected, "pgjobs waiter"
@@ -78,15 +82,14 @@ class _Ear:
         self._lock = threading.Lock()
         self._wakes: defaultdict[str, list[Wake]] = defaultdict(list)
         self._wanted_at = time.monotonic()
-        self._renewed_at = 0.0
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="pgjobs-waiting", daemon=True)
 
     @property
     def heard_for_s(self) -> float | None:
-        """How long ends of jobs have been heard; None if they are not."""
-        since = self._heard_since
-        return None if since is None else time.monotonic() - since
+        """How long ends of jobs have been heard; None if they are not, or nobody knows that we listen."""
+        since, now = self._heard_since, time.monotonic()
+        return None if since is None or now - self._written_at > STALE_S else now - since
 
     def start(self) -> None:
         """Starts the thread."""
@@ -99,7 +102,9 @@ class _Ear:
                 return False
             for name in names:
                 self._wakes[name].append(wake)
-            return True
+        if time.monotonic() - self._written_at > RENEW_S:
+            self._listener.wake()
+        return True
 
     def remove(self, names: Iterable[str], wake: Wake) -> None:
         """Lets somebody go."""
@@ -144,19 +149,23 @@ class _Ear:
             return self._closed
 
     def _connected(self) -> None:
-        """Says where we listen; what ended before is found by whoever waits."""
-        self._renewed_at = 0.0
+        """A new connection: whoever is told of it must be told anew."""
+        self._written_at = float("-inf")
         self._renew()
-        self._heard_since = time.monotonic()
-        with self._lock:
-            wakes = [wake for each in self._wakes.values() for wake in each]
-        for wake in wakes:
-            wake()
 
     def _renew(self) -> None:
-        if time.monotonic() - self._renewed_at > RENEW_S and self._wakes:
-            self._link.one(statements.wait_on(self._channel))
-            self._renewed_at = time.monotonic()
+        """Says on which channel somebody waits. What ended before anybody knew it is found by those who wait."""
+        age_s = time.monotonic() - self._written_at
+        if age_s <= RENEW_S or not self._wakes:
+            return
+        self._link.one(statements.wait_on(self._channel))
+        self._written_at = time.monotonic()
+        if age_s > STALE_S or self._heard_since is None:
+            self._heard_since = self._written_at
+            with self._lock:
+                wakes = [wake for each in self._wakes.values() for wake in each]
+            for wake in wakes:
+                wake()
 
     def _heard(self, payload: str) -> None:
         with self._lock:

@@ -141,6 +141,28 @@ def test_nothing_is_sent_where_nobody_waits(jobs: PgJobs, monkeypatch: pytest.Mo
         eventually(lambda: work.enqueue(1).get(10) == 1 and told)
 
 
+def test_first_wait_that_was_over_before_the_connection_stood_spoils_no_later_one(
+    patient: None, jobs: PgJobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The row was to be written when the connection stood: then nobody waited any more."""
+    connected = threading.Event()
+    take = waiting._Ear._connected
+    monkeypatch.setattr(waiting._Ear, "_connected", lambda ear: (connected.wait(10), take(ear)))
+
+    @jobs.task
+    def work(seconds: float) -> None:
+        time.sleep(seconds)
+
+    with jobs.worker():
+        work.enqueue(0.02).get(5)
+        connected.set()
+        time.sleep(0.3)
+        job = work.enqueue(0.6)
+        started = time.monotonic()
+        job.get(10)
+        assert time.monotonic() - started < 2
+
+
 def test_job_that_has_ended_costs_no_connection(jobs: PgJobs, conn: psycopg.Connection[Any]) -> None:
     job = jobs.task(name="work")(lambda: 1).enqueue()
     jobs.worker(burst=True).run()
