@@ -274,6 +274,7 @@ def test_claim_does_not_read_what_is_dead_below_its_bound(
             eventually(lambda: lanes.lows([("default", 0)])[0] > 30_000)
             low = lanes.lows([("default", 0)])[0]
         task.enqueue_many([(i,) for i in range(100)])
+        prober = register(link)  # the first one has not beaten for all that time
         laden = explain(conn, claim_of(prober, low))
         without_bound = explain(conn, claim_of(prober, 0))
     assert laden["Actual Rows"] == clean["Actual Rows"] == 100

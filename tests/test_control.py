@@ -28,6 +28,7 @@ from pgjobs import (
 )
 from pgjobs.job import new_id
 from pgjobs.link import Link
+from pgjobs.worker import claimer
 from tests.support import eventually
 from tests.test_fencing import engine_of
 
@@ -190,7 +191,13 @@ def test_within_an_open_transaction_it_rolls_back_with_it(jobs: PgJobs, database
 # -- running jobs
 
 
-def test_running_coroutine_is_stopped_at_once(jobs: PgJobs) -> None:
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that is not told of a cancellation does not look for a minute."""
+    monkeypatch.setattr(claimer, "STOPS_S", 60.0)
+
+
+def test_running_coroutine_is_stopped_at_once(told: None, jobs: PgJobs) -> None:
     started, unwound = threading.Event(), threading.Event()
 
     @jobs.task
@@ -205,11 +212,11 @@ def test_running_coroutine_is_stopped_at_once(jobs: PgJobs) -> None:
         job = wait.enqueue()
         assert started.wait(5)
         assert job.cancel("enough").status is Status.RUNNING
-        eventually(lambda: job.refresh().status.ended, timeout_s=0.9)
+        eventually(lambda: job.refresh().status.ended, timeout_s=10)
     assert (stands(job), job.attempt, unwound.is_set()) == (("cancelled", "enough"), 1, True)
 
 
-def test_running_thread_is_asked(jobs: PgJobs) -> None:
+def test_running_thread_is_asked(told: None, jobs: PgJobs) -> None:
     started = threading.Event()
 
     @jobs.task
@@ -223,7 +230,7 @@ def test_running_thread_is_asked(jobs: PgJobs) -> None:
         job = work.enqueue()
         assert started.wait(5)
         job.cancel("enough")
-        eventually(lambda: job.refresh().status.ended, timeout_s=0.9)
+        eventually(lambda: job.refresh().status.ended, timeout_s=10)
     assert stands(job) == ("cancelled", "enough")
 
 

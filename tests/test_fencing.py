@@ -315,11 +315,11 @@ def test_row_that_an_application_holds_stalls_no_other_job(jobs: PgJobs, databas
         eventually(lambda: len(worker.begun()) == 16)
         app.execute("SELECT * FROM pgjobs.jobs WHERE id = %s FOR UPDATE", [ids[7]])
         gate.set()
-        eventually(lambda: all(jobs.job(i).status is Status.SUCCEEDED for i in ids if i != ids[7]), timeout_s=2)
+        eventually(lambda: all(jobs.job(i).status is Status.SUCCEEDED for i in ids if i != ids[7]), timeout_s=10)
         assert jobs.job(ids[7]).status is Status.RUNNING
-        assert work.enqueue(99).get(timeout=2) == 99, "and the worker goes on"
+        assert work.enqueue(99).get(timeout=10) == 99, "and the worker goes on"
         app.rollback()
-        assert jobs.job(ids[7]).get(timeout=3) == 7
+        assert jobs.job(ids[7]).get(timeout=10) == 7
 
 
 def test_row_that_an_application_holds_is_claimed_later_and_stalls_no_other(jobs: PgJobs, database_url: str) -> None:
@@ -329,7 +329,7 @@ def test_row_that_an_application_holds_is_claimed_later_and_stalls_no_other(jobs
         app.execute("SELECT * FROM pgjobs.jobs WHERE id = %s FOR UPDATE", [ids[3]])
         with jobs.worker():
             for i in ids[:3] + ids[4:]:
-                jobs.job(i).get(timeout=3)
+                jobs.job(i).get(timeout=10)
             assert jobs.job(ids[3]).status is Status.QUEUED
             app.rollback()
             assert jobs.job(ids[3]).get(timeout=5) == 3

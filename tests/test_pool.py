@@ -122,7 +122,7 @@ def test_process_that_dies_takes_with_it_what_it_has_started(app: PgJobs, worker
     job = app.using(retry=1).enqueue(f"{APP}.die_leaving_a_child", str(flag))
     child = begun(flag, job)
     eventually(lambda: job.refresh().status is Status.FAILED)
-    eventually(lambda: not lives(child), timeout_s=1)
+    eventually(lambda: not lives(child), timeout_s=10)
 
 
 def test_exit_in_a_task_does_not_end_its_process(app: PgJobs, worker: Worker) -> None:
@@ -134,16 +134,16 @@ def test_run_over_its_timeout_is_killed_with_all_that_it_started(app: PgJobs, wo
     job = app.using(timeout=0.5, retry=1).enqueue(f"{APP}.hold_with_a_child", str(flag))
     child = begun(flag, job)
     assert lives(child)
-    eventually(lambda: job.refresh().status is Status.FAILED, timeout_s=2)
+    eventually(lambda: job.refresh().status is Status.FAILED, timeout_s=10)
     assert job.reason == "timeout"
-    eventually(lambda: not lives(child), timeout_s=1)
+    eventually(lambda: not lives(child), timeout_s=10)
 
 
 def test_cancelled_run_is_killed(app: PgJobs, worker: Worker, flag: Path) -> None:
     job = app.enqueue(f"{APP}.hold", str(flag))
     pid = begun(flag, job)
     job.cancel("enough")
-    eventually(lambda: job.refresh().status is Status.CANCELLED, timeout_s=1)
+    eventually(lambda: job.refresh().status is Status.CANCELLED, timeout_s=10)
     assert (job.reason, lives(pid)) == ("enough", False)
 
 
@@ -163,7 +163,7 @@ def test_stop_lets_what_runs_finish(app: PgJobs, flag: Path) -> None:
     pid = begun(flag, job)
     worker.stop(10)
     assert (job.refresh().status, job.result) == (Status.SUCCEEDED, pid)
-    eventually(lambda: not lives(pid), timeout_s=2)
+    eventually(lambda: not lives(pid), timeout_s=10)
 
 
 def test_processes_are_replaced_after_so_many_jobs(app: PgJobs) -> None:
@@ -237,7 +237,7 @@ def test_idle_process_ends(app: PgJobs, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(pool, "IDLE_S", 0.1)
     with app.worker():
         pid = app.enqueue(f"{APP}.pid").get(10)
-        eventually(lambda: not lives(pid), timeout_s=2)
+        eventually(lambda: not lives(pid), timeout_s=10)
         assert app.enqueue(f"{APP}.pid").get(10) != pid
 
 

@@ -89,7 +89,7 @@ def test_process_that_stands_still_is_replaced(app: PgJobs, database_url: str, f
         stuck = app.enqueue(f"{TASKS}.hold_interpreter", str(flag), 60)
         eventually(lambda: began(flag, stuck))
         eventually(lambda: worker.said("it has stood still"), timeout_s=6)
-        eventually(lambda: stuck.refresh().row.crashes == 1, timeout_s=3)
+        eventually(lambda: stuck.refresh().row.crashes == 1, timeout_s=8)
         assert "stood still" in (stuck.failures()[0].message or "")
 
 
@@ -129,7 +129,7 @@ def test_process_with_a_deaf_thread_is_replaced_when_it_has_drained(app: PgJobs,
         (first,) = worker.children()
         held = app.enqueue(f"{TASKS}.hold", str(flag))
         deaf = app.using(timeout=0.5, retry=1).enqueue(f"{TASKS}.sleep_deaf", str(flag), 60)
-        eventually(lambda: deaf.refresh().status is Status.FAILED, timeout_s=4)
+        eventually(lambda: deaf.refresh().status is Status.FAILED, timeout_s=8)
         assert deaf.reason == "timeout"
         assert worker.children() == [first], "a job still runs there"
         flag.unlink()
@@ -145,9 +145,9 @@ def test_worker_that_starts_finds_the_dead_of_its_machine_at_once(app: PgJobs, d
         victim.popen.wait()
     flag.unlink()
     with WorkerProcess(database_url) as other:
-        eventually(lambda: other.said("dead: "), timeout_s=3)
+        eventually(lambda: other.said("dead: "), timeout_s=8)
         for job in held:
-            job.get(timeout=3)
+            job.get(timeout=8)
     assert [job.row.crashes for job in held] == [0, 0], "nobody knows whose fault it was"
 
 

@@ -163,7 +163,7 @@ def test_suspect_that_waits_too_long_goes_to_another_worker(
     monkeypatch.setattr(module, "PATIENCE_S", 0.1)
     monkeypatch.setattr(module, "AWAY_S", 0.3)
     gate = threading.Event()
-    work = jobs.task(name="work")(lambda i: gate.wait(10) if i == 0 else i)
+    work = jobs.task(name="work")(lambda i: gate.wait(40) if i == 0 else i)
     first, second = work.enqueue(0), work.enqueue(1)
     suspect(conn, first.id, second.id)
     with jobs.worker(concurrency=4):
@@ -171,14 +171,14 @@ def test_suspect_that_waits_too_long_goes_to_another_worker(
         eventually(lambda: second.refresh().reason == "waits to run apart")
         assert (second.status, second.attempt, second.row.options) == (Status.SCHEDULED, 0, {"suspect": True})
         with jobs.worker(concurrency=4):
-            assert second.get(5) == 1
+            assert second.get(30) == 1
         gate.set()
         first.get(5)
 
 
 def test_worker_that_stops_gives_a_waiting_suspect_back(jobs: PgJobs, conn: psycopg.Connection[Any]) -> None:
     gate = threading.Event()
-    work = jobs.task(name="work")(lambda i: gate.wait(10) if i == 0 else i)
+    work = jobs.task(name="work")(lambda i: gate.wait(40) if i == 0 else i)
     first, second = work.enqueue(0), work.enqueue(1)
     suspect(conn, first.id, second.id)
     with jobs.worker(concurrency=2) as worker:

@@ -61,7 +61,7 @@ def test_deaf_thread_loses_its_slot_to_others(jobs: PgJobs, monkeypatch: pytest.
     monkeypatch.setattr(threads, "GRACE_S", 0.2)
     gate = threading.Event()
 
-    @jobs.task(timeout=0.2, retry=1)
+    @jobs.task(timeout=0.5, retry=1)
     def deaf(i: int) -> int:
         if i == 0:
             gate.wait(20)  # one call, in which no exception can be raised
@@ -71,11 +71,11 @@ def test_deaf_thread_loses_its_slot_to_others(jobs: PgJobs, monkeypatch: pytest.
         with jobs.worker(concurrency=1):
             first, second = deaf.enqueue(0), deaf.enqueue(1)
             with pytest.raises(JobFailedError):
-                first.get(3)
-            assert second.get(2) == 1
+                first.get(10)
+            assert second.get(10) == 1
             before = first.refresh().row
             gate.set()
-            assert deaf.enqueue(2).get(2) == 2
+            assert deaf.enqueue(2).get(10) == 2
             time.sleep(0.1)
             assert first.refresh().row == before, "what the deaf code returned in the end is recorded nowhere"
     finally:
