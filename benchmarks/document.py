@@ -1,0 +1,2 @@
+def peers(rows, missing):
+    return str(rows) + str(missing)

@@ -1,0 +1,5 @@
+from noting import note
+
+
+def noop(i: int) -> None:
+    note(i)
