@@ -16,7 +16,7 @@ Duration: TypeAlias = float | timedelta | str
 
 DEFAULT_QUEUE: Final = "default"
 DEFAULT_SCHEMA: Final = "pgjobs"
-SCHEMA_REVISION: Final = "0002"
+SCHEMA_REVISION: Final = "0003"
 """The migration that this release works with."""
 
 DEFAULT_TIMEOUT_S: Final = 3600.0

@@ -52,6 +52,7 @@ __all__ = [
     "failures",
     "idlers",
     "jobs",
+    "lanes",
     "metadata",
     "queue_stats",
     "rollups",
@@ -76,6 +77,7 @@ class Tables:
     workers: Table
     idlers: Table
     waiters: Table
+    lanes: Table
     duties: Table
     failures: Table
     rollups: Table
@@ -94,6 +96,7 @@ def tables(schema: str = DEFAULT_SCHEMA) -> Tables:
         workers=_workers(metadata),
         idlers=_idlers(metadata),
         waiters=_waiters(metadata),
+        lanes=_lanes(metadata),
         duties=_duties(metadata),
         failures=_failures(metadata),
         rollups=_rollups(metadata),
@@ -219,6 +222,17 @@ def _waiters(metadata: MetaData) -> Table:
     )
 
 
+def _lanes(metadata: MetaData) -> Table:
+    return Table(
+        "lanes",
+        metadata,
+        Column("queue", Text(), primary_key=True),
+        Column("priority", SmallInteger(), primary_key=True),
+        Column("low", BigInteger(), nullable=False),
+        _time("noted_at", nullable=False, server_default=_NOW),
+    )
+
+
 def _duties(metadata: MetaData) -> Table:
     return Table(
         "duties",
@@ -308,6 +322,7 @@ claims: Final = _default.claims
 workers: Final = _default.workers
 idlers: Final = _default.idlers
 waiters: Final = _default.waiters
+lanes: Final = _default.lanes
 duties: Final = _default.duties
 failures: Final = _default.failures
 rollups: Final = _default.rollups

@@ -6,11 +6,12 @@ A Statement is a value: sync, async and borrowed connections run it alike.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
 from functools import lru_cache
 from importlib.resources import files
+from itertools import pairwise
 from typing import Any, Final, Generic, LiteralString, NamedTuple, TypeAlias, TypeVar
 from uuid import UUID
 
@@ -167,31 +168,76 @@ Lane: TypeAlias = tuple[str, int]
 NO_BOUND: Final = 2**63 - 1
 
 
-def claim(
-    worker: UUID, claim_id: UUID, lanes: Sequence[Lane], *, lows: Sequence[int], highs: Sequence[int], limit: int
-) -> Statement[Rows]:
-    """Takes up to limit jobs from the lanes, in their order of preference; lows and highs bound the positions."""
-    params = {
-        "worker": worker,
-        "claim": claim_id,
-        "queues": [lane[0] for lane in lanes],
-        "priorities": [lane[1] for lane in lanes],
-        "lows": list(lows),
-        "highs": list(highs),
-        "limit": limit,
+class Range(NamedTuple):
+    """The positions of a lane from low on, below high."""
+
+    lane: Lane
+    low: int = 0
+    high: int = NO_BOUND
+
+
+def _ranges(ranges: Sequence[Range]) -> dict[str, Any]:
+    return {
+        "queues": [lane[0] for lane, _, _ in ranges],
+        "priorities": [lane[1] for lane, _, _ in ranges],
+        "lows": [low for _, low, _ in ranges],
+        "highs": [high for _, _, high in ranges],
     }
-    return Statement(QUERIES["claim"], params, _rows)
 
 
-def bounds(lanes: Sequence[Lane], lows: Sequence[int]) -> Statement[Rows]:
+def claim(worker: UUID, claim_id: UUID, ranges: Sequence[Range], limit: int) -> Statement[Rows]:
+    """Takes up to limit jobs from ranges of lanes, in their order of preference."""
+    return Statement(QUERIES["claim"], {"worker": worker, "claim": claim_id, "limit": limit} | _ranges(ranges), _rows)
+
+
+def bounds(ranges: Sequence[Range]) -> Statement[Rows]:
     """Rows of (queue, priority, lowest live position or None, last value of the sequence, xmin, xmax)."""
-    params = {"queues": [lane[0] for lane in lanes], "priorities": [lane[1] for lane in lanes], "lows": list(lows)}
+    params = _ranges(ranges)
+    del params["highs"]
     return Statement(QUERIES["bounds"], params, _rows)
 
 
-def lanes() -> Statement[list[Lane]]:
-    """Every lane that has queued jobs."""
-    return Statement(QUERIES["lanes"], {}, lambda rows: [(row[0], row[1]) for row in rows])
+def new_lanes(known: Iterable[Lane], *, queues_too: bool) -> Statement[list[Lane]]:
+    """Every lane that has queued jobs and is not known; of the queues of known lanes alone unless queues_too."""
+    priorities: dict[str, list[int]] = {}
+    for queue, priority in known:
+        priorities.setdefault(queue, []).append(priority)
+    queues = sorted(priorities)
+    gaps = [
+        (queue, above, below)
+        for queue in queues
+        for above, below in pairwise([-1000, *sorted(priorities[queue]), 1000])
+        if below - above > 1
+    ]
+    params: dict[str, Any] = {
+        "afters": ["", *queues] if queues_too else [],
+        "befores": [*queues, None] if queues_too else [],
+        "queues": [gap[0] for gap in gaps],
+        "aboves": [gap[1] for gap in gaps],
+        "belows": [gap[2] for gap in gaps],
+    }
+    return Statement(QUERIES["new_lanes"], params, lambda rows: [(row[0], row[1]) for row in rows])
+
+
+def strays(ranges: Sequence[Range]) -> Statement[list[Range]]:
+    """The narrowest ranges around what may be claimed within some ranges, a thousand jobs in each at most."""
+    return Statement(
+        QUERIES["strays"], _ranges(ranges), lambda rows: [Range((row[0], row[1]), row[2], row[3] + 1) for row in rows]
+    )
+
+
+def noted_lanes() -> Statement[list[Range]]:
+    """What workers have noted: each lane from its low bound on."""
+    return Statement(
+        QUERIES["noted_lanes"], {}, lambda rows: [Range((row[0], row[1]), row[2], NO_BOUND) for row in rows]
+    )
+
+
+def note_lanes(ranges: Sequence[Range]) -> Statement[None]:
+    """Notes where the live positions of lanes begin."""
+    params = _ranges(sorted(ranges))
+    del params["highs"]
+    return Statement(QUERIES["note_lanes"], params, _nothing)
 
 
 def lanes_of(queues: Sequence[str]) -> Statement[list[Lane]]:
@@ -320,9 +366,9 @@ def neighbours(boot: str, pids: str) -> Statement[Rows]:
     return Statement(QUERIES["neighbours"], {"boot": boot, "pids": pids}, _rows)
 
 
-def alive(worker: UUID) -> Statement[bool]:
-    """Whether a worker counts as alive."""
-    return Statement(QUERIES["alive"], {"worker": worker}, _is_true)
+def alive(worker: UUID) -> Statement[tuple[bool, int]]:
+    """Whether a worker counts as alive, and how many do."""
+    return Statement(QUERIES["alive"], {"worker": worker}, lambda rows: (rows[0][0], rows[0][1]))
 
 
 # -- maintain

@@ -14,7 +14,7 @@ import pytest
 from pgjobs import PgJobs, statements
 from pgjobs.job import Template, new_id, new_ids
 from pgjobs.link import PLANNING, Link
-from pgjobs.statements import NO_BOUND, Query, Statement
+from pgjobs.statements import Query, Range, Statement
 from tests.support import eventually
 
 pytestmark = pytest.mark.server
@@ -78,8 +78,8 @@ def register(link: Link) -> UUID:
 
 def claim_some(link: Link, worker: UUID, count: int) -> tuple[UUID, list[UUID]]:
     claim = new_id()
-    lane = [("default", 0)]
-    rows = link.one(statements.claim(worker, claim, lane, lows=[0], highs=[NO_BOUND], limit=count))
+    lane = [Range(("default", 0))]
+    rows = link.one(statements.claim(worker, claim, lane, count))
     return claim, [row[0] for row in rows]
 
 
@@ -103,6 +103,7 @@ def hot_statements(link: Link, conn: psycopg.Connection[Any]) -> dict[str, tuple
     conn.execute("UPDATE pgjobs.jobs SET priority = 1 WHERE id IN (SELECT id FROM pgjobs.jobs LIMIT 1)")
     claim, ids = claim_some(link, worker, 10)
     lanes = [("default", 1), ("default", 0), ("other", 0)]
+    ranges = [Range(lane) for lane in lanes]
     columns = {
         "ids": ids,
         "claims": [claim] * 10,
@@ -122,11 +123,14 @@ def hot_statements(link: Link, conn: psycopg.Connection[Any]) -> dict[str, tuple
         "fingerprints": ["f"] * 10,
     }
     del ends["results"]
-    everywhere = {"lows": [0, 0, 0], "highs": [NO_BOUND] * 3}
     return {
-        "claim": (statements.claim(worker, new_id(), lanes, **everywhere, limit=10), 400),
-        "bounds": (statements.bounds(lanes, [0, 0, 0]), 40),
-        "lanes": (statements.lanes(), 60),
+        "claim": (statements.claim(worker, new_id(), ranges, 10), 400),
+        "bounds": (statements.bounds(ranges), 40),
+        "new_lanes": (statements.new_lanes(lanes, queues_too=True), 120),
+        "new_lanes_of_none": (statements.new_lanes([], queues_too=True), 60),
+        "strays": (statements.strays(ranges), 120),
+        "note_lanes": (statements.note_lanes(ranges), 20),
+        "noted_lanes": (statements.noted_lanes(), 20),
         "lanes_of": (statements.lanes_of(["default", "other"]), 60),
         "idle": (statements.idle(worker, new_id(), ["*"]), 40),
         "busy": (statements.busy(worker), 40),
@@ -225,7 +229,11 @@ def test_plans_cached_while_the_table_was_empty_serve_no_more_when_it_is_huge(
     columns: dict[str, Any] = {"ids": [missing], "claims": [claim], "results": [None], "waits": [0.0], "seconds": [0.0]}
     for _ in range(12):
         claim_some(still, worker, 10)
-        still.batch(statements.complete(columns), statements.standing([missing], [claim]), statements.lanes())
+        still.batch(
+            statements.complete(columns),
+            statements.standing([missing], [claim]),
+            statements.new_lanes([], queues_too=True),
+        )
         jobs.database.run(statements.job(missing))
         jobs.database.run(statements.retry([missing]))
     fill(conn, HUGE, "succeeded")
@@ -271,8 +279,8 @@ def test_claim_does_not_read_what_is_dead_below_its_bound(
         with jobs.worker() as worker:
             eventually(lambda: left(conn) == 0, timeout_s=60)
             lanes = worker._life_now().claimer._lanes
-            eventually(lambda: lanes.lows([("default", 0)])[0] > 30_000)
-            low = lanes.lows([("default", 0)])[0]
+            eventually(lambda: lanes.low(("default", 0)) > 30_000)
+            low = lanes.low(("default", 0))
         task.enqueue_many([(i,) for i in range(100)])
         prober = register(link)  # the first one has not beaten for all that time
         laden = explain(conn, claim_of(prober, low))
@@ -284,7 +292,7 @@ def test_claim_does_not_read_what_is_dead_below_its_bound(
 
 
 def claim_of(worker: UUID, low: int) -> Statement[Any]:
-    return statements.claim(worker, uuid4(), [("default", 0)], lows=[low], highs=[NO_BOUND], limit=100)
+    return statements.claim(worker, uuid4(), [Range(("default", 0), low)], 100)
 
 
 def left(conn: psycopg.Connection[Any]) -> int:
@@ -324,11 +332,11 @@ def test_a_batch_takes_one_commit(jobs: PgJobs, conn: psycopg.Connection[Any]) -
     claim, ids = claim_some(link, worker, 250)
     columns = {"ids": ids, "claims": [claim] * 250, "results": [None] * 250, "waits": [0.0] * 250}
     before = commits_of(link)
-    lane = [("default", 0)]
+    lane = [Range(("default", 0))]
     link.batch(
         statements.complete(columns | {"seconds": [0.0] * 250}),
         statements.forget_claims([claim]),
-        statements.claim(worker, new_id(), lane, lows=[0], highs=[NO_BOUND], limit=250),
+        statements.claim(worker, new_id(), lane, 250),
     )
     assert commits_of(link) - before == 1
     assert conn.execute("SELECT status, count(*) FROM pgjobs.jobs GROUP BY 1 ORDER BY 1").fetchall() == [

@@ -28,6 +28,7 @@ from pgjobs import (
 )
 from pgjobs.job import new_id
 from pgjobs.link import Link
+from pgjobs.statements import Range
 from pgjobs.worker import claimer
 from tests.support import eventually
 from tests.test_fencing import engine_of
@@ -114,7 +115,7 @@ def claim(job: Job[Any]) -> tuple[Link, UUID]:
     link.one(
         statements.register(worker, supervisor=worker, name="w", host="h", pid=1, process="{}", queues=["*"], slots=1)
     )
-    link.one(statements.claim(worker, claim_id, [("default", 0)], lows=[0], highs=[2**62], limit=10))
+    link.one(statements.claim(worker, claim_id, [Range(("default", 0))], 10))
     link.close()
     return link, worker
 

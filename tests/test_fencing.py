@@ -18,6 +18,7 @@ from pgjobs import ClaimLostError, Job, PgJobs, Retry, RetryLater, Status, curre
 from pgjobs.events import ClaimLost, Event
 from pgjobs.link import Link
 from pgjobs.run import Claim, Outcome
+from pgjobs.statements import Range
 from pgjobs.worker import Worker
 from pgjobs.worker import completer as completing
 from tests.support import eventually
@@ -265,8 +266,8 @@ def test_dead_worker_claims_nothing(jobs: PgJobs, conn: psycopg.Connection[Any])
     link = Link(jobs.database, "test")
     worker, claim = statements_of_a_worker(link)
     link.one(statements.declare_dead([worker]))
-    lane = [("default", 0)]
-    assert link.one(statements.claim(worker, claim, lane, lows=[0], highs=[2**62], limit=10)) == []
+    lane = [Range(("default", 0))]
+    assert link.one(statements.claim(worker, claim, lane, 10)) == []
     assert conn.execute("SELECT status FROM pgjobs.jobs").fetchone() == ("queued",)
     assert conn.execute("SELECT count(*) FROM pgjobs.claims").fetchone() == (0,)
     link.close()
@@ -286,7 +287,7 @@ def test_only_what_had_begun_is_charged_with_a_death(jobs: PgJobs) -> None:
     ids = jobs.task(name="work")(lambda i: i).enqueue_many([(i,) for i in range(3)])
     link = Link(jobs.database, "test")
     worker, claim = statements_of_a_worker(link)
-    link.one(statements.claim(worker, claim, [("default", 0)], lows=[0], highs=[2**62], limit=10))
+    link.one(statements.claim(worker, claim, [Range(("default", 0))], 10))
     link.one(statements.declare_dead([worker]))
     reaped = link.one(statements.reap([worker], [ids[1]], 3, "gone"))
     assert sorted(reaped) == [(job_id, "queued") for job_id in ids]
@@ -406,7 +407,7 @@ def test_claim_whose_reply_was_lost_is_given_back(
     link = Link(jobs.database, "test")
     with jobs.worker(queues="other") as worker:
         _, claim = statements_of_a_worker(link)
-        taken = link.one(statements.claim(worker.id, claim, [("default", 0)], lows=[0], highs=[2**62], limit=10))
+        taken = link.one(statements.claim(worker.id, claim, [Range(("default", 0))], 10))
         assert len(taken) == 1
         eventually(lambda: job.refresh().status is Status.QUEUED)
         assert job.attempt == 0
@@ -425,7 +426,7 @@ def test_completion_whose_reply_was_lost_is_recorded_once(jobs: PgJobs, conn: ps
     work.enqueue()
     link = Link(jobs.database, "test")
     worker, claim_id = statements_of_a_worker(link)
-    rows = link.one(statements.claim(worker, claim_id, [("default", 0)], lows=[0], highs=[2**62], limit=10))
+    rows = link.one(statements.claim(worker, claim_id, [Range(("default", 0))], 10))
     claim = Claim(claim_id, 1)
     run = Run(rows[0], claim, time.perf_counter(), "pgjobs")
     outcome = Outcome(run, "succeeded", 0.1, result="1")

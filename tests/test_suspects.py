@@ -15,6 +15,7 @@ from pgjobs import Job, PgJobs, Retry, Status, statements
 from pgjobs.job import new_id
 from pgjobs.link import Link
 from pgjobs.run import Claim, Run
+from pgjobs.statements import Range
 from pgjobs.worker import suspects as module
 from pgjobs.worker.slots import Slots
 from pgjobs.worker.suspects import Suspects
@@ -94,7 +95,7 @@ def claimed(link: Link, jobs: PgJobs, count: int) -> tuple[UUID, UUID, list[Job[
     link.one(
         statements.register(worker, supervisor=worker, name="w", host="h", pid=1, process="{}", queues=["*"], slots=1)
     )
-    link.one(statements.claim(worker, claim, [("default", 0)], lows=[0], highs=[2**62], limit=100))
+    link.one(statements.claim(worker, claim, [Range(("default", 0))], 100))
     return worker, claim, [jobs.job(job_id) for job_id in ids]
 
 
@@ -126,7 +127,7 @@ def test_suspect_that_is_given_back_is_not_charged_for_what_comes_later(
     link.one(statements.release([claim], [job.id]))
     assert job.refresh().row.options == {"suspect": True}
     other = new_id()
-    link.one(statements.claim(worker, other, [("default", 0)], lows=[0], highs=[2**62], limit=1))
+    link.one(statements.claim(worker, other, [Range(("default", 0))], 1))
     die(link, worker)
     assert job.refresh().row.crashes == 0
 
@@ -145,7 +146,7 @@ def test_job_that_takes_its_host_down_three_times_is_poison(
                 worker, supervisor=worker, name="w", host="h", pid=1, process="{}", queues=["*"], slots=1
             )
         )
-        link.one(statements.claim(worker, claim, [("default", 0)], lows=[0], highs=[2**62], limit=1))
+        link.one(statements.claim(worker, claim, [Range(("default", 0))], 1))
     assert (job.status, job.reason) == (Status.FAILED, "poison")
 
 

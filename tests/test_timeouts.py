@@ -13,6 +13,7 @@ import pytest
 from pgjobs import JobFailedError, PgJobs, Retry, Status, statements
 from pgjobs.job import new_id
 from pgjobs.link import Link
+from pgjobs.statements import Range
 from pgjobs.worker import threads
 from tests.support import eventually
 
@@ -171,7 +172,7 @@ def held(jobs: PgJobs, conn: psycopg.Connection[Any]) -> tuple[Link, list[Any]]:
     link.one(
         statements.register(worker, supervisor=worker, name="w", host="h", pid=1, process="{}", queues=["*"], slots=1)
     )
-    link.one(statements.claim(worker, new_id(), [("default", 0)], lows=[0], highs=[2**62], limit=10))
+    link.one(statements.claim(worker, new_id(), [Range(("default", 0))], 10))
     return link, ids
 
 

@@ -42,7 +42,7 @@ def python_of(peer: Peer, home: Path) -> Path:
     creator = _interpreter(peer.python)
     subprocess.run([creator, "-m", "venv", "--clear", home / peer.name], check=True)
     install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *peer.needs]
-    done = subprocess.run(install, capture_output=True, text=True)
+    done = subprocess.run(install, capture_output=True, text=True, check=False)
     if done.returncode:
         raise Unavailable(f"cannot be installed: {done.stderr.strip().splitlines()[-1]}")
     stamp.write_text(wanted)
@@ -120,7 +120,13 @@ class Bench:
     def call(self, *arguments: object) -> str:
         """Runs one verb of the driver, and returns what it prints."""
         done = subprocess.run(
-            self._command(*arguments), env=self._environment, cwd=APPS, capture_output=True, text=True, timeout=600
+            self._command(*arguments),
+            env=self._environment,
+            cwd=APPS,
+            capture_output=True,
+            text=True,
+            timeout=600,
+            check=False,
         )
         if done.returncode:
             raise Unavailable(f"{arguments[0]}: {done.stderr.strip()[-500:]}")

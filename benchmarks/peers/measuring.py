@@ -1,7 +1,8 @@
 """What is measured of a peer, by the same notes for all.
 
-A drain is timed from the first job's start to the last completion *recorded*, where the peer keeps a record, else to the
-last job's start: a Redis peer with these settings acknowledges, and remembers nothing. Every job must have run, and once.
+A drain is timed from the first job's start to the last completion *recorded*, where the peer keeps a record, else to
+the last job's start: a Redis peer with these settings acknowledges, and remembers nothing. Every job must have run, and
+once.
 """
 
 from __future__ import annotations
@@ -84,7 +85,7 @@ def _drained(bench: Bench, processes: int) -> float:
     if twice:
         raise Unavailable(f"{len(twice):,} of {count:,} jobs were run more than once")
     clocks = [clock for _, clock in starts]
-    return count / (max(recorded, max(clocks)) - min(clocks))
+    return count / (max(recorded, *clocks) - min(clocks))
 
 
 @contextmanager

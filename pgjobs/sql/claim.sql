@@ -51,33 +51,92 @@ SELECT lane.queue, lane.priority,
   FROM unnest(%(queues)s::text[], %(priorities)s::smallint[], %(lows)s::bigint[]) AS lane (queue, priority, low)
 
 
--- name: lanes
--- Every (queue, priority) that has queued jobs, by hopping along the index from one pair to the next.
-WITH RECURSIVE lane AS (
-    (SELECT queue, priority
-       FROM pgjobs.jobs
-      WHERE position IS NOT NULL
-      ORDER BY queue, priority DESC
-      LIMIT 1)
-    UNION ALL
-    SELECT next.queue, next.priority
-      FROM lane
+-- name: new_lanes
+-- Lanes with queued jobs beside those that are known: between two known queues, and between two known priorities of one.
+-- The known lanes themselves are leapt over, with all the dead entries that they may have.
+-- after and before bound a gap between queues (before is NULL at the end), aboves and belows one between priorities.
+WITH RECURSIVE stranger AS (
+    SELECT found.queue, gap.before
+      FROM unnest(%(afters)s::text[], %(befores)s::text[]) AS gap (after, before)
      CROSS JOIN LATERAL (
-         (SELECT queue, priority
-            FROM pgjobs.jobs
-           WHERE position IS NOT NULL AND queue = lane.queue AND priority < lane.priority
-           ORDER BY queue, priority DESC
+         (SELECT queue FROM pgjobs.jobs
+           WHERE position IS NOT NULL AND queue > gap.after AND queue < gap.before
+           ORDER BY queue
            LIMIT 1)
          UNION ALL
-         (SELECT queue, priority
-            FROM pgjobs.jobs
-           WHERE position IS NOT NULL AND queue > lane.queue
-           ORDER BY queue, priority DESC
+         (SELECT queue FROM pgjobs.jobs
+           WHERE position IS NOT NULL AND queue > gap.after AND gap.before IS NULL
+           ORDER BY queue
            LIMIT 1)
-         LIMIT 1
-     ) AS next
+     ) AS found
+    UNION ALL
+    SELECT found.queue, stranger.before
+      FROM stranger
+     CROSS JOIN LATERAL (
+         (SELECT queue FROM pgjobs.jobs
+           WHERE position IS NOT NULL AND queue > stranger.queue AND queue < stranger.before
+           ORDER BY queue
+           LIMIT 1)
+         UNION ALL
+         (SELECT queue FROM pgjobs.jobs
+           WHERE position IS NOT NULL AND queue > stranger.queue AND stranger.before IS NULL
+           ORDER BY queue
+           LIMIT 1)
+     ) AS found
+), lane AS (
+    SELECT gap.queue, gap.above,
+           (SELECT max(priority) FROM pgjobs.jobs
+             WHERE position IS NOT NULL AND queue = gap.queue
+               AND priority > gap.above AND priority < gap.below) AS priority
+      FROM (SELECT * FROM unnest(%(queues)s::text[], %(aboves)s::integer[], %(belows)s::integer[])
+            UNION ALL
+            SELECT queue, -1000, 1000 FROM stranger) AS gap (queue, above, below)
+    UNION ALL
+    SELECT lane.queue, lane.above,
+           (SELECT max(priority) FROM pgjobs.jobs
+             WHERE position IS NOT NULL AND queue = lane.queue
+               AND priority > lane.above AND priority < lane.priority)
+      FROM lane
+     WHERE lane.priority IS NOT NULL
 )
-SELECT queue, priority FROM lane
+SELECT queue, priority FROM lane WHERE priority IS NOT NULL
+
+
+-- name: strays
+-- What may be claimed in some ranges of positions that claims pass over, a thousand in each at most.
+SELECT lane.queue, lane.priority, min(stray.position) AS first, max(stray.position) AS last
+  FROM unnest(%(queues)s::text[], %(priorities)s::smallint[], %(lows)s::bigint[], %(highs)s::bigint[])
+           AS lane (queue, priority, low, high)
+ CROSS JOIN LATERAL (
+     SELECT position
+       FROM pgjobs.jobs
+      WHERE position IS NOT NULL
+        AND queue = lane.queue AND priority = lane.priority
+        AND position >= lane.low AND position < lane.high
+        AND (expires_at IS NULL OR expires_at > now())
+      ORDER BY position
+      LIMIT 1000
+ ) AS stray
+ GROUP BY lane.queue, lane.priority
+
+
+-- name: noted_lanes
+-- The lanes that other workers have noted, with the bound from which to claim. Where the sequence has begun anew, the
+-- bounds above it mean nothing.
+SELECT queue, priority, low
+  FROM pgjobs.lanes
+ WHERE low <= (SELECT last_value FROM pgjobs.positions)
+
+
+-- name: note_lanes
+-- Notes the bounds of some lanes for workers to come.
+-- Locks: the rows of these lanes, in the order given: by queue and priority.
+INSERT INTO pgjobs.lanes AS lane (queue, priority, low)
+SELECT * FROM unnest(%(queues)s::text[], %(priorities)s::smallint[], %(lows)s::bigint[])
+    ON CONFLICT (queue, priority) DO UPDATE
+   SET noted_at = now(),
+       low = CASE WHEN lane.low > (SELECT last_value FROM pgjobs.positions) THEN excluded.low
+                  ELSE greatest(lane.low, excluded.low) END
 
 
 -- name: lanes_of

@@ -321,13 +321,15 @@ SELECT minute, queue, task, status, bucket, sum(jobs), sum(seconds)
 
 -- name: tidy
 -- Forgets workers dead for an hour under whose name no claim stands, flags of workers that are gone, and waiters not seen
--- for a minute.
--- Locks: rows of workers, idlers and waiters that nobody uses.
+-- for a minute, and the notes of lanes where nothing moves.
+-- Locks: rows of workers, idlers, lanes and waiters that nobody uses.
 WITH workers AS (
     DELETE FROM pgjobs.workers AS worker
      WHERE dead_at < now() - interval '1 hour'
        AND NOT EXISTS (SELECT FROM pgjobs.claims AS claim WHERE claim.worker_id = worker.id)
 ), idlers AS (
     DELETE FROM pgjobs.idlers WHERE seen_at < now() - interval '1 minute'
+), lanes AS (
+    DELETE FROM pgjobs.lanes WHERE noted_at < now() - interval '1 day'
 )
 DELETE FROM pgjobs.waiters WHERE seen_at < now() - interval '1 minute'

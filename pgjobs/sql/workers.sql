@@ -80,4 +80,5 @@ SELECT claim.id, claim.job_ids
 
 
 -- name: alive
-SELECT EXISTS (SELECT FROM pgjobs.workers WHERE id = %(worker)s::uuid AND dead_at IS NULL)
+-- Whether a worker counts as alive, and how many do.
+SELECT coalesce(bool_or(id = %(worker)s::uuid), false), count(*) FROM pgjobs.workers WHERE dead_at IS NULL

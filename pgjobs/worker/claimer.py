@@ -1,14 +1,14 @@
 """The cycle: complete the last batch, forget emptied claims, claim the next batch; one transaction, one round trip.
 
-Jobs come from the lanes that the worker knows, from their low bounds on; the sweep, now and then, takes what committed
-late below them and finds new lanes.
+Jobs come from the lanes that the worker knows, from their low bounds on. Where something is known or found to lie below
+a bound, claims begin there too, until that range is empty.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 from uuid import UUID
 
@@ -20,12 +20,13 @@ from pgjobs.events import Event, Released, Trouble
 from pgjobs.job import new_id
 from pgjobs.link import Link
 from pgjobs.run import Claim, Outcome, Run, released
-from pgjobs.statements import NO_BOUND, Lane, Rows, Statement
+from pgjobs.statements import Lane, Range, Rows, Statement
 from pgjobs.worker.completer import Completer, is_unstorable
 from pgjobs.worker.lanes import Lanes
 from pgjobs.worker.pace import POLL_S, Pace
 from pgjobs.worker.slots import Slots
 from pgjobs.worker.suspects import Suspects
+from pgjobs.worker.sweep import Sweep
 
 RECONCILE_S: Final = 3.0
 """How often a worker compares what it holds with what the database believes."""
@@ -73,16 +74,15 @@ class Claimer:
         self._budget = limit
         self._lock = threading.Lock()
         self._hints: set[tuple[str, int | None]] = set()
-        self._restored: dict[Lane, int] = {}
+        self._below: dict[Lane, Range] = {}
         self._pace = Pace(worker, flags)
-        self._sweep_at = 0.0
+        self._sweep = Sweep(lanes, link)
         self._reconcile_at = time.monotonic() + RECONCILE_S
         self._recording = False
         self._kept: list[Outcome] = []
         self._kept_until = 0.0
         self._kept_rest_s = 0.01
         self._claiming = True
-        self._workers = 1
         self._stops_at = 0.0
         self._suspects = Suspects(link, slots)
 
@@ -101,9 +101,7 @@ class Claimer:
         """Says that jobs went back to old places, which may lie below our bound."""
         if not self.hint(queue, priority):
             return False
-        with self._lock:
-            lane = (queue, priority)
-            self._restored[lane] = min(position, self._restored.get(lane, position))
+        self._look_below([Range((queue, priority), position)])
         return True
 
     def hint_stops(self) -> None:
@@ -113,7 +111,7 @@ class Claimer:
     def look(self) -> None:
         """Says that there may be work, nobody knows where: after a break of the LISTEN connection."""
         self._pace.look_now()
-        self._sweep_at = 0.0
+        self._sweep.soon()
 
     def stop_claiming(self) -> None:
         """Lets the worker finish what it has."""
@@ -128,10 +126,6 @@ class Claimer:
         """The claims that are settled as a whole, and not yet forgotten."""
         return self._completer.settled_claims()
 
-    def share_with(self, workers: int) -> None:
-        """Says how many workers live: each sweeps the more seldom for it."""
-        self._workers = max(1, workers)
-
     # -- the cycle
 
     def tick(self) -> float:
@@ -140,8 +134,8 @@ class Claimer:
             self._reconcile()
         self._give_back_stale()
         self._see_to_stops()
-        if self._sweep_at == 0.0 and self._room():
-            self._sweep()  # before the first claim: which lanes are there at all?
+        if self._sweep.due and self._room():
+            self._step_sweep()
         room = self._room()
         now = time.monotonic()
         looking = room > 0 and now >= self._pace.look_at
@@ -152,8 +146,6 @@ class Claimer:
             or self._pace.must_unflag(room)
         ):
             self._cycle(self._outcomes(now), room)
-            if self._room() and now >= self._sweep_at:
-                self._sweep()
         if self._budget == 0 and self.settled and self._slots.empty:
             self.spent.set()
         return self._rest_s()
@@ -203,23 +195,17 @@ class Claimer:
                 self._slots.put_back([released(run) for run in self._slots.cancel(stops)])
 
     def _cycle(self, outcomes: list[Outcome], room: int) -> None:
-        self._pace.before()
-        with self._lock:
-            hints, self._hints = self._hints, set()
-            restored, self._restored = self._restored, {}
-        fresh = self._lanes.meet([*restored, *((queue, priority or 0) for queue, priority in hints)])
-        unsure = sorted({queue for queue, priority in hints if priority is None})
+        fresh, unsure, below = self._told()
         lanes = self._lanes.preferred()
         claim_id = new_id()
         recording = self._completer.statements(outcomes)
         batch: list[Statement[Any]] = [*recording, *self._completer.forget()]
         refreshing = bool(room and lanes and self._lanes.refresh_due())
         if refreshing:
-            batch.append(statements.bounds(lanes, self._lanes.lows(lanes)))
+            batch.append(statements.bounds([Range(lane, self._lanes.low(lane)) for lane in lanes]))
         claim_at = len(batch)
         if room:
-            lows = [min(low, restored.get(lane, low)) for lane, low in zip(lanes, self._lanes.lows(lanes), strict=True)]
-            batch.append(self._claim(claim_id, lanes, lows, [NO_BOUND] * len(lanes), room))
+            batch.append(statements.claim(self.worker, claim_id, self._ranges(lanes, below), room))
             if unsure:
                 batch.append(statements.lanes_of(unsure))
         flag = self._pace.flag(claim_id, room)
@@ -228,22 +214,38 @@ class Claimer:
             return
         results = self._send(batch, outcomes)
         if results is None:
+            self._look_below(below.values())
             return
         if outcomes:
             self._keep(self._completer.confirm(outcomes, results[: len(recording)], self._link))
             self._recording = False
         if refreshing:
             self._lanes.refresh(results[claim_at - 1])
+            self._look_below(self._lanes.late())
         if room:
             found = self._take(claim_id, lanes, results[claim_at])
-            if unsure:
-                fresh |= self._lanes.meet(results[claim_at + 1])
+            self._look_below(below.values() if found >= room else ())
+            fresh |= bool(unsure) and self._lanes.meet(results[claim_at + 1])
             self._note_drained(self._pace.after(found, room, again=fresh, flagged=bool(flag and results[-1])))
 
-    def _claim(
-        self, claim_id: UUID, lanes: Sequence[Lane], lows: Sequence[int], highs: Sequence[int], room: int
-    ) -> Statement[Rows]:
-        return statements.claim(self.worker, claim_id, lanes, lows=lows, highs=highs, limit=room)
+    def _told(self) -> tuple[bool, list[str], dict[Lane, Range]]:
+        """Takes the hints: whether there are new lanes, which queues may have some, and what lies below bounds."""
+        self._pace.before()
+        with self._lock:
+            hints, self._hints = self._hints, set()
+            below, self._below = self._below, {}
+        fresh = self._lanes.meet([*below, *((queue, priority or 0) for queue, priority in hints)])
+        return fresh, sorted({queue for queue, priority in hints if priority is None}), below
+
+    def _ranges(self, lanes: Sequence[Lane], below: Mapping[Lane, Range]) -> list[Range]:
+        """Where to claim: each lane from its bound on, and before that from what lies below."""
+        ranges: list[Range] = []
+        for lane in lanes:
+            bound = self._lanes.low(lane)
+            if (under := below.get(lane)) is not None and under.low < bound:
+                ranges.append(Range(lane, under.low, min(under.high, bound)))
+            ranges.append(Range(lane, bound))
+        return ranges
 
     def _send(self, batch: Sequence[Statement[Any]], outcomes: list[Outcome]) -> list[Any] | None:
         """Runs a cycle's statements. No failure drops an outcome, and a failing claim undoes no completion."""
@@ -312,31 +314,29 @@ class Claimer:
 
     # -- what lies below the bounds
 
-    def _sweep(self) -> None:
-        """Claims what committed late below the bounds, and finds new lanes; the more it costs, the more seldom."""
-        started = time.monotonic()
-        room = self._room()
-        lanes = [lane for lane in self._lanes.preferred() if self._lanes.lows([lane])[0] > 0]
-        claim_id = new_id()
-        batch: list[Statement[Any]] = [statements.lanes()]
-        if lanes and room:
-            batch.append(self._claim(claim_id, lanes, [0] * len(lanes), self._lanes.lows(lanes), room))
-        results = self._link.batch(*batch)
-        if self._lanes.meet(results[0]):
+    def _look_below(self, ranges: Iterable[Range]) -> None:
+        """Lets the next claim begin there too. The jobs are committed: one claim with room for all of them will do."""
+        with self._lock:
+            for lane, low, high in ranges:
+                known = self._below.get(lane, Range(lane, low, high))
+                self._below[lane] = Range(lane, min(low, known.low), max(high, known.high))
+                self._pace.look_now()
+
+    def _step_sweep(self) -> None:
+        fresh, strays = self._sweep.step()
+        if fresh:
             self._pace.look_now()
-        if len(results) > 1 and self._take(claim_id, lanes, results[1]):
-            self._pace.look_now()
-        cost = time.monotonic() - started
-        self._sweep_at = time.monotonic() + max(1.0, 50 * cost * self._workers)
+        self._look_below(strays)
 
     # -- after a break
 
     def reconnected(self) -> None:
         """Starts anew with the bounds and the flag, and asks what the database believes."""
         self._lanes.reset()
+        self._sweep.anew()
         self._pace.reset()
         self._reconcile_at = 0.0
-        self.look()
+        self._pace.look_now()
 
     def _reconcile(self) -> None:
         """Releases what the database believes us to hold and we have never heard of.
@@ -345,7 +345,9 @@ class Claimer:
         asked between two cycles, when no claim is in flight.
         """
         self._reconcile_at = time.monotonic() + RECONCILE_S
-        alive, rows = self._link.batch(statements.alive(self.worker), statements.reconcile(self.worker))
+        (alive, self._sweep.workers), rows = self._link.batch(
+            statements.alive(self.worker), statements.reconcile(self.worker)
+        )
         if not alive:
             raise DeclaredDeadError
         for claim_id, job_ids in rows:

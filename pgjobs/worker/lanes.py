@@ -1,131 +1,92 @@
-"""Which lanes a worker claims from, in which order, and where their live positions begin (the low bounds)."""
+"""Which lanes a worker claims from, in which order, and where their live positions begin (the low bounds).
+
+Below its bound a lane has dead index entries, which a claim never reads, and perhaps a job whose transaction was open
+when the bound passed over it. Two things find that one: the bound itself, at the reading that finds the transactions of
+that moment over, and the sweep, which relies on nothing.
+"""
 
 from __future__ import annotations
 
-import fnmatch
-import random
 import time
 from collections import deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
-from pgjobs.config import queue_name
-from pgjobs.errors import OptionError
-from pgjobs.statements import NO_BOUND, Lane
+from pgjobs.statements import NO_BOUND, Lane, Range
+from pgjobs.worker.subscription import Subscription
 
-REFRESH_S: Final = 0.05
-SETTLE_S: Final = 0.1
+REFRESH_S: Final = 0.02
+SETTLE_S: Final = 0.02
 """A candidate for a bound takes effect when it is this old and the transactions of its moment are over…"""
 
 PATIENCE_S: Final = 1.0
 """…at the latest when it is this old."""
 
 FORGET_S: Final = 10.0
-"""A lane without jobs for this long is no longer asked; the sweep finds it again."""
+"""A lane without jobs for this long is no longer asked, if there are many; the sweep finds it again."""
 
+KEPT: Final = 50
+"""So many lanes are asked though they are empty: an index descent each costs less than to find one of them again."""
 
-@dataclass(frozen=True, slots=True)
-class Subscription:
-    """Which queues a worker serves: names and patterns, in strict order or by weight.
-
-    ``mail,default`` serves mail first; ``*`` serves all, by priority, then age; ``mail:3,default:1`` looks at mail
-    first three times in four.
-    """
-
-    patterns: tuple[str, ...]
-    weights: tuple[float, ...] | None = None
-
-    @classmethod
-    def parse(cls, text: str | Sequence[str]) -> Subscription:
-        """Reads ``a,b``, ``a:3,b:1``, ``*``, ``mail.*`` or a list of such names.
-
-        Raises:
-            OptionError: no queue, a name that cannot be one, or weights for only some.
-        """
-        parts = [part.strip() for part in (text.split(",") if isinstance(text, str) else text) if part.strip()]
-        if not parts:
-            raise OptionError("no queue is named; give names such as 'mail,default', or '*' for all")
-        names, weights = zip(*(_weighted(part) for part in parts), strict=True)
-        for name in names:
-            queue_name(name.replace("*", "x").replace("?", "x"))
-        given = [weight for weight in weights if weight is not None]
-        if given and len(given) < len(weights):
-            raise OptionError(f"queues {text!r} have weights for some only; give all of them one, or none")
-        return cls(names, tuple(given) or None)
-
-    def __str__(self) -> str:
-        if self.weights is None:
-            return ",".join(self.patterns)
-        return ",".join(f"{name}:{weight:g}" for name, weight in zip(self.patterns, self.weights, strict=True))
-
-    @property
-    def names(self) -> list[str]:
-        """The queues that are named in full."""
-        return [pattern for pattern in self.patterns if not _is_glob(pattern)]
-
-    @property
-    def flags(self) -> list[str]:
-        """The queues under which an idle worker asks to be told; ``*`` where it follows a pattern."""
-        return ["*"] if any(_is_glob(pattern) for pattern in self.patterns) else list(self.patterns)
-
-    def rank(self, queue: str) -> int | None:
-        """The place of a queue in the written order; None if it is not served."""
-        for index, pattern in enumerate(self.patterns):
-            if pattern == queue or (_is_glob(pattern) and fnmatch.fnmatchcase(queue, pattern)):
-                return index
-        return None
-
-    def order(self) -> list[int]:
-        """The ranks in the order in which they are preferred this time."""
-        if self.weights is None:
-            return list(range(len(self.patterns)))
-        # Efraimidis and Spirakis, 2006: sorting by u^(1/weight) draws without replacement by weight.
-        keys = [random.random() ** (1 / weight) for weight in self.weights]  # noqa: S311
-        return sorted(range(len(keys)), key=keys.__getitem__, reverse=True)
-
-
-def _weighted(part: str) -> tuple[str, float | None]:
-    name, colon, weight = part.rpartition(":")
-    if not colon or not weight.replace(".", "", 1).isdigit():
-        return part, None
-    if float(weight) <= 0:
-        raise OptionError(f"queue {part!r} has no weight; give one above 0")
-    return name, float(weight)
-
-
-def _is_glob(pattern: str) -> bool:
-    return "*" in pattern or "?" in pattern
+NOTED: Final = 1_000
+"""A bound that has risen by this much is worth telling to workers to come."""
 
 
 class Bound:
-    """Where the live positions of one lane begin. It only rises; what commits late below it is found by the sweep."""
+    """Where the live positions of one lane begin. It only rises.
 
-    __slots__ = ("candidates", "low", "lowest", "seen_at")
+    Attributes:
+        low: claims begin here.
+        late: from here up to low there may be jobs that committed late, all of them by now; None if there are not.
+    """
+
+    __slots__ = ("_candidates", "_doubt", "_settled", "late", "low", "lowest", "noted", "seen_at", "swept")
 
     def __init__(self, now: float) -> None:
         self.low = 0
         self.lowest: int | None = None
+        self.late: int | None = None
         self.seen_at = now
-        self.candidates: deque[tuple[float, int, int]] = deque()
+        self.noted = 0
+        self.swept = 0
+        self._candidates: deque[tuple[float, int, int]] = deque()
+        self._settled = 0
+        self._doubt: int | None = None
 
     def note(self, now: float, lowest: int | None, drawn: int, xmin: int, xmax: int) -> None:
-        """Takes a reading: the lowest live position, or None; a position drawn before the reading's snapshot."""
+        """Takes a reading: the lowest live position, or None; a position drawn before the reading's snapshot.
+
+        While a transaction stays open that was open when the bound passed over (the doubt), the positions passed over
+        since are unsettled. When it is over, whatever it has left there is visible to the next claim.
+        """
         self.lowest = lowest
         if lowest is not None:
             self.seen_at = now
         current = drawn if lowest is None else lowest
-        self.candidates.append((now, xmax, current))
+        self._candidates.append((now, xmax, current))
         ripe: int | None = None
-        while self.candidates and _is_ripe(self.candidates[0], now, xmin):
-            ripe = self.candidates.popleft()[2]
+        while self._candidates:
+            noted_at, horizon, position = self._candidates[0]
+            if xmin >= horizon and now - noted_at >= SETTLE_S:
+                ripe = position
+            elif now - noted_at > PATIENCE_S:
+                ripe, self._doubt = position, horizon
+            else:
+                break
+            self._candidates.popleft()
         if ripe is not None:
             self.low = max(self.low, min(ripe, current))
+        if self._doubt is None:
+            self._settled = self.low
+        elif xmin >= self._doubt:
+            if self._settled < self.low:
+                self.late = self._settled if self.late is None else min(self.late, self._settled)
+            self._settled, self._doubt = self.low, None
 
-
-def _is_ripe(candidate: tuple[float, int, int], now: float, xmin: int) -> bool:
-    age = now - candidate[0]
-    return (age >= SETTLE_S and xmin >= candidate[1]) or age > PATIENCE_S
+    def adopt(self, low: int) -> None:
+        """Begins where another worker's bound stood."""
+        if low > self.low:
+            self.low = self.noted = self._settled = low
 
 
 class Lanes:
@@ -146,6 +107,16 @@ class Lanes:
             self._bounds.setdefault((name, 0), Bound(now))
         self._drawn = 0
 
+    @property
+    def known(self) -> list[Lane]:
+        """Every lane that claims ask."""
+        return list(self._bounds)
+
+    @property
+    def may_be_new(self) -> bool:
+        """Whether queues may be served that are not known yet."""
+        return bool(self._subscription.patterns) and self._subscription.flags == ["*"]
+
     def serves(self, queue: str) -> bool:
         """Whether the queue is one of ours."""
         return self._subscription.rank(queue) is not None
@@ -162,6 +133,13 @@ class Lanes:
                 fresh = True
         return fresh
 
+    def adopt(self, noted: Sequence[Range]) -> None:
+        """Takes the bounds that other workers have noted: what is dead to them is dead to us."""
+        self.meet(lane for lane, _, _ in noted)
+        for lane, low, _ in noted:
+            if bound := self._bounds.get(lane):
+                bound.adopt(low)
+
     def preferred(self) -> list[Lane]:
         """The lanes in the order in which they are to be claimed from: rank, then priority, then age."""
         place = {rank: index for index, rank in enumerate(self._subscription.order())}
@@ -173,9 +151,9 @@ class Lanes:
 
         return sorted(self._bounds, key=key) if len(self._bounds) > 1 else list(self._bounds)
 
-    def lows(self, lanes: Sequence[Lane]) -> list[int]:
-        """The bounds of lanes."""
-        return [self._bounds[lane].low for lane in lanes]
+    def low(self, lane: Lane) -> int:
+        """The bound of a lane."""
+        return self._bounds[lane].low
 
     def refresh_due(self) -> bool:
         """Whether it is time to read where the live positions begin."""
@@ -191,7 +169,39 @@ class Lanes:
                 bound.note(now, lowest, self._drawn, xmin, xmax)
         if rows:
             self._drawn = max(self._drawn, rows[0][3])
-        kept = set(self._subscription.names)
+        if len(self._bounds) > KEPT:
+            self._forget(now)
+
+    def _forget(self, now: float) -> None:
+        named = set(self._subscription.names)
         for lane, bound in list(self._bounds.items()):
-            if now - bound.seen_at > FORGET_S and not (lane[1] == 0 and lane[0] in kept):
+            if now - bound.seen_at > FORGET_S and not (lane[1] == 0 and lane[0] in named):
                 del self._bounds[lane]
+
+    # -- what lies below
+
+    def late(self) -> list[Range]:
+        """Where jobs may have been committed late, all of them by now; each range is given once."""
+        found: list[Range] = []
+        for lane, bound in self._bounds.items():
+            if bound.late is not None:
+                found.append(Range(lane, bound.late, bound.low))
+                bound.late = None
+        return found
+
+    def passed_over(self, span: int) -> list[Range]:
+        """The next positions to sweep in each lane, so many at most: downwards, and from the bound again after 0."""
+        ranges: list[Range] = []
+        for lane, bound in self._bounds.items():
+            high = bound.swept or bound.low
+            bound.swept = max(0, high - span)
+            if high > bound.swept:
+                ranges.append(Range(lane, bound.swept, high))
+        return ranges
+
+    def to_note(self) -> list[Range]:
+        """The bounds that are worth telling; each once."""
+        ranges = [Range(lane, bound.low) for lane, bound in self._bounds.items() if bound.low - bound.noted >= NOTED]
+        for lane, low, _ in ranges:
+            self._bounds[lane].noted = low
+        return ranges

@@ -26,10 +26,10 @@ from pgjobs.listener import Listener
 from pgjobs.registry import Registry
 from pgjobs.worker.board import Board
 from pgjobs.worker.deaths import LOOK_S, Deaths
-from pgjobs.worker.lanes import Subscription
 from pgjobs.worker.life import Life
 from pgjobs.worker.pool import check
 from pgjobs.worker.service import Outage, Service
+from pgjobs.worker.subscription import Subscription
 
 BEAT_S: Final = 3.0
 

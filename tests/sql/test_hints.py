@@ -13,6 +13,7 @@ import pytest
 from pgjobs import PgJobs, statements
 from pgjobs.job import new_id
 from pgjobs.link import Link
+from pgjobs.statements import Range
 from tests.support import eventually
 
 pytestmark = pytest.mark.server
@@ -57,7 +58,7 @@ def claimed(jobs: PgJobs, link: Link, count: int = 3) -> tuple[UUID, UUID, list[
     task = jobs.task(name="work")(lambda i: i)
     ids = task.using(queue="mail").enqueue_many([(i,) for i in range(count)])
     claim = new_id()
-    link.one(statements.claim(worker, claim, [("mail", 0)], lows=[0], highs=[2**62], limit=10))
+    link.one(statements.claim(worker, claim, [Range(("mail", 0))], 10))
     return worker, claim, ids
 
 

@@ -1,8 +1,8 @@
 """Runs one side of a peer, in the peer's own environment: ``python driver.py MODULE VERB …``.
 
 Every module beside this one gives the same things: ``prepare()`` makes the peer's tables, ``producing()`` is a context
-that yields how to enqueue one job and how to enqueue many (None where the peer has no such call), and ``work(processes)``
-runs workers until it is terminated. Each of them may be a coroutine.
+that yields how to enqueue one job and how to enqueue many (None where the peer has no such call), and
+``work(processes)`` runs workers until it is terminated. Each of them may be a coroutine.
 
     prepare             nothing is printed
     bulk COUNT          prints the seconds it took

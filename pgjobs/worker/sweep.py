@@ -1,0 +1,85 @@
+"""The sweep: finds, now and then, what claims do not see from their bounds: new lanes, and jobs below.
+
+It reads only, and tells the claimer where to look. It relies on no notification and on no bound. The more it costs, the
+more seldom and the smaller are its steps: two percent of the time, however many dead entries there are.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Final
+
+from pgjobs import statements
+from pgjobs.link import Link
+from pgjobs.statements import NO_BOUND, Range
+from pgjobs.worker.lanes import Lanes
+
+EVERY_S: Final = 1.0
+SHARE: Final = 50
+"""A step may come again after so many times what it has taken."""
+
+STEP_S: Final = 0.02
+"""What a step should take: a claim may have to wait for it."""
+
+FIRST: Final = 20_000
+"""Positions in the first step; where there are few dead entries the next ones are soon without limit."""
+
+
+class Sweep:
+    """One worker's sweep.
+
+    Attributes:
+        workers: how many workers live: each sweeps the more seldom for it.
+    """
+
+    def __init__(self, lanes: Lanes, link: Link) -> None:
+        self.workers = 1
+        self._lanes = lanes
+        self._link = link
+        self._span = FIRST
+        self._begun = False
+        self._at = 0.0
+
+    def soon(self) -> None:
+        """Makes a step due."""
+        self._at = 0.0
+
+    def anew(self) -> None:
+        """Begins as at the start: the database may be another."""
+        self._begun = False
+        self.soon()
+
+    @property
+    def due(self) -> bool:
+        """Whether it is time for a step."""
+        return time.monotonic() >= self._at
+
+    def step(self) -> tuple[bool, list[Range]]:
+        """Reads on; returns whether there are new lanes, and where jobs were found below the bounds."""
+        started = time.monotonic()
+        if not self._begun:
+            noted = self._link.one(statements.noted_lanes())
+            self._lanes.adopt(noted)
+        new = self._link.one(statements.new_lanes(self._lanes.known, queues_too=self._lanes.may_be_new))
+        fresh = self._lanes.meet(new)
+        strays = self._look_below() if self._begun else []
+        if risen := self._lanes.to_note():
+            self._link.one(statements.note_lanes(risen))
+        self._begun = True
+        now = time.monotonic()
+        self._at = now + max(EVERY_S, SHARE * (now - started) * self.workers)
+        return fresh, strays
+
+    def _look_below(self) -> list[Range]:
+        started = time.monotonic()
+        passed = self._lanes.passed_over(self._span)
+        if not passed:
+            return []
+        strays = self._link.one(statements.strays(passed))
+        reach = max(high - low for _, low, high in passed)
+        took_s = time.monotonic() - started
+        if took_s < STEP_S / 4:
+            self._span = min(NO_BOUND, 4 * self._span)
+        else:
+            self._span = max(1_000, int(reach * STEP_S / took_s))
+        return strays
