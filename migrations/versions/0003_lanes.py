@@ -1,6 +1,6 @@
-"""Where live positions begin, for workers that start beside many dead index entries.
+"""Where live positions begin, for workers that start beside many dead index entries; claims that are not compressed.
 
-Locks: a new table, so it waits for nobody and its cost does not depend on any other.
+Locks: a new table, and claims for the instant in which its columns are marked; the cost does not depend on any table.
 """
 
 from pathlib import Path
