@@ -398,14 +398,14 @@ def leave_duty(name: str, state: str | None, *, again: bool) -> Statement[None]:
     return Statement(QUERIES["leave_duty"], {"name": name, "state": state, "again": again}, _nothing)
 
 
-def promote() -> Statement[int]:
-    """Queues up to 1,000 jobs that are due; returns how many."""
-    return Statement(QUERIES["promote"], {}, _scalar)
+def promote(back_s: float | None = None) -> Statement[int]:
+    """Queues up to 1,000 jobs that are due, for back_s at most if given; returns how many."""
+    return Statement(QUERIES["promote"], {"back": back_s}, _scalar)
 
 
-def next_due() -> Statement[float | None]:
-    """Seconds until the next scheduled job is due."""
-    return Statement(QUERIES["next_due"], {}, _scalar)
+def next_due(back_s: float | None = None) -> Statement[float | None]:
+    """Seconds until the next scheduled job is due, of those that have been due for back_s at most if given."""
+    return Statement(QUERIES["next_due"], {"back": back_s}, _scalar)
 
 
 def mark_silent(*, interrupted: bool) -> Statement[list[tuple[UUID, str]]]:

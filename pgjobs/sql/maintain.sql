@@ -30,13 +30,15 @@ UPDATE pgjobs.duties
 
 
 -- name: promote
--- Queues jobs whose time has come, oldest first, and tells those who wait on their queues.
+-- Queues jobs whose time has come, oldest first, and tells those who wait on their queues. Where back seconds are given, jobs
+-- that have been due for longer are left to another call: under an old snapshot their dead index entries are many.
 -- now(), because an index serves no comparison with clock_timestamp(), which is volatile.
 -- Locks: jobs, by due time, skipping.
 WITH due AS MATERIALIZED (
     SELECT id
       FROM pgjobs.jobs
      WHERE due_at IS NOT NULL AND due_at <= now()
+       AND due_at >= coalesce(now() - %(back)s::float8 * interval '1 second', '-infinity')
      ORDER BY due_at
      LIMIT 1000
        FOR UPDATE SKIP LOCKED
@@ -57,8 +59,11 @@ SELECT count(*) AS promoted
 
 
 -- name: next_due
--- Seconds until the next scheduled job is due; NULL if there is none.
-SELECT extract(epoch FROM min(due_at) - clock_timestamp())::float8 FROM pgjobs.jobs WHERE due_at IS NOT NULL
+-- Seconds until the next scheduled job is due; NULL if there is none. Looks back as promote does.
+SELECT extract(epoch FROM min(due_at) - clock_timestamp())::float8
+  FROM pgjobs.jobs
+ WHERE due_at IS NOT NULL
+   AND due_at >= coalesce(now() - %(back)s::float8 * interval '1 second', '-infinity')
 
 
 -- name: mark_silent

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -16,6 +17,13 @@ from pgjobs.statements import Duty
 
 TICK_S: Final = 0.05
 """How often due jobs are looked for: a scheduled job starts at most this late, and a little."""
+
+RECENT_S: Final = 2.0
+"""Most looks pass over what has been due for longer: with a million dead entries there a look would take a second."""
+
+WHOLE_EVERY_S: Final = 1.0
+WHOLE_SHARE: Final = 50
+"""Looks at everything come this often, and take no more than this part of the time."""
 
 DUTIES_EVERY_S: Final = 0.5
 LATE_S: Final = 600.0
@@ -51,6 +59,7 @@ class Maintenance:
         self._retentions = sorted({result_ttl_s, *retentions})
         self._promoted = promoted
         self._ticks = 0
+        self._whole_at = 0.0
         self._bodies: dict[str, Callable[[Duty], tuple[Any, bool]]] = {
             "reap": self._reap,
             "expire": self._expire,
@@ -71,12 +80,17 @@ class Maintenance:
         return rest_s
 
     def _promote(self) -> float:
-        due_in = self._link.peek(statements.next_due())
+        started = time.monotonic()
+        back_s = None if started >= self._whole_at else RECENT_S
+        due_in = self._link.peek(statements.next_due(back_s))
+        if back_s is None:
+            now = time.monotonic()
+            self._whole_at = now + max(WHOLE_EVERY_S, WHOLE_SHARE * (now - started))
         while due_in is not None and due_in <= 0:
-            if not self._link.one(statements.promote()):
+            if not self._link.one(statements.promote(back_s)):
                 break
             self._promoted()
-            due_in = self._link.peek(statements.next_due())
+            due_in = self._link.peek(statements.next_due(back_s))
         return TICK_S if due_in is None or due_in <= 0 else min(TICK_S, due_in)
 
     def _take_one(self) -> bool:
