@@ -450,7 +450,7 @@ class Pruned:
 
 
 def prune(after: UUID, age_s: float, result_ttl_s: float, failed_ttl_s: float) -> Statement[Pruned]:
-    """Deletes ended jobs past their retention among the next 2,000 ids after a cursor that are older than age."""
+    """Deletes ended jobs past their retention among the next 1,000 ids after a cursor that are older than age."""
     params = {"after": after, "age": age_s, "result_ttl": result_ttl_s, "failed_ttl": failed_ttl_s}
     return Statement(QUERIES["prune"], params, lambda rows: Pruned(*rows[0]))
 

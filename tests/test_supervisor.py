@@ -14,6 +14,8 @@ import pytest
 
 from pgjobs import Job, PgJobs, Status
 from pgjobs.worker import identity
+from pgjobs.worker.process import Settings
+from pgjobs.worker.supervisor import Supervisor
 from tests.apps import basic
 from tests.processes import WorkerProcess
 from tests.support import eventually
@@ -80,8 +82,9 @@ def test_job_that_holds_the_interpreter_is_tried_again_after_its_timeout(
 ) -> None:
     with WorkerProcess(database_url).ready():
         late = app.using(timeout=1, retry=2).enqueue(f"{TASKS}.hold_interpreter", str(flag), 60)
-        eventually(lambda: late.refresh().status is Status.SCHEDULED, timeout_s=6)
-        assert (late.reason, late.attempt) == ("timeout", 1)
+        eventually(late.failures, timeout_s=8)
+        assert [(failure.reason, failure.attempt) for failure in late.failures()] == [("timeout", 1)]
+        assert not late.refresh().status.ended
 
 
 def test_process_that_stands_still_is_replaced(app: PgJobs, database_url: str, flag: Path) -> None:
@@ -226,6 +229,45 @@ def test_process_that_is_replaced_leaves_the_rest_of_max_jobs_to_the_next(
         app.using().enqueue_many(f"{TASKS}.pid", [()] * 10)
         assert worker.leave() == 0
     assert conn.execute("SELECT count(*) FROM pgjobs.jobs WHERE status = 'succeeded'").fetchone() == (5,)
+
+
+class Told:
+    """A child that only hears."""
+
+    def __init__(self) -> None:
+        self.words: list[str] = []
+        self.popen = self
+
+    def tell(self, word: str) -> None:
+        self.words.append(word)
+
+    def poll(self) -> None:
+        return None
+
+    def kill(self) -> None:
+        self.words.append("killed")
+
+    def watch(self) -> None:
+        """Nothing is to be watched."""
+
+
+@pytest.mark.parametrize(("signals", "words"), [(1, ["stop"]), (2, ["stop", "hurry"])])
+def test_signal_that_comes_between_two_turns_is_passed_on(signals: int, words: list[str]) -> None:
+    """Only a signal during the wait was; the children were killed instead, as if their time had long been over."""
+    supervisor = Supervisor(Settings(app="none"))
+    child: Any = Told()
+    supervisor._children[0] = child
+    for _ in range(signals):
+        supervisor._asked(signal.SIGTERM, None)
+    for _ in range(2):
+        supervisor._watched_at = time.monotonic() - 1
+        supervisor._turn()
+    assert child.words == words
+    supervisor._asked(signal.SIGTERM, None)
+    supervisor._turn()
+    assert child.words == [*words, "hurry"]
+    for end in (supervisor._bell, supervisor._ear, supervisor._selector):
+        end.close()
 
 
 def test_process_that_a_job_ends_with_0_has_died_all_the_same(app: PgJobs, database_url: str) -> None:

@@ -268,7 +268,7 @@ SELECT count(*) FROM expired
 
 
 -- name: prune
--- Deletes ended jobs past their retention, with their failures: walks up to 2,000 ids after a cursor, up to the age of keep
+-- Deletes ended jobs past their retention, with their failures: walks up to 1,000 ids after a cursor, up to the age of keep
 -- seconds, and says where it stopped and whether there is more. Ids are time-ordered, so no index on a time is needed.
 -- Locks: jobs, by id, skipping.
 WITH edge AS (
@@ -279,7 +279,7 @@ WITH edge AS (
       FROM pgjobs.jobs
      WHERE id > %(after)s::uuid AND id < (SELECT id FROM edge)
      ORDER BY id
-     LIMIT 2000
+     LIMIT 1000
 ), old AS MATERIALIZED (
     SELECT job.id
       FROM walked
@@ -300,7 +300,7 @@ WITH edge AS (
      WHERE job_id = ANY (ARRAY (SELECT id FROM pruned))
 )
 SELECT (SELECT id FROM walked ORDER BY id DESC LIMIT 1) AS reached,
-       (SELECT count(*) FROM walked) = 2000 AS more,
+       (SELECT count(*) FROM walked) = 1000 AS more,
        (SELECT count(*) FROM pruned) AS pruned
 
 

@@ -200,9 +200,9 @@ class Claimer:
         claim_id = new_id()
         recording = self._completer.statements(outcomes)
         batch: list[Statement[Any]] = [*recording, *self._completer.forget()]
-        refreshing = bool(room and lanes and self._lanes.refresh_due())
+        refreshing = self._lanes.to_refresh(lanes) if room else []
         if refreshing:
-            batch.append(statements.bounds([Range(lane, self._lanes.low(lane)) for lane in lanes]))
+            batch.append(statements.bounds(refreshing))
         claim_at = len(batch)
         if room:
             batch.append(statements.claim(self.worker, claim_id, self._ranges(lanes, below), room))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Iterable, Sequence
+from itertools import islice
 from typing import Any, Final
 
 from pgjobs.statements import NO_BOUND, Lane, Range
@@ -40,9 +41,10 @@ class Bound:
         late: from here up to low there may be jobs that committed late, all of them by now; None if there are not.
     """
 
-    __slots__ = ("_candidates", "_doubt", "_settled", "late", "low", "lowest", "noted", "seen_at", "swept")
+    __slots__ = ("_candidates", "_doubt", "_settled", "late", "low", "lowest", "noted", "rank", "seen_at", "swept")
 
-    def __init__(self, now: float) -> None:
+    def __init__(self, now: float, rank: int = 0) -> None:
+        self.rank = rank
         self.low = 0
         self.lowest: int | None = None
         self.late: int | None = None
@@ -97,14 +99,14 @@ class Lanes:
         self._bounds: dict[Lane, Bound] = {}
         self._drawn = 0
         self._refreshed_at = 0.0
+        self._turn = 0
         self.reset()
 
     def reset(self) -> None:
         """Drops all bounds: after a reconnect the sequence may lie behind (a promoted standby's)."""
         now = time.monotonic()
-        self._bounds = {lane: Bound(now) for lane in self._bounds}
-        for name in self._subscription.names:
-            self._bounds.setdefault((name, 0), Bound(now))
+        self._bounds = {lane: Bound(now, bound.rank) for lane, bound in self._bounds.items()}
+        self.meet((name, 0) for name in self._subscription.names)
         self._drawn = 0
 
     @property
@@ -128,8 +130,8 @@ class Lanes:
         for lane in lanes:
             if (bound := self._bounds.get(lane)) is not None:
                 bound.seen_at = now
-            elif self.serves(lane[0]):
-                self._bounds[lane] = Bound(now)
+            elif (rank := self._subscription.rank(lane[0])) is not None:
+                self._bounds[lane] = Bound(now, rank)
                 fresh = True
         return fresh
 
@@ -145,9 +147,8 @@ class Lanes:
         place = {rank: index for index, rank in enumerate(self._subscription.order())}
 
         def key(lane: Lane) -> tuple[int, int, int]:
-            rank = self._subscription.rank(lane[0])
-            lowest = self._bounds[lane].lowest
-            return (place[rank or 0], -lane[1], NO_BOUND if lowest is None else lowest)
+            bound = self._bounds[lane]
+            return (place[bound.rank], -lane[1], NO_BOUND if bound.lowest is None else bound.lowest)
 
         return sorted(self._bounds, key=key) if len(self._bounds) > 1 else list(self._bounds)
 
@@ -155,9 +156,15 @@ class Lanes:
         """The bound of a lane."""
         return self._bounds[lane].low
 
-    def refresh_due(self) -> bool:
-        """Whether it is time to read where the live positions begin."""
-        return time.monotonic() - self._refreshed_at >= REFRESH_S
+    def to_refresh(self, preferred: Sequence[Lane]) -> list[Range]:
+        """Where to read, if it is time, from which position lanes live: of many, the first ones and some others."""
+        if time.monotonic() - self._refreshed_at < REFRESH_S:
+            return []
+        if len(preferred) <= KEPT:
+            return [Range(lane, self._bounds[lane].low) for lane in preferred]
+        self._turn = (self._turn + KEPT) % len(self._bounds)
+        others = islice(self._bounds, self._turn, self._turn + KEPT)
+        return [Range(lane, self._bounds[lane].low) for lane in {*preferred[:KEPT], *others}]
 
     def refresh(self, rows: Sequence[tuple[Any, ...]]) -> None:
         """Takes the rows of ``statements.bounds``; forgets lanes that have been empty for long."""

@@ -58,7 +58,7 @@ class Maintenance:
         self._failed_ttl_s = failed_ttl_s
         self._retentions = sorted({result_ttl_s, *retentions})
         self._promoted = promoted
-        self._ticks = 0
+        self._duties_at = 0.0
         self._whole_at = 0.0
         self._bodies: dict[str, Callable[[Duty], tuple[Any, bool]]] = {
             "reap": self._reap,
@@ -70,13 +70,18 @@ class Maintenance:
         }
 
     def tick(self) -> float:
-        """Promotes what is due, and now and then takes a duty; returns the seconds until the next look."""
+        """Promotes what is due, and now and then takes a duty; returns the seconds until the next look.
+
+        After a step of a duty it rests for as long as that took, and promotes, so that a long one shows in no latency.
+        """
         rest_s = self._promote()
-        self._ticks += 1
-        if self._ticks * TICK_S >= DUTIES_EVERY_S:
-            self._ticks = 0
-            while self._take_one():
-                pass
+        started = time.monotonic()
+        if started >= self._duties_at:
+            if self._take_one():
+                rest_s = min(rest_s, time.monotonic() - started)
+                self._duties_at = 0.0
+            else:
+                self._duties_at = started + DUTIES_EVERY_S
         return rest_s
 
     def _promote(self) -> float:

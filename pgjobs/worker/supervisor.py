@@ -64,6 +64,7 @@ class Supervisor:
         self._done: dict[int, int] = {}
         self._restarts: list[tuple[float, int]] = []
         self._stop_asked = 0
+        self._stop_told = 0
         self._stop_at = 0.0
         self._code = 0
         self._database: Database | None = None
@@ -112,13 +113,12 @@ class Supervisor:
 
     def _turn(self) -> None:
         """Waits for a signal, a message, a death, or the time of a restart."""
-        told = self._stop_asked
         for key, _ in self._selector.select(self._rest_s()):
             if key.data is None:
                 self._ear.recv(4096)
             else:
                 self._hear(key.data)
-        if self._stop_asked > told:
+        if self._stop_asked > self._stop_told:
             self._pass_on_stop()
         for child in list(self._children.values()):
             if child.popen.poll() is not None:
@@ -139,7 +139,7 @@ class Supervisor:
         if now - self._watched_at < WATCH_S:
             return
         self._watched_at = now
-        late = self._stop_asked and now > self._stop_at + self._settings.shutdown_timeout + KILL_S
+        late = self._stop_told and now > self._stop_at + self._settings.shutdown_timeout + KILL_S
         for child in self._children.values():
             if late:
                 child.popen.kill()
@@ -217,10 +217,15 @@ class Supervisor:
                 logger.warning("could not report a death (%s); the reaper will find it", type(error).__name__)
 
     def _pass_on_stop(self) -> None:
-        if self._stop_asked == 1:
+        first = not self._stop_told
+        self._stop_told = self._stop_asked
+        if first:
             self._stop_at = time.monotonic()
         for child in self._children.values():
-            child.tell("stop" if self._stop_asked == 1 else "hurry")
+            if first:
+                child.tell("stop")
+            if self._stop_told > 1:
+                child.tell("hurry")
 
     def _bury(self, child: Process) -> None:
         """Takes leave of a child that has exited, and sees to what it left."""

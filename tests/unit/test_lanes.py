@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from pgjobs.errors import OptionError
+from pgjobs.statements import NO_BOUND, Range
 from pgjobs.worker import lanes as module
-from pgjobs.worker.lanes import FORGET_S, PATIENCE_S, REFRESH_S, SETTLE_S, Bound, Lanes, Subscription
+from pgjobs.worker.lanes import FORGET_S, KEPT, NOTED, PATIENCE_S, REFRESH_S, SETTLE_S, Bound, Lanes
+from pgjobs.worker.subscription import Subscription
 
 NAMES = st.from_regex(r"[a-z_*?][a-z0-9_.*?-]{0,9}", fullmatch=True)
 
@@ -150,6 +152,40 @@ def test_an_empty_lane_is_bounded_by_a_drawn_position() -> None:
     assert (bound.low, bound.lowest) == (7, None)
 
 
+def test_what_a_patient_bound_passed_over_is_late_once_the_transactions_of_that_moment_are_over() -> None:
+    bound = Bound(0.0)
+    bound.note(0.0, 50, drawn=0, xmin=90, xmax=100)  # 90 is open, and has drawn a position below 50
+    bound.note(0.5, 60, drawn=0, xmin=90, xmax=110)
+    assert (bound.low, bound.late) == (0, None)
+    bound.note(PATIENCE_S * 1.1, 70, drawn=0, xmin=90, xmax=120)
+    assert (bound.low, bound.late) == (50, None), "passed over, and not to be seen yet"
+    bound.note(PATIENCE_S * 1.6, 80, drawn=0, xmin=90, xmax=130)
+    assert (bound.low, bound.late) == (60, None)
+    bound.note(PATIENCE_S * 1.7, 90, drawn=0, xmin=130, xmax=130)
+    assert (bound.low, bound.late) == (80, 0), "90 is over: whatever it has left is there now"
+
+
+def test_what_lies_late_is_given_once(clock: Clock) -> None:
+    lanes, lane = serving("default"), ("default", 0)
+    lanes.refresh([reading(lane, 50, xmin=90, xmax=100)])
+    clock.now += PATIENCE_S * 1.1
+    lanes.refresh([reading(lane, 70, xmin=90, xmax=110)])
+    assert lanes.late() == []
+    lanes.refresh([reading(lane, 70, xmin=110, xmax=110)])
+    assert lanes.late() == [Range(lane, 0, 50)]
+    clock.now += PATIENCE_S
+    lanes.refresh([reading(lane, 90, xmin=120, xmax=120)])
+    assert lanes.late() == []
+
+
+def test_where_all_transactions_are_short_nothing_is_late() -> None:
+    bound = Bound(0.0)
+    for i in range(100):
+        bound.note(i * REFRESH_S, 10 * i, drawn=0, xmin=10 * i, xmax=10 * i)
+    assert bound.low > 900
+    assert bound.late is None
+
+
 READINGS = st.lists(
     st.tuples(
         st.sampled_from([0.0, 0.01, 0.05, 0.099, 0.1, 0.3, 1.0, 1.1]),
@@ -198,7 +234,7 @@ class World(RuleBasedStateMachine):
 
     @property
     def low(self) -> int:
-        return self.lanes.lows([("default", 0)])[0]
+        return self.lanes.low(("default", 0))
 
     @rule(count=st.integers(1, 3))
     def enqueue(self, count: int) -> None:
@@ -251,7 +287,7 @@ def test_an_empty_lane_rises_to_what_an_earlier_reading_saw_drawn(clock: Clock) 
     for last in (10, 20, 30, 40):
         lanes.refresh([reading(lane, None, last=last)])
         clock.now += SETTLE_S * 1.01
-        lows += lanes.lows([lane])
+        lows.append(lanes.low(lane))
     assert lows == [0, 0, 10, 20]
 
 
@@ -266,7 +302,7 @@ def test_lanes_that_have_jobs_are_met_once_and_only_if_served(clock: Clock) -> N
     assert not lanes.meet([("mail.eu", 5), ("other", 0)])
     assert lanes.meet([("mail.eu", 5), ("mail.us", 5)])
     assert lanes.preferred() == [("mail.eu", 5), ("mail.us", 5)]
-    assert lanes.lows([("mail.eu", 5), ("mail.us", 5)]) == [0, 0]
+    assert [lanes.low(lane) for lane in lanes.known] == [0, 0]
 
 
 def test_rank_goes_before_priority_and_priority_before_age(clock: Clock) -> None:
@@ -286,7 +322,10 @@ def test_weights_change_the_order_of_lanes(clock: Clock) -> None:
 
 
 @pytest.mark.parametrize("how", ["read", "met"])
-def test_a_lane_is_forgotten_when_it_has_long_been_empty(how: str, clock: Clock) -> None:
+def test_one_of_many_lanes_is_forgotten_when_it_has_long_been_empty(
+    how: str, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "KEPT", 3)
     lanes, busy, idle = serving("default,*"), ("a", 0), ("b", 0)
     lanes.meet([busy, idle, ("default", 5)])
     clock.now += FORGET_S * 0.9
@@ -302,12 +341,24 @@ def test_a_lane_is_forgotten_when_it_has_long_been_empty(how: str, clock: Clock)
 
 def test_bounds_are_read_again_after_a_while(clock: Clock) -> None:
     lanes = serving("default")
-    assert lanes.refresh_due()
+    assert lanes.to_refresh(lanes.preferred()) == [Range(("default", 0))]
     lanes.refresh([])
     clock.now += REFRESH_S * 0.9
-    assert not lanes.refresh_due()
+    assert not lanes.to_refresh(lanes.preferred())
     clock.now += REFRESH_S * 0.2
-    assert lanes.refresh_due()
+    assert lanes.to_refresh(lanes.preferred())
+
+
+def test_of_many_lanes_the_first_and_in_turn_all_others_are_read(clock: Clock) -> None:
+    lanes = serving("*")
+    lanes.meet((f"queue{i}", 0) for i in range(10 * KEPT))
+    preferred, read = lanes.preferred(), set()
+    for _ in range(10):
+        ranges = lanes.to_refresh(preferred)
+        assert len(ranges) <= 2 * KEPT
+        assert {lane for lane, _, _ in ranges} >= set(preferred[:KEPT])
+        read |= {lane for lane, _, _ in ranges}
+    assert read == set(preferred)
 
 
 def test_a_reading_of_an_unknown_lane_is_ignored(clock: Clock) -> None:
@@ -322,10 +373,41 @@ def test_after_a_reset_every_lane_begins_at_0_again(clock: Clock) -> None:
     for _ in range(3):
         lanes.refresh([reading(lane, 500, last=900) for lane in known])
         clock.now += SETTLE_S * 1.01
-    assert lanes.lows(known) == [500, 500]
+    assert [lanes.low(lane) for lane in known] == [500, 500]
     lanes.reset()
-    assert lanes.lows(known) == [0, 0]
+    assert [lanes.low(lane) for lane in known] == [0, 0]
     for _ in range(3):
         lanes.refresh([reading(lane, None, last=7) for lane in known])
         clock.now += SETTLE_S * 1.01
-    assert lanes.lows(known) == [7, 7], "a position of the old server was kept"
+    assert [lanes.low(lane) for lane in known] == [7, 7], "a position of the old server was kept"
+
+
+# -- what lies below
+
+
+def test_the_sweep_goes_down_in_steps_and_begins_again(clock: Clock) -> None:
+    lanes, lane = serving("default"), ("default", 0)
+    assert lanes.passed_over(100) == []
+    lanes.adopt([Range(lane, 250)])
+    steps = [lanes.passed_over(100) for _ in range(4)]
+    assert steps == [[Range(lane, 150, 250)], [Range(lane, 50, 150)], [Range(lane, 0, 50)], [Range(lane, 150, 250)]]
+    assert lanes.passed_over(NO_BOUND) == [Range(lane, 0, 150)]
+
+
+def test_noted_bounds_are_adopted_where_they_are_higher_and_served(clock: Clock) -> None:
+    lanes = serving("default,mail")
+    lanes.adopt([Range(("default", 0), 70), Range(("mail", 5), 30), Range(("other", 0), 9)])
+    lanes.adopt([Range(("default", 0), 50)])
+    assert {lane: lanes.low(lane) for lane in lanes.known} == {("default", 0): 70, ("mail", 0): 0, ("mail", 5): 30}
+
+
+def test_a_bound_is_noted_when_it_has_risen_enough(clock: Clock) -> None:
+    lanes, lane = serving("default"), ("default", 0)
+    lanes.adopt([Range(lane, 5_000)])
+    assert lanes.to_note() == [], "it is known from there"
+    for lowest in (5_000 + NOTED - 1, 5_000 + NOTED):
+        lanes.refresh([reading(lane, lowest)])
+        clock.now += SETTLE_S * 1.1
+        lanes.refresh([reading(lane, lowest)])
+    assert lanes.to_note() == [Range(lane, 5_000 + NOTED)]
+    assert lanes.to_note() == []

@@ -1,0 +1,135 @@
+"""What a worker reads beside its claims: new lanes, jobs below its bounds, and what others have noted."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import psycopg
+import pytest
+
+from pgjobs import PgJobs, statements
+from pgjobs.link import Link
+from pgjobs.statements import NO_BOUND, Range
+from pgjobs.worker.runtime import Worker
+from tests.support import eventually
+
+pytestmark = pytest.mark.server
+
+LANES = [(queue, priority) for queue in ("a", "b", "b.c", "default", "z") for priority in (-100, -1, 0, 1, 5, 100)]
+
+
+@pytest.fixture
+def link(jobs: PgJobs) -> Any:
+    made = Link(jobs.database, "test")
+    yield made
+    made.close()
+
+
+def put(conn: psycopg.Connection[Any], *lanes: tuple[str, int], count: int = 2) -> None:
+    with conn.cursor() as cursor:
+        cursor.executemany(
+            "INSERT INTO pgjobs.jobs (task, queue, priority) SELECT 'none', %s, %s FROM generate_series(1, %s)",
+            [(*lane, count) for lane in lanes],
+        )
+
+
+def low(worker: Worker) -> int:
+    """The worker's bound of the default lane."""
+    lanes = worker._life_now().claimer._lanes
+    return lanes.low(("default", 0)) if ("default", 0) in lanes.known else 0
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_every_unknown_lane_is_found_and_no_known_one(seed: int, link: Link, conn: psycopg.Connection[Any]) -> None:
+    chance = random.Random(seed)
+    there = chance.sample(LANES, chance.randint(0, 12))
+    known = chance.sample(LANES, chance.randint(0, 8))
+    put(conn, *there)
+    found = link.one(statements.new_lanes(known, queues_too=True))
+    assert sorted(found) == sorted(set(there) - set(known))
+    named = link.one(statements.new_lanes(known, queues_too=False))
+    assert sorted(named) == sorted(lane for lane in set(there) - set(known) if lane[0] in {queue for queue, _ in known})
+
+
+def test_strays_are_the_live_positions_of_a_range(link: Link, conn: psycopg.Connection[Any]) -> None:
+    put(conn, ("a", 0), ("b", 0), count=10)
+    conn.execute("UPDATE pgjobs.jobs SET expires_at = now() - interval '1 s' WHERE position = 3")
+    conn.execute("UPDATE pgjobs.jobs SET status = 'succeeded', position = NULL WHERE position = 7")
+    a, b = ("a", 0), ("b", 0)
+    assert link.one(statements.strays([Range(a, 3, 8), Range(b, 0, 11), Range(("c", 0))])) == [Range(a, 4, 7)]
+    assert sorted(link.one(statements.strays([Range(a), Range(b)]))) == [Range(a, 1, 11), Range(b, 11, 21)]
+
+
+def test_noted_bounds_only_rise_until_the_sequence_begins_anew(link: Link, conn: psycopg.Connection[Any]) -> None:
+    put(conn, ("a", 0), count=100)
+    for low in (50, 70, 60):
+        link.one(statements.note_lanes([Range(("a", 0), low), Range(("b", 3), 1)]))
+    assert sorted(link.one(statements.noted_lanes())) == [Range(("a", 0), 70, NO_BOUND), Range(("b", 3), 1, NO_BOUND)]
+    conn.execute("SELECT setval('pgjobs.positions', 40)")
+    assert link.one(statements.noted_lanes()) == [Range(("b", 3), 1, NO_BOUND)]
+    link.one(statements.note_lanes([Range(("a", 0), 30)]))
+    assert Range(("a", 0), 30, NO_BOUND) in link.one(statements.noted_lanes())
+
+
+def test_worker_begins_where_the_last_one_stood(jobs: PgJobs, conn: psycopg.Connection[Any]) -> None:
+    task = jobs.task(name="work")(lambda i: i)
+    task.enqueue_many([(i,) for i in range(3_000)])
+    with jobs.worker():
+        eventually(lambda: conn.execute("SELECT low >= 3000 FROM pgjobs.lanes").fetchone() == (True,))
+    with jobs.worker() as worker:
+        task.enqueue(1).get(10)
+        assert low(worker) >= 3_000
+
+
+def test_what_nobody_was_told_of_is_found_below_the_bound(jobs: PgJobs, conn: psycopg.Connection[Any]) -> None:
+    """As after a restore, or where somebody writes positions by hand."""
+    task = jobs.task(name="work")(lambda i: i)
+    task.enqueue_many([(i,) for i in range(3_000)])
+    with jobs.worker() as worker:
+        eventually(lambda: low(worker) >= 3_000)
+        row = conn.execute(
+            "INSERT INTO pgjobs.jobs (task, args, position) VALUES ('work', '{\"i\": 7}', 5) RETURNING id"
+        ).fetchone()
+        assert row is not None
+        assert jobs.job(row[0]).get(10) == 7
+        assert low(worker) >= 3_000, "for all that the bound has not fallen"
+
+
+def test_job_whose_transaction_was_open_for_long_starts_at_its_commit(
+    jobs: PgJobs, conn: psycopg.Connection[Any], database_url: str
+) -> None:
+    """By the bound's own reading: nobody notifies, and the sweep is an hour away."""
+    task = jobs.task(name="work")(lambda i: i)
+    with jobs.worker() as worker, psycopg.connect(database_url) as late:
+        claimer = worker._life_now().claimer
+        row = late.execute("INSERT INTO pgjobs.jobs (task, args) VALUES ('work', '{\"i\": 7}') RETURNING id").fetchone()
+        assert row is not None
+        claimer._sweep._at = float("inf")
+
+        def passed_over() -> bool:
+            task.enqueue(1).get(10)
+            return low(worker) > 1
+
+        eventually(passed_over)
+        late.commit()
+        eventually(lambda: task.enqueue(1).get(10) and jobs.job(row[0]).status.ended)
+
+
+def test_more_restored_jobs_than_there_is_room_for_are_all_taken(jobs: PgJobs, conn: psycopg.Connection[Any]) -> None:
+    """One claim from the old place took as many as fit; the others waited for the sweep, a claim each second."""
+    task = jobs.task(name="work")(lambda i: i)
+    task.enqueue_many([(i,) for i in range(3_000)])
+    with jobs.worker(concurrency=1) as worker:
+        claimer = worker._life_now().claimer
+        eventually(lambda: low(worker) >= 3_000)
+        claimer._sweep._at = float("inf")
+        ids = [
+            row[0]
+            for row in conn.execute(
+                "INSERT INTO pgjobs.jobs (task, args, position) SELECT 'work', '{\"i\": 7}', n"
+                " FROM generate_series(1, 2000) AS n RETURNING id"
+            ).fetchall()
+        ]
+        conn.execute("SELECT pg_notify('pgjobs.jobs', 'restored 0 1 default')")
+        jobs.wait(ids, 20)
