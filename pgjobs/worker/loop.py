@@ -9,6 +9,7 @@ import time
 from typing import Final
 
 from pgjobs.run import CURRENT, Outcome, Run, cancelled, raised, released, returned, timed_out
+from pgjobs.worker.eventloop import new_loop
 from pgjobs.worker.slots import Slots
 
 SLICE_S: Final = 0.005
@@ -24,13 +25,12 @@ class AsyncExecutor:
     """Runs coroutine functions on an event loop in a thread of its own.
 
     A slot is one asyncio task that goes from run to run, awaiting the function itself: a job costs no task. Whoever
-    changes
-    a context variable, or had to be cancelled, spoils the slot; then the next run gets a fresh one.
+    changes a context variable, or had to be cancelled, spoils the slot; then the next run gets a fresh one.
     """
 
     def __init__(self, slots: Slots) -> None:
         self._slots = slots
-        self._loop = asyncio.new_event_loop()
+        self._loop = new_loop()
         self._thread = threading.Thread(target=self._main, name="pgjobs-async", daemon=True)
         self._active: set[_Slot] = set()
         self._alarm: asyncio.TimerHandle | None = None

@@ -30,6 +30,7 @@ from pgjobs.task import Task
 from pgjobs.telemetry import set_up_logging
 from pgjobs.worker import identity
 from pgjobs.worker.crossing import outcome_line, run_of
+from pgjobs.worker.eventloop import new_loop
 
 _RSS_UNIT = 1 if sys.platform == "darwin" else 1024
 
@@ -91,7 +92,10 @@ def _attempt(run: Run, runner: asyncio.Runner) -> Outcome:
 
 
 def _serve(pipe: socket.socket, tasks: Tasks) -> None:
-    with asyncio.Runner() as runner, pipe.makefile("rb") as lines:  # one loop, since connections belong to theirs
+    with (
+        asyncio.Runner(loop_factory=new_loop) as runner,
+        pipe.makefile("rb") as lines,
+    ):  # one loop, since connections belong to theirs
         for line in lines:
             outcome = _execute(json.loads(line), tasks, runner)
             rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _RSS_UNIT
