@@ -13,12 +13,16 @@ import tempfile
 from collections import defaultdict
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
+
+import psycopg
 
 from benchmarks import document
 from benchmarks.peers.catalogue import OURS, PEERS, Peer
 from benchmarks.peers.environment import Bench, Unavailable, python_of, redis
 from benchmarks.peers.measuring import MEASURES, Values
-from pgjobs import embedded
+from pgjobs import __version__, embedded
+from pgjobs.bench import measures
 
 HOME = Path(__file__).parents[2] / ".peers"
 
@@ -32,15 +36,13 @@ def main() -> None:
     parser.add_argument("--dry", action="store_true", help="print, and write nothing")
     options = parser.parse_args()
     chosen = [OURS, *(peer for peer in PEERS if not options.only or peer.name in options.only)]
-    rows, missing = run(chosen, options.rounds, options.parts, options.home)
-    print(document.peers(rows, missing))
+    found = run(chosen, options.rounds, options.parts, options.home)
+    print(document.peers(found))
     if not options.dry:
-        document.write_peers(rows, missing)
+        document.store("peers", found)
 
 
-def run(
-    peers: list[Peer], rounds: int, parts: list[str], home: Path
-) -> tuple[dict[str, list[Values]], dict[str, dict[str, str]]]:
+def run(peers: list[Peer], rounds: int, parts: list[str], home: Path) -> dict[str, Any]:
     """Measures peers; returns the values of each one's rounds, and by peer and part why there is none."""
     rows: dict[str, list[Values]] = defaultdict(list)
     missing: dict[str, dict[str, str]] = defaultdict(dict)
@@ -72,7 +74,27 @@ def run(
                         missing[name][part] = str(reason)
                     print(f"  {name:14} {part:8}", {key: round(value, 1) for key, value in values.items()}, flush=True)
                 rows[name].append(values)
-    return rows, missing
+        shape = _shape(server)
+    about = {
+        peer.name: {
+            "on": "Redis" if peer.on_redis else "PostgreSQL",
+            "needs": ", ".join(peer.needs) or f"pgjobs {__version__}",
+            "settings": peer.settings,
+            "source": peer.source,
+        }
+        for peer in peers
+    }
+    return {
+        "shape": shape,
+        "rounds": rows,
+        "missing": {name: why for name, why in missing.items() if why},
+        "peers": about,
+    }
+
+
+def _shape(server: str) -> dict[str, Any]:
+    with psycopg.connect(server, autocommit=True) as conn:
+        return measures.machine(conn)
 
 
 if __name__ == "__main__":

@@ -328,10 +328,15 @@ def quantiles(values: Sequence[float]) -> dict[str, float]:
 
 def shape(database: Database) -> dict[str, Any]:
     """The machine and the server, as a report must say them."""
+    return machine(database.conn)
+
+
+def machine(conn: psycopg.Connection[Any]) -> dict[str, Any]:
+    """The machine, and the server of a connection."""
     import platform
 
-    server = database.conn.execute("SELECT version()").fetchone()
-    settings = database.conn.execute(
+    server = conn.execute("SELECT version()").fetchone()
+    settings = conn.execute(
         "SELECT name, setting FROM pg_settings"
         " WHERE name IN ('fsync', 'synchronous_commit', 'full_page_writes', 'shared_buffers', 'max_wal_size')"
     ).fetchall()
