@@ -33,8 +33,11 @@ check: $(READY) ## Lint, check the format, the types and the directions of impor
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 
-bench: $(READY) ## Take the figures of docs/performance.md
+bench: $(READY) ## Take the figures of docs/performance.md: an hour, with other queues beside ours (Redis from apt)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check matplotlib
 	@$(BIN)/python -m benchmarks
+	@$(BIN)/python -m benchmarks.flat
+	@$(BIN)/python -m benchmarks.peers
 
 endings: $(READY) ## Take the table of docs/endings.md
 	@$(BIN)/python -m tests.endings

@@ -12,14 +12,22 @@ DOCS: Final = Path(__file__).parents[1] / "docs"
 FIGURES: Final = DOCS / "performance.json"
 ACCENT: Final = "#2563eb"
 MUTED: Final = "#94a3b8"
+HEADS: Final = ("jobs/s", "p50", "supervisor MB")
+"""The values that stand for a measure, where it has several."""
 
 
 def store(part: str, found: Any) -> None:
     """Keeps the findings of one part, and writes the document anew."""
     kept = json.loads(FIGURES.read_text()) if FIGURES.exists() else {}
     kept[part] = found
-    FIGURES.write_text(json.dumps(kept, indent=1, sort_keys=True) + "\n")
+    FIGURES.write_text(json.dumps(kept, indent=1) + "\n")
     write()
+
+
+def merged(part: str, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows that were kept, with those of the same name replaced, and new ones behind."""
+    kept = json.loads(FIGURES.read_text()).get(part, {"rows": []})["rows"] if FIGURES.exists() else []
+    return list({row["name"]: row for row in (*kept, *rows)}.values())
 
 
 def write() -> None:
@@ -29,11 +37,17 @@ def write() -> None:
     text = path.read_text()
     for part, table in (("own", own), ("peers", peers), ("flat", flat)):
         if part in kept:
-            before, after = f"<!-- {part} -->\n", f"<!-- end of {part} -->"
-            head, _, rest = text.partition(before)
-            text = head + before + table(kept[part]) + after + rest.partition(after)[2]
+            text = _between(text, part, table(kept[part]))
+    if {"own", "peers", "flat"} <= kept.keys():
+        text = _between(text, "goals", goals(kept))
     path.write_text(text)
     plots(kept)
+
+
+def _between(text: str, mark: str, table: str) -> str:
+    before, after = f"<!-- {mark} -->\n", f"<!-- end of {mark} -->"
+    head, _, rest = text.partition(before)
+    return head + before + table + after + rest.partition(after)[2]
 
 
 def shape(found: Mapping[str, Any]) -> str:
@@ -46,8 +60,9 @@ def own(found: Mapping[str, Any]) -> str:
     """The figures of pgjobs itself."""
     lines = [shape(found["shape"]), "", "| What | Median | Rounds | |", "|---|---:|---|---|"]
     for line in found["figures"]:
-        (first, middle), *others = line["medians"].items()
-        unit = line["unit"]
+        first = next(key for key in HEADS if key in line["medians"])
+        middle, unit = line["medians"][first], line["unit"]
+        others = [(key, value) for key, value in line["medians"].items() if key != first]
         rounds = sorted(values[first] for values in line["rounds"])
         spread = f"{figure(rounds[0], unit)} – {figure(rounds[-1], unit)}"
         more = ", ".join(f"{key} {small(value)}" for key, value in others)
@@ -62,6 +77,60 @@ def flat(found: Mapping[str, Any]) -> str:
         rate = f"{round(row['jobs/s'], -2):,.0f}" if "jobs/s" in row else ""
         ratio = f"{row['ratio']:.2f}" if "ratio" in row else ""
         lines.append(f"| {row['name']} | {rate} | {ratio} | {row['note']} |")
+    return "\n".join(lines) + "\n"
+
+
+def goals(kept: Mapping[str, Any]) -> str:
+    """What was aimed at, and what the figures say."""
+    own_ones = {line["name"].strip(): line["medians"] for line in kept["own"]["figures"]}
+    others = peer_medians(kept["peers"])
+    ours = others.pop("pgjobs")
+
+    def taken(words: str, value: str = "") -> float:
+        values = next(values for name, values in own_ones.items() if words in name)
+        return float(values[value or "jobs/s"])
+
+    def beside(words: str) -> float:
+        return float(next(row["ratio"] for row in kept["flat"]["rows"] if words in row["name"]))
+
+    floor = taken("bare claim")
+    one, two = taken("coroutines, 1 process"), taken("coroutines, 2 processes")
+    fastest = {key: max(values.get(key, 0.0) for values in others.values()) for key in ("drain 1", "drain 2")}
+    single, bulk = taken("enqueue one by one"), taken("in bulk")
+    rows: list[tuple[str, str, str, bool]] = []
+
+    def goal(what: str, least: str, value: str, met: bool) -> None:
+        rows.append((what, least, value, met))
+
+    def at_least(what: str, least: float, value: float, form: str = ",.2f") -> None:
+        goal(what, f"≥ {least:{form}}", f"{value:{form}}", value >= least)
+
+    def at_most(what: str, most: float, value: float, unit: str) -> None:
+        goal(what, f"≤ {most:g} {unit}", f"{value:,.3g} {unit}", value <= most)
+
+    at_least("drain, 1 process, of the bare-SQL floor", 0.60, one / floor)
+    at_least("drain, 1 process, of the fastest peer", 1.75, ours["drain 1"] / fastest["drain 1"])
+    at_least("drain, 2 processes, of the floor of one client", 1.10, two / floor)
+    at_least("drain, 2 processes, of the fastest peer", 2.00, ours["drain 2"] / fastest["drain 2"])
+    at_least("drain, threads, 1 process, jobs/s", 20_000, taken("functions in threads"), ",.0f")
+    at_least("drain, process pool of two, jobs/s", 10_000, taken("pool processes"), ",.0f")
+    at_least("enqueue one by one, of a bare INSERT", 0.85, single / taken("bare INSERT"))
+    at_least("enqueue in bulk, jobs/s", 100_000, bulk, ",.0f")
+    at_least("enqueue in bulk, of a bare COPY", 0.50, bulk / taken("bare COPY"))
+    at_most("pick-up, idle worker, p50", 2.0, taken("idle worker", "p50"), "ms")
+    at_most("pick-up, idle worker, p99", 5.0, taken("idle worker", "p99"), "ms")
+    at_most("pick-up from the caller's COMMIT, p50", 3.0, taken("COMMIT", "p50"), "ms")
+    at_most("pick-up from the caller's COMMIT, longest", 1_300, taken("COMMIT", "max"), "ms")
+    at_most("enqueue → get, p50", 3.5, taken("→ get", "p50"), "ms")
+    at_most("scheduled start, late by at p99", 100, taken("scheduled", "p99"), "ms")
+    at_most("commits of a drain, by job", 0.02, taken("coroutines, 1 process", "commits/job"), "")
+    for words in ("snapshot held", "finished jobs", "queued jobs"):
+        name = next(row["name"] for row in kept["flat"]["rows"] if words in row["name"])
+        at_least(f"drain {'' if 'snapshot' in name else 'beside '}{name}, of clean", 0.90, beside(words))
+    at_most("memory of a worker process", 60, taken("memory", "child MB"), "MB")
+    at_most("memory of a supervisor", 30, taken("memory", "supervisor MB"), "MB")
+    lines = ["| | Goal | Figure | |", "|---|---:|---:|---|"]
+    lines += [f"| {what} | {least} | {value} | {'' if met else '**missed**'} |" for what, least, value, met in rows]
     return "\n".join(lines) + "\n"
 
 

@@ -61,6 +61,7 @@ class Flat:
         self._note("16 processes", self._waiting_workers(16), "of the speed with two", two)
         self._pinned(1_000_000)
         self._pruned(500_000)
+        self.soak(5_000_000)
         return self.rows
 
     def _note(self, name: str, rate: float, more: str = "", clean: float | None = None) -> None:
@@ -191,10 +192,29 @@ class Flat:
         self.rows.append({"name": f"pick-up while {rows - left:,.0f} old jobs are deleted", "note": figures})
         print(" ", self.rows[-1])
 
+    def soak(self, rows: int) -> None:
+        """The memory of a worker after a first drain, and after many jobs more."""
+        rows = int(rows * self._scale)
+        self.database.fresh()
+        with self.database.worker() as process:
+            child = self.database.ready()
+            sizes: list[str] = []
+            for count in (COUNT, rows - COUNT):
+                before = self.database.number(RECORDED)
+                for low in range(0, count, 500_000):
+                    self.database.enqueue("noop", min(500_000, count - low))
+                while self.database.number(RECORDED) < before + count:
+                    time.sleep(0.2)
+                sizes.append(f"{measures.megabytes(child):.1f} MB")
+            whole = f"supervisor {measures.megabytes(process.pid):.1f} MB"
+        self.rows.append({"name": f"memory after {COUNT:,} and {rows:,} jobs", "note": f"{', '.join(sizes)}; {whole}"})
+        print(" ", self.rows[-1])
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--scale", type=float, default=1.0)
+    parser.add_argument("--soak", action="store_true", help="the last case alone")
     parser.add_argument("--dry", action="store_true", help="print, and write nothing")
     options = parser.parse_args()
     home = Path(tempfile.mkdtemp(prefix="pgjobs-flat-"))
@@ -204,13 +224,13 @@ def main() -> None:
             flat = Flat(url, options.scale)
             shape = measures.shape(flat.database)
             try:
-                flat.run()
+                flat.soak(5_000_000) if options.soak else flat.run()
             finally:
                 flat.database.close()
     finally:
         shutil.rmtree(home, ignore_errors=True)
     if not options.dry:
-        document.store("flat", {"shape": shape, "rows": flat.rows})
+        document.store("flat", {"shape": shape, "rows": document.merged("flat", flat.rows)})
 
 
 if __name__ == "__main__":

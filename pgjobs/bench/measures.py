@@ -313,10 +313,11 @@ def memory(database: Database, count: int) -> dict[str, float]:
         database.enqueue("noop", count)
         while database.number(LEFT):
             time.sleep(0.1)
-        return {"supervisor MB": _megabytes(process.pid), "child MB": _megabytes(child)}
+        return {"supervisor MB": megabytes(process.pid), "child MB": megabytes(child)}
 
 
-def _megabytes(pid: int) -> float:
+def megabytes(pid: int) -> float:
+    """The memory that a process takes."""
     return (identity.rss_bytes(pid) or 0) / (1 << 20) if Path("/proc").exists() else 0.0
 
 
