@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import Final, TypeAlias
+from typing import Final, LiteralString, TypeAlias
 
 from pgjobs.errors import ConfigurationError, OptionError
 
@@ -16,6 +16,9 @@ Duration: TypeAlias = float | timedelta | str
 
 DEFAULT_QUEUE: Final = "default"
 DEFAULT_SCHEMA: Final = "pgjobs"
+SYNCHRONOUS_COMMIT: Final[tuple[LiteralString, ...]] = ("on", "off", "local", "remote_write", "remote_apply")
+"""What PostgreSQL's setting of that name may be."""
+
 SCHEMA_REVISION: Final = "0003"
 """The migration that this release works with."""
 

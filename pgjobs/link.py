@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from typing import Any, Final
+from typing import Any, Final, LiteralString
 
 import psycopg
 from psycopg.types.json import set_json_loads
 
 from pgjobs import arrays, codec, statements
-from pgjobs.config import SCHEMA_REVISION
+from pgjobs.config import SCHEMA_REVISION, SYNCHRONOUS_COMMIT
 from pgjobs.database import Database, explained
 from pgjobs.errors import SchemaError
 from pgjobs.statements import Statement, T
@@ -22,15 +22,24 @@ PLANNING: Final = (
 )
 
 
+_DURABILITY: Final[dict[str, LiteralString]] = {
+    value: PLANNING + ", set_config('synchronous_commit', '" + value + "', true)" for value in SYNCHRONOUS_COMMIT
+}
+
+
 class Link:
     """A service's own connection: opened when needed, and every transaction on it is one round trip.
 
     Not thread-safe; a service has one each.
+
+    Args:
+        synchronous_commit: PostgreSQL's setting of that name for these transactions; None leaves it to the server.
     """
 
-    def __init__(self, database: Database, name: str) -> None:
+    def __init__(self, database: Database, name: str, synchronous_commit: str | None = None) -> None:
         self._database = database
         self._name = name
+        self._settings: LiteralString = PLANNING if synchronous_commit is None else _DURABILITY[synchronous_commit]
         self._conn: psycopg.Connection[tuple[Any, ...]] | None = None
 
     @property
@@ -58,7 +67,7 @@ class Link:
         try:
             with conn.pipeline():
                 conn.execute(_BEGIN)
-                conn.execute(PLANNING)
+                conn.execute(self._settings)
                 for statement in statements:
                     cursor = conn.cursor(binary=True)
                     cursors.append(cursor)
@@ -104,7 +113,7 @@ class Link:
     def begin(self) -> None:
         """Opens a transaction for statements that depend on each other; ``commit`` ends it."""
         self.conn.execute(_BEGIN)
-        self.conn.execute(PLANNING)
+        self.conn.execute(self._settings)
 
     def step(self, statement: Statement[T]) -> T:
         """Runs one statement of the open transaction."""

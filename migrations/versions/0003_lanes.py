@@ -1,4 +1,4 @@
-"""Where live positions begin, for workers that start beside many dead index entries; claims that are not compressed.
+"""Flat: where live positions begin, for workers that start; claims uncompressed; statistics that count no big table.
 
 Locks: a new table, and claims for the instant in which its columns are marked; the cost does not depend on any table.
 """

@@ -8,6 +8,7 @@ import sys
 import click
 
 from pgjobs.cli import options
+from pgjobs.config import SYNCHRONOUS_COMMIT
 
 
 @click.command()
@@ -36,6 +37,11 @@ from pgjobs.cli import options
     help="Replace a process in which no Python code has run for so long.",
 )
 @click.option(
+    "--synchronous-commit",
+    type=click.Choice(SYNCHRONOUS_COMMIT),
+    help="PostgreSQL's, for claims and completions. off: faster; what ended just before a crash may run again.",
+)
+@click.option(
     "--log-level",
     default="info",
     show_default=True,
@@ -54,6 +60,7 @@ def command(
     max_rss: int | None,
     pool_max_jobs: int | None,
     stall_timeout: float,
+    synchronous_commit: str | None,
     log_level: str,
     wait_for_db: bool,
     schema: str | None,
@@ -85,6 +92,7 @@ def command(
         max_rss=max_rss,
         pool_max_jobs=pool_max_jobs,
         stall_timeout=stall_timeout,
+        synchronous_commit=synchronous_commit,
         log_level=log_level,
         wait_for_db=wait_for_db,
     )

@@ -42,7 +42,7 @@ class Life:
         self.id = new_id()
         self._worker = worker
         database = worker.jobs.database
-        self._link = Link(database, "pgjobs worker")
+        self._link = Link(database, "pgjobs worker", worker.synchronous_commit)
         self._upkeep = Link(database, "pgjobs upkeep")
         self.slots = Slots(worker.concurrency, self._ready, worker.board)
         self._loop = AsyncExecutor(self.slots)

@@ -38,6 +38,7 @@ class Settings:
     max_rss: int | None = None
     pool_max_jobs: int | None = None
     shutdown_timeout: float = 30.0
+    synchronous_commit: str | None = None
     stall_timeout: float = 300.0
     log_level: str = "info"
     wait_for_db: bool = False

@@ -17,7 +17,7 @@ import psycopg
 
 from pgjobs import statements, telemetry
 from pgjobs.app import PgJobs
-from pgjobs.config import Duration, seconds
+from pgjobs.config import SYNCHRONOUS_COMMIT, Duration, seconds
 from pgjobs.errors import OptionError
 from pgjobs.events import DeclaredDead, Event, Recycling, WorkerStarted, WorkerStopped, WorkerStopping
 from pgjobs.job import new_id
@@ -48,6 +48,8 @@ class Worker:
         burst: leave when nothing is left to claim.
         max_jobs: leave after so many.
         shutdown_timeout: how long running jobs may finish when the worker stops.
+        synchronous_commit: PostgreSQL's, for claims and completions; None leaves it to the server. With ``off`` a job
+            whose end was recorded just before the server crashed is run again.
         modules: modules whose public functions may run under ``module:function``.
         app: what ``-A`` named, for the processes of the pool to load; without it they import each task's module.
         max_rss: bytes; a process of the pool that takes more is killed if it runs a job, else replaced.
@@ -68,6 +70,7 @@ class Worker:
         burst: bool = False,
         max_jobs: int | None = None,
         shutdown_timeout: Duration = 30.0,
+        synchronous_commit: str | None = None,
         modules: Iterable[str] = (),
         name: str | None = None,
         app: str | None = None,
@@ -83,7 +86,12 @@ class Worker:
             raise OptionError(f"concurrency is {concurrency!r}; give 1 to 10,000 slots")
         if max_jobs is not None and max_jobs < 1:
             raise OptionError(f"max_jobs is {max_jobs!r}; give 1 or more, or None")
+        if synchronous_commit is not None and synchronous_commit not in SYNCHRONOUS_COMMIT:
+            raise OptionError(
+                f"synchronous_commit is {synchronous_commit!r}; give one of {', '.join(SYNCHRONOUS_COMMIT)}, or None"
+            )
         self.jobs = jobs
+        self.synchronous_commit = synchronous_commit
         self.subscription = Subscription.parse(queues)
         self.concurrency = concurrency
         self.burst = burst

@@ -21,7 +21,7 @@ SHARE: Final = 50
 STEP_S: Final = 0.02
 """What a step should take: a claim may have to wait for it."""
 
-FIRST: Final = 20_000
+FIRST: Final = 5_000
 """Positions in the first step; where there are few dead entries the next ones are soon without limit."""
 
 

@@ -76,7 +76,7 @@ def test_worker_begins_where_the_last_one_stood(jobs: PgJobs, conn: psycopg.Conn
     task = jobs.task(name="work")(lambda i: i)
     task.enqueue_many([(i,) for i in range(3_000)])
     with jobs.worker():
-        eventually(lambda: conn.execute("SELECT low >= 3000 FROM pgjobs.lanes").fetchone() == (True,))
+        eventually(lambda: conn.execute("SELECT low >= 3000 FROM pgjobs.lanes").fetchone() == (True,), timeout_s=30)
     with jobs.worker() as worker:
         task.enqueue(1).get(10)
         assert low(worker) >= 3_000
@@ -87,7 +87,7 @@ def test_what_nobody_was_told_of_is_found_below_the_bound(jobs: PgJobs, conn: ps
     task = jobs.task(name="work")(lambda i: i)
     task.enqueue_many([(i,) for i in range(3_000)])
     with jobs.worker() as worker:
-        eventually(lambda: low(worker) >= 3_000)
+        eventually(lambda: low(worker) >= 3_000, timeout_s=30)
         row = conn.execute(
             "INSERT INTO pgjobs.jobs (task, args, position) VALUES ('work', '{\"i\": 7}', 5) RETURNING id"
         ).fetchone()
@@ -111,7 +111,7 @@ def test_job_whose_transaction_was_open_for_long_starts_at_its_commit(
             task.enqueue(1).get(10)
             return low(worker) > 1
 
-        eventually(passed_over)
+        eventually(passed_over, timeout_s=30)
         late.commit()
         eventually(lambda: task.enqueue(1).get(10) and jobs.job(row[0]).status.ended)
 
@@ -122,7 +122,7 @@ def test_more_restored_jobs_than_there_is_room_for_are_all_taken(jobs: PgJobs, c
     task.enqueue_many([(i,) for i in range(3_000)])
     with jobs.worker(concurrency=1) as worker:
         claimer = worker._life_now().claimer
-        eventually(lambda: low(worker) >= 3_000)
+        eventually(lambda: low(worker) >= 3_000, timeout_s=30)
         claimer._sweep._at = float("inf")
         ids = [
             row[0]
