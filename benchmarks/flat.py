@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,22 +48,31 @@ class Flat:
         self._scale = scale
         self._clean = 1.0
 
-    def run(self) -> list[Row]:
-        """Takes every figure."""
-        self._clean = statistics.median(self._fresh_drain() for _ in range(5))
-        self._note("clean tables", self._clean)
-        self._beside("finished jobs", "succeeded", 10_000_000)
-        self._beside("scheduled jobs", "scheduled", 1_000_000)
-        self._beside("blocked jobs", "blocked", 100_000)
-        self._deep(10_000_000)
-        self._queues(1_000)
+    def run(self, only: Sequence[str]) -> list[Row]:
+        """Takes the figures of all cases, or of some; before each the clean tables are measured anew."""
+        cases: dict[str, Callable[[], None]] = {
+            "clean": lambda: self._note("clean tables", self._clean),
+            "finished": lambda: self._beside("finished jobs", "succeeded", 10_000_000),
+            "queued": lambda: self._deep(10_000_000),
+            "scheduled": lambda: self._beside("scheduled jobs", "scheduled", 1_000_000),
+            "blocked": lambda: self._beside("blocked jobs", "blocked", 100_000),
+            "queues": lambda: self._queues(1_000),
+            "processes": self._many_processes,
+            "pinned": lambda: self._pinned(1_000_000),
+            "pruned": lambda: self._pruned(500_000),
+            "soak": lambda: self._soak(5_000_000),
+        }
+        for name, case in cases.items():
+            if not only or name in only:
+                self._clean = statistics.median(self._fresh_drain() for _ in range(3))
+                case()
+        return self.rows
+
+    def _many_processes(self) -> None:
         two = statistics.median(self._fresh_drain(2) for _ in range(3))
         self._note("2 processes", two)
-        self._note("16 processes", self._waiting_workers(16), "of the speed with two", two)
-        self._pinned(1_000_000)
-        self._pruned(500_000)
-        self.soak(5_000_000)
-        return self.rows
+        sixteen = statistics.median(self._waiting_workers(16) for _ in range(3))
+        self._note("16 processes", sixteen, "of the speed with two", two)
 
     def _note(self, name: str, rate: float, more: str = "", clean: float | None = None) -> None:
         ratio = rate / (clean or self._clean)
@@ -192,7 +202,7 @@ class Flat:
         self.rows.append({"name": f"pick-up while {rows - left:,.0f} old jobs are deleted", "note": figures})
         print(" ", self.rows[-1])
 
-    def soak(self, rows: int) -> None:
+    def _soak(self, rows: int) -> None:
         """The memory of a worker after a first drain, and after many jobs more."""
         rows = int(rows * self._scale)
         self.database.fresh()
@@ -214,7 +224,7 @@ class Flat:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--scale", type=float, default=1.0)
-    parser.add_argument("--soak", action="store_true", help="the last case alone")
+    parser.add_argument("--only", nargs="*", default=[], metavar="CASE", help="finished, pinned, …")
     parser.add_argument("--dry", action="store_true", help="print, and write nothing")
     options = parser.parse_args()
     home = Path(tempfile.mkdtemp(prefix="pgjobs-flat-"))
@@ -224,7 +234,7 @@ def main() -> None:
             flat = Flat(url, options.scale)
             shape = measures.shape(flat.database)
             try:
-                flat.soak(5_000_000) if options.soak else flat.run()
+                flat.run(options.only)
             finally:
                 flat.database.close()
     finally:
