@@ -10,6 +10,7 @@ import os
 import threading
 import weakref
 from collections.abc import AsyncGenerator, Generator
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
@@ -28,6 +29,11 @@ RESEND: Final = (errors.SerializationFailure, errors.DeadlockDetected, errors.Lo
 """After these the same statements are sent again: the claim's fence and the client's ids make them idempotent."""
 
 _KEEPALIVE: Final = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3, "tcp_user_timeout": 15_000}
+
+
+def has_rows(cursor: psycopg.Cursor[Any] | psycopg.AsyncCursor[Any]) -> bool:
+    """Whether a statement returns rows. (``description`` would build an object for each column.)"""
+    return cursor.pgresult is not None and cursor.pgresult.nfields > 0
 
 
 class Database:
@@ -101,7 +107,7 @@ class Database:
             cursor = own.execute(
                 statement.query.text(self.schema), statement.params, prepare=None if statement.prepare else False
             )
-            return statement.read(cursor.fetchall() if cursor.description else [])
+            return statement.read(cursor.fetchall() if has_rows(cursor) else [])
 
     async def arun(self, statement: Statement[T], conn: object = None) -> T:
         """The async twin of ``run``."""
@@ -119,13 +125,11 @@ class Database:
             cursor = await own.execute(
                 statement.query.text(self.schema), statement.params, prepare=None if statement.prepare else False
             )
-            return statement.read(await cursor.fetchall() if cursor.description else [])
+            return statement.read(await cursor.fetchall() if has_rows(cursor) else [])
 
-    @contextlib.contextmanager
-    def connection(self) -> Generator[psycopg.Connection[tuple[Any, ...]]]:
+    def connection(self) -> AbstractContextManager[psycopg.Connection[tuple[Any, ...]]]:
         """Lends a connection of the pool, in autocommit where the pool is ours."""
-        with self._pool().connection() as own:
-            yield own
+        return self._pool().connection()
 
     @contextlib.asynccontextmanager
     async def aconnection(self) -> AsyncGenerator[psycopg.AsyncConnection[tuple[Any, ...]]]:

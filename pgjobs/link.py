@@ -10,7 +10,7 @@ from psycopg.types.json import set_json_loads
 
 from pgjobs import arrays, codec, statements
 from pgjobs.config import SCHEMA_REVISION, SYNCHRONOUS_COMMIT
-from pgjobs.database import Database, explained
+from pgjobs.database import Database, explained, has_rows
 from pgjobs.errors import SchemaError
 from pgjobs.statements import Statement, T
 
@@ -78,7 +78,7 @@ class Link:
             self.close()
             raise
         return [
-            statement.read(cursor.fetchall() if cursor.description else [])
+            statement.read(cursor.fetchall() if has_rows(cursor) else [])
             for statement, cursor in zip(statements, cursors, strict=True)
         ]
 
@@ -120,7 +120,7 @@ class Link:
         try:
             cursor = self.conn.cursor(binary=True)
             cursor.execute(statement.query.text(self._database.schema), statement.params)
-            return statement.read(cursor.fetchall() if cursor.description else [])
+            return statement.read(cursor.fetchall() if has_rows(cursor) else [])
         except psycopg.Error:
             self._rollback()
             raise

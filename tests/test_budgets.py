@@ -447,9 +447,9 @@ def test_notification_names_the_lane_so_that_nobody_looks_for_it(
     task = jobs.task(name="work")(lambda i: i)
     with jobs.worker():
         for priority in (0, 7, -7):
-            assert task.using(priority=priority).enqueue(1).get(5) == 1
+            assert task.using(priority=priority).enqueue(1).get(15) == 1
         row = conn.execute("SELECT pgjobs.enqueue('work', '{\"i\": 2}', priority => 3)").fetchone()
         assert row is not None
-        assert jobs.job(row[0]).get(5) == 2
-        assert task.using(priority=9, delay=0.1).enqueue(3).get(5) == 3
+        assert jobs.job(row[0]).get(15) == 2
+        assert task.using(priority=9, delay=0.1).enqueue(3).get(15) == 3
     assert searched == []

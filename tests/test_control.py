@@ -211,7 +211,7 @@ def test_running_coroutine_is_stopped_at_once(told: None, jobs: PgJobs) -> None:
 
     with jobs.worker():
         job = wait.enqueue()
-        assert started.wait(5)
+        assert started.wait(15)
         assert job.cancel("enough").status is Status.RUNNING
         eventually(lambda: job.refresh().status.ended, timeout_s=10)
     assert (stands(job), job.attempt, unwound.is_set()) == (("cancelled", "enough"), 1, True)
@@ -229,7 +229,7 @@ def test_running_thread_is_asked(told: None, jobs: PgJobs) -> None:
 
     with jobs.worker():
         job = work.enqueue()
-        assert started.wait(5)
+        assert started.wait(15)
         job.cancel("enough")
         eventually(lambda: job.refresh().status.ended, timeout_s=10)
     assert stands(job) == ("cancelled", "enough")
@@ -253,7 +253,7 @@ def test_stop_is_noticed_though_the_notification_is_missed(
 
     with jobs.worker():
         job = jobs.task(name="work")(awork if is_async else work).enqueue()
-        assert started.wait(5)
+        assert started.wait(15)
         job.cancel()
         eventually(lambda: job.refresh().status.ended, timeout_s=3)
     assert job.status is (Status.CANCELLED if is_async else Status.SUCCEEDED), "a thread may finish all the same"
@@ -271,14 +271,14 @@ def test_job_that_waits_for_a_slot_is_cancelled_unrun(jobs: PgJobs) -> None:
     with jobs.worker(concurrency=1) as worker:
         quick = work.enqueue_many([(i,) for i in range(1, 50)])  # fills the buffer of one that is fast
         for job_id in quick:
-            jobs.job(job_id).get(5)
+            jobs.job(job_id).get(15)
         first = work.enqueue(0)
         eventually(lambda: worker.begun() == [first.id])
         second = work.enqueue(100)
         second.cancel()
         eventually(lambda: second.refresh().status is Status.CANCELLED)  # while the first one still has the slot
         gate.set()
-        first.get(5)
+        first.get(15)
     assert stands(second)[0] == "cancelled"
     assert 100 not in ran
 
@@ -295,7 +295,7 @@ def test_job_cancelled_while_it_runs_is_not_tried_again(ending: str, jobs: PgJob
 
     with jobs.worker():
         job = work.enqueue()
-        assert started.wait(5)
+        assert started.wait(15)
         job.cancel("enough")
         go.set()
         eventually(lambda: job.refresh().status.ended)
@@ -321,7 +321,7 @@ def test_job_cancelled_while_it_runs_is_not_given_back(jobs: PgJobs) -> None:
 
     with jobs.worker() as worker:
         job = work.enqueue()
-        assert started.wait(5)
+        assert started.wait(15)
         job.cancel("enough")
         worker.stop(0)
     assert stands(job) == ("cancelled", "enough")
@@ -351,7 +351,7 @@ def test_success_in_the_applications_transaction_wins_over_a_cancel(jobs: PgJobs
 
     with engine_of(jobs) as engine, jobs.worker():
         job = charge.enqueue()
-        assert started.wait(5)
+        assert started.wait(15)
         asking = threading.Thread(target=jobs.cancel, args=([job],))
         asking.start()  # it waits for the row, which the application holds
         time.sleep(0.2)
@@ -375,7 +375,7 @@ def test_deleted_job_that_runs_is_stopped_and_recorded_nowhere(jobs: PgJobs, con
 
     with jobs.worker():
         job = wait.enqueue()
-        assert started.wait(5)
+        assert started.wait(15)
         job.delete()
         assert unwound.wait(0.9)
         eventually(lambda: conn.execute("SELECT count(*) FROM pgjobs.claims").fetchone() == (0,))

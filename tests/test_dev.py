@@ -54,17 +54,17 @@ def test_worker_follows_the_code(empty_url: str, tmp_path: Path) -> None:
         assert said("applied 0001"), "it has migrated"
         eventually(lambda: said("dbname=") == 1)
         jobs = PgJobs(empty_url)
-        assert jobs.enqueue("app.answer").get(5) == 1
+        assert jobs.enqueue("app.answer").get(15) == 1
         code.write_text(CODE.format(answer=2))
         eventually(lambda: said(" ready: ") == 2)
-        assert jobs.enqueue("app.answer").get(5) == 2
+        assert jobs.enqueue("app.answer").get(15) == 2
         code.write_text("def broken(:")
         eventually(lambda: said("SyntaxError"))
         eventually(lambda: said("waiting for a change"))
         assert process.poll() is None
         code.write_text(CODE.format(answer=3))
         eventually(lambda: said(" ready: ") == 3)
-        assert jobs.enqueue("app.answer").get(5) == 3
+        assert jobs.enqueue("app.answer").get(15) == 3
         process.send_signal(signal.SIGINT)
         assert process.wait(10) == 0
         assert "Traceback" not in log.read_text().split("SyntaxError")[1]

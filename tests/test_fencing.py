@@ -142,7 +142,7 @@ def test_transaction_that_is_still_open_at_the_return_is_waited_for(
 
     with engine_of(jobs) as engine, jobs.worker():
         job = charge.enqueue()
-        assert job.get(timeout=5) == "paid"
+        assert job.get(timeout=15) == "paid"
     assert (job.failures(), orders(shop)) == ([], [1])
 
 
@@ -176,7 +176,7 @@ class Paused:
         # Somebody else beats for it, or rather does not: nobody tells it that it is dead.
         self.worker: Worker = jobs.worker(supervised=True, concurrency=1, emit=self.events.append)
         self.worker.start()
-        assert self.started.wait(5)
+        assert self.started.wait(15)
         self.id = self.worker.id
         declare_dead(jobs, self.worker)
 
@@ -258,7 +258,7 @@ def test_worker_that_finds_itself_dead_begins_another_life(jobs: PgJobs) -> None
         first = worker.id
         declare_dead(jobs, worker)
         eventually(lambda: worker.id != first)
-        assert add.enqueue(1, 2).get(timeout=5) == 3
+        assert add.enqueue(1, 2).get(timeout=15) == 3
 
 
 def test_dead_worker_claims_nothing(jobs: PgJobs, conn: psycopg.Connection[Any]) -> None:
@@ -333,7 +333,7 @@ def test_row_that_an_application_holds_is_claimed_later_and_stalls_no_other(jobs
                 jobs.job(i).get(timeout=10)
             assert jobs.job(ids[3]).status is Status.QUEUED
             app.rollback()
-            assert jobs.job(ids[3]).get(timeout=5) == 3
+            assert jobs.job(ids[3]).get(timeout=15) == 3
 
 
 def test_row_that_changed_between_snapshot_and_lock_is_left_for_the_next_claim(

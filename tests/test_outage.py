@@ -107,7 +107,7 @@ def test_server_that_is_stopped_at_once_and_restarted_under_load_loses_no_job(
 def test_worker_waits_for_a_server_for_as_long_as_it_takes(own: PgJobs, server: ControlledServer) -> None:
     add = own.task(name="add")(lambda a, b: a + b)
     with own.worker() as worker:
-        assert add.enqueue(1, 2).get(timeout=5) == 3
+        assert add.enqueue(1, 2).get(timeout=15) == 3
         server.stop("immediate")
         time.sleep(4)
         assert worker.id
@@ -131,7 +131,7 @@ def test_job_that_ran_while_the_server_was_away_is_recorded_when_it_is_back(
 
     job = hold.enqueue()
     with own.worker():
-        assert started.wait(5)
+        assert started.wait(15)
         server.stop("immediate")
         go.set()
         time.sleep(1)
@@ -154,7 +154,7 @@ def test_pick_up_goes_on_when_the_listening_connection_is_killed(
 ) -> None:
     add = jobs.task(name="add")(lambda a, b: a + b)
     with jobs.worker():
-        add.enqueue(1, 2).get(timeout=5)
+        add.enqueue(1, 2).get(timeout=15)
         time.sleep(0.7)
         assert kill(conn, "pgjobs listener") == 1
         assert add.enqueue(1, 2).get(timeout=10) == 3
@@ -179,8 +179,8 @@ def test_every_service_makes_its_connection_anew(name: str, jobs: PgJobs, conn: 
     add = jobs.task(name="add")(lambda a, b: a + b)
     with jobs.worker() as worker:
         eventually(lambda: kill(conn, name))
-        assert add.enqueue(1, 2).get(timeout=5) == 3
-        assert add.using(delay=0.2).enqueue(1, 2).get(timeout=5) == 3
+        assert add.enqueue(1, 2).get(timeout=15) == 3
+        assert add.using(delay=0.2).enqueue(1, 2).get(timeout=15) == 3
         eventually(
             lambda: (
                 conn.execute(

@@ -68,8 +68,8 @@ def test_jobs_run_in_processes_that_are_kept(app: PgJobs, worker: Worker) -> Non
     pids = {job.get(10) for job in jobs}
     assert os.getpid() not in pids
     assert 1 <= len(pids) <= 2, "no more than slots"
-    assert app.enqueue(f"{APP}.pid").get(5) in pids
-    assert app.enqueue(f"{APP}.in_a_thread").get(5) == os.getpid(), "the other executors run beside it"
+    assert app.enqueue(f"{APP}.pid").get(15) in pids
+    assert app.enqueue(f"{APP}.in_a_thread").get(15) == os.getpid(), "the other executors run beside it"
 
 
 def test_arguments_and_results_cross_as_json(app: PgJobs, worker: Worker) -> None:
@@ -114,7 +114,7 @@ def test_process_that_dies_fails_its_job_alone(
     assert (job.refresh().reason, job.attempt, job.row.crashes) == ("crash", attempts, 0)
     assert [failure.reason for failure in job.failures()] == ["crash"] * attempts
     flag.unlink()
-    assert neighbour.get(5) == pid
+    assert neighbour.get(15) == pid
     assert (neighbour.row.attempt, neighbour.failures()) == (1, [])
 
 

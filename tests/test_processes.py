@@ -116,7 +116,7 @@ def test_killed_process_is_replaced_and_every_job_it_held_runs_again(
         rest = app.using().enqueue_many("tests.apps.basic.add", [(i, i) for i in range(200)])
         (victim,) = worker.children()
         os.kill(victim, signal.SIGKILL)
-        eventually(lambda: worker.children() not in ([], [victim]), timeout_s=5)
+        eventually(lambda: worker.children() not in ([], [victim]), timeout_s=12)
         flag.unlink()
         assert all(job.get(timeout=10) != victim for job in held)
         for job_id in rest:

@@ -112,8 +112,8 @@ def test_process_over_the_cap_is_replaced_when_it_has_drained(app: PgJobs, datab
         eventually(lambda: worker.said("makes room for a fresh process"))
         assert app.enqueue(f"{TASKS}.add", 1, 2).refresh().status is Status.QUEUED
         flag.unlink()
-        assert greedy.get(timeout=5) == 250 << 20
-        assert app.enqueue(f"{TASKS}.pid").get(timeout=5) != first
+        assert greedy.get(timeout=15) == 250 << 20
+        assert app.enqueue(f"{TASKS}.pid").get(timeout=15) != first
         assert not worker.said("died")
 
 
@@ -123,7 +123,7 @@ def test_process_far_over_the_cap_is_killed_and_who_had_begun_pays(app: PgJobs, 
         eventually(lambda: greedy.refresh().status is Status.FAILED, timeout_s=20)
         assert (greedy.reason, greedy.row.crashes) == ("poison", 3)
         assert all("max_rss is 150 MB" in (failure.message or "") for failure in greedy.failures())
-        assert app.enqueue(f"{TASKS}.add", 1, 2).get(timeout=5) == 3
+        assert app.enqueue(f"{TASKS}.add", 1, 2).get(timeout=15) == 3
         assert len(worker.said("worker process")) == 1, "from the second time on it dies in a process of its own"
 
 
@@ -136,8 +136,8 @@ def test_process_with_a_deaf_thread_is_replaced_when_it_has_drained(app: PgJobs,
         assert deaf.reason == "timeout"
         assert worker.children() == [first], "a job still runs there"
         flag.unlink()
-        assert held.get(timeout=5) == first
-        assert app.enqueue(f"{TASKS}.pid").get(timeout=5) != first
+        assert held.get(timeout=15) == first
+        assert app.enqueue(f"{TASKS}.pid").get(timeout=15) != first
         assert not worker.said("died")
 
 
@@ -180,7 +180,7 @@ def test_dead_child_of_a_living_supervisor_is_left_to_it(
             time.sleep(4)
             assert fates(held) == [(Status.RUNNING, 1, 0)] * 2
             victim.signal(signal.SIGCONT)
-            eventually(lambda: all(job.refresh().row.crashes == 1 for job in held), timeout_s=5)
+            eventually(lambda: all(job.refresh().row.crashes == 1 for job in held), timeout_s=12)
 
 
 def test_child_dies_with_its_supervisor_even_inside_c_code(app: PgJobs, database_url: str, flag: Path) -> None:
@@ -201,7 +201,7 @@ def test_paused_supervisor_kills_nobody_when_it_wakes(app: PgJobs, database_url:
         os.killpg(worker.popen.pid, signal.SIGSTOP)
         time.sleep(5)
         os.killpg(worker.popen.pid, signal.SIGCONT)
-        eventually(lambda: timed.refresh().status.ended, timeout_s=5)
+        eventually(lambda: timed.refresh().status.ended, timeout_s=12)
         assert worker.children() == [child]
         assert not worker.said("died")
 
@@ -214,8 +214,8 @@ def test_child_that_is_asked_to_leave_finishes_and_is_replaced(app: PgJobs, data
         os.kill(first, signal.SIGTERM)
         time.sleep(0.3)
         flag.unlink()
-        assert held.get(timeout=5) == first
-        assert app.enqueue(f"{TASKS}.pid").get(timeout=5) != first
+        assert held.get(timeout=15) == first
+        assert app.enqueue(f"{TASKS}.pid").get(timeout=15) != first
         assert not worker.said("died")
 
 
@@ -223,7 +223,7 @@ def test_process_that_is_replaced_leaves_the_rest_of_max_jobs_to_the_next(
     app: PgJobs, database_url: str, conn: psycopg.Connection[Any]
 ) -> None:
     with WorkerProcess(database_url, "--max-jobs", "5").ready() as worker:
-        first = {app.enqueue(f"{TASKS}.pid").get(timeout=5) for _ in range(2)}
+        first = {app.enqueue(f"{TASKS}.pid").get(timeout=15) for _ in range(2)}
         os.kill(*first, signal.SIGTERM)
         eventually(lambda: len(worker.said(" ready: ")) == 2)
         app.using().enqueue_many(f"{TASKS}.pid", [()] * 10)
@@ -276,7 +276,7 @@ def test_process_that_a_job_ends_with_0_has_died_all_the_same(app: PgJobs, datab
         eventually(lambda: job.refresh().status is Status.FAILED, timeout_s=10)
         assert (job.reason, job.row.crashes) == ("poison", 3)
         assert worker.said("died (exit code 0)")
-        assert app.enqueue(f"{TASKS}.add", 1, 2).get(timeout=5) == 3
+        assert app.enqueue(f"{TASKS}.add", 1, 2).get(timeout=15) == 3
 
 
 # -- poison
@@ -311,10 +311,10 @@ def test_job_that_was_in_a_death_runs_in_a_process_of_its_own_beside_others(
             Path(f"{flag}.{job.id}").unlink()
         os.kill(child, signal.SIGKILL)
         eventually(lambda: began(flag, *twice), timeout_s=8)
-        assert app.enqueue(f"{TASKS}.add", 1, 2).get(timeout=5) == 3, "the others go on beside them"
+        assert app.enqueue(f"{TASKS}.add", 1, 2).get(timeout=15) == 3, "the others go on beside them"
         (fresh,) = worker.children()
         flag.unlink()
-        assert len({fresh, *(job.get(timeout=5) for job in twice)}) == 3
+        assert len({fresh, *(job.get(timeout=15) for job in twice)}) == 3
     assert fates(twice) == [(Status.SUCCEEDED, 1, 1)] * 2
 
 

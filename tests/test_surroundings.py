@@ -55,7 +55,7 @@ def test_lines_of_a_job_say_whose_they_are(is_async: bool, jobs: PgJobs, kept: K
 
     with jobs.worker():
         job = jobs.task(name="work")(awork if is_async else work).enqueue()
-        job.get(5)
+        job.get(15)
     logging.getLogger("app").warning("outside")
     assert kept.lines == [f"at work|work|{job.id}|1", "outside|||"]
 
@@ -95,7 +95,7 @@ def test_application_may_be_loaded_before_it_forks(jobs: PgJobs, conn: psycopg.C
     assert conn.execute("SELECT count(*) FROM pgjobs.jobs").fetchone() == (101,)
     assert first.refresh().task == "work"
     jobs.worker(burst=True).run()
-    assert [job.get(5) for job in mine] == list(range(20))
+    assert [job.get(15) for job in mine] == list(range(20))
 
 
 def test_worker_may_be_started_from_a_thread(jobs: PgJobs) -> None:
@@ -136,8 +136,8 @@ def test_many_threads_share_one_queue(jobs: PgJobs, conn: psycopg.Connection[Any
 ENDINGS = {
     "a producer that closes nothing": "job = work.enqueue(1); job.refresh()",
     "an async producer that closes nothing": "asyncio.run(aproduce())",
-    "a worker in a block": "with jobs.worker(): assert work.enqueue(1).get(5) == 1",
-    "a worker that nobody stops": "jobs.worker().start(); assert work.enqueue(1).get(5) == 1",
+    "a worker in a block": "with jobs.worker(): assert work.enqueue(1).get(15) == 1",
+    "a worker that nobody stops": "jobs.worker().start(); assert work.enqueue(1).get(15) == 1",
     "a worker that runs a job which nobody stops": "jobs.worker().start(); nap.enqueue(60); time.sleep(1)",
     "a closed queue": "work.enqueue(1); jobs.close(); jobs.close()",
     "a queue that is used again when it was closed": "jobs.close(); work.enqueue(1); jobs.close(); work.enqueue(1)",

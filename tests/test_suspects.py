@@ -80,7 +80,7 @@ def test_row_says_that_a_suspect_runs_and_no_more_when_it_has_ended(
     job = work.enqueue()
     suspect(conn, job.id)
     with jobs.worker():
-        assert started.wait(5)
+        assert started.wait(15)
         assert job.refresh().row.options == {"suspect": "runs"}
         go.set()
         eventually(lambda: job.refresh().status is Status.SCHEDULED)
@@ -174,7 +174,7 @@ def test_suspect_that_waits_too_long_goes_to_another_worker(
         with jobs.worker(concurrency=4):
             assert second.get(30) == 1
         gate.set()
-        first.get(5)
+        first.get(15)
 
 
 def test_worker_that_stops_gives_a_waiting_suspect_back(jobs: PgJobs, conn: psycopg.Connection[Any]) -> None:

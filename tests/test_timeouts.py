@@ -35,7 +35,7 @@ def test_thread_over_its_timeout_gets_an_exception(jobs: PgJobs) -> None:
     with jobs.worker() as worker:
         job = endless.enqueue()
         with pytest.raises(JobFailedError, match=r"timeout of 0.2 s"):
-            job.get(5)
+            job.get(15)
         assert (job.refresh().reason, job.attempt) == ("timeout", 1)
         assert "endless" in (job.failures()[0].traceback or ""), "it says where the code was"
         assert [error and error.__name__ for error in unwound] == ["TimeoutExceededError"]
@@ -54,7 +54,7 @@ def test_thread_that_swallows_the_exception_has_timed_out_all_the_same(jobs: PgJ
     with jobs.worker():
         job = stubborn.enqueue()
         with pytest.raises(JobFailedError):
-            job.get(5)
+            job.get(15)
     assert job.refresh().reason == "timeout"
 
 
@@ -147,16 +147,16 @@ def test_coroutine_that_blocks_the_loop_has_timed_out_when_it_lets_go(jobs: PgJo
         job = blocks.enqueue()
         eventually(lambda: job.refresh().status is Status.RUNNING)
         other = neighbour.enqueue()
-        assert other.get(5) == "fine", "its time counts from its own start, not from that of its slot"
+        assert other.get(15) == "fine", "its time counts from its own start, not from that of its slot"
         with pytest.raises(JobFailedError):
-            job.get(5)
+            job.get(15)
     assert job.refresh().reason == "timeout"
 
 
 def test_no_timeout_means_none(jobs: PgJobs) -> None:
     task = jobs.task(name="work", timeout=None)(lambda: time.sleep(0.3))
     with jobs.worker():
-        assert task.enqueue().get(5) is None
+        assert task.enqueue().get(15) is None
 
 
 # -- the last resort

@@ -154,7 +154,7 @@ def test_first_wait_that_was_over_before_the_connection_stood_spoils_no_later_on
         time.sleep(seconds)
 
     with jobs.worker():
-        work.enqueue(0.02).get(5)
+        work.enqueue(0.02).get(15)
         connected.set()
         time.sleep(0.3)
         job = work.enqueue(0.6)
@@ -181,7 +181,7 @@ def test_connection_closes_when_nobody_has_waited_for_a_while(
         job.get(0.5)
     eventually(lambda: (ears(conn), rows(conn)) == (0, 0))
     with jobs.worker():
-        assert job.get(5) == 1, "and opens again"
+        assert job.get(15) == 1, "and opens again"
 
 
 def test_row_is_renewed_while_somebody_waits(
@@ -269,7 +269,7 @@ def test_job_that_is_not_there_or_goes_cannot_be_waited_for(jobs: PgJobs) -> Non
     deleting = threading.Timer(0.3, job.delete)
     deleting.start()
     with pytest.raises(JobNotFoundError):
-        job.get(5)
+        job.get(15)
 
 
 async def test_coroutine_that_is_cancelled_waits_no_more(jobs: PgJobs) -> None:

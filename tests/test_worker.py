@@ -90,7 +90,7 @@ def test_result_comes_back_as_it_was(value: Any, jobs: PgJobs) -> None:
 async def test_worker_of_the_same_process_answers_async_callers(jobs: PgJobs) -> None:
     task = jobs.task(aadd)
     async with jobs.worker():
-        assert await (await task.aenqueue(1, 2)).aget(timeout=5) == 3
+        assert await (await task.aenqueue(1, 2)).aget(timeout=15) == 3
     await jobs.aclose()
 
 
@@ -205,7 +205,7 @@ def test_scheduled_job_starts_when_it_is_due(jobs: PgJobs) -> None:
     task = jobs.task(aadd)
     with jobs.worker():
         job = task.using(delay=0.3).enqueue(1, 2)
-        job.get(timeout=5)
+        job.get(timeout=15)
     row = job.row
     assert row.started_at is not None
     late = row.started_at - row.created_at - timedelta(seconds=0.3)
@@ -277,7 +277,7 @@ def test_failed_attempts_are_tried_again_and_written_down(is_async: bool, jobs: 
 
     job: Job[Any] = jobs.task(retry=NOW, name="flaky")(aattempt if is_async else attempt).enqueue()
     with jobs.worker():
-        assert job.get(timeout=5) == "at last"
+        assert job.get(timeout=15) == "at last"
     assert tries == [1, 2, 3]
     failures = job.failures()
     assert [(f.attempt, f.reason, f.exception, f.message) for f in failures] == [
@@ -296,7 +296,7 @@ def test_job_whose_attempts_are_used_up_is_failed(jobs: PgJobs) -> None:
 
     job = boom.enqueue()
     with jobs.worker(), pytest.raises(JobFailedError, match=r"RuntimeError: no\\0way \\ud800") as caught:
-        job.get(timeout=5)
+        job.get(timeout=15)
     assert (job.refresh().status, job.attempt, job.reason) == (Status.FAILED, 3, "error")
     assert "raise RuntimeError" in (caught.value.remote_traceback or "")
     assert len(job.failures()) == 3
@@ -368,7 +368,7 @@ def test_snooze_burns_no_attempt(jobs: PgJobs) -> None:
 
     job = nap.enqueue()
     with jobs.worker():
-        job.get(timeout=5)
+        job.get(timeout=15)
     assert (rounds, job.failures()) == ([1, 1, 1, 1], [])
 
 
@@ -379,7 +379,7 @@ def test_job_may_cancel_itself(jobs: PgJobs) -> None:
 
     job = stop.enqueue()
     with jobs.worker(), pytest.raises(JobFailedError, match="cancelled: no such user"):
-        job.get(timeout=5)
+        job.get(timeout=15)
     assert job.refresh().status is Status.CANCELLED
 
 
@@ -424,7 +424,7 @@ def test_exit_in_a_task_ends_the_attempt_and_not_the_worker(jobs: PgJobs) -> Non
     with jobs.worker(concurrency=1):
         for job in ended:
             seen(lambda job=job: job.refresh().status is Status.FAILED)
-        assert task.enqueue(1, 2).get(timeout=5) == 3
+        assert task.enqueue(1, 2).get(timeout=15) == 3
 
 
 def test_failed_job_can_be_retried_by_hand(jobs: PgJobs) -> None:
@@ -443,7 +443,7 @@ def test_failed_job_can_be_retried_by_hand(jobs: PgJobs) -> None:
         seen(lambda: job.refresh().status is Status.FAILED)
         fail = False
         assert job.retry().attempt in (0, 1)
-        assert job.get(timeout=5) == "fine"
+        assert job.get(timeout=15) == "fine"
     assert len(job.failures()) == 1, "failures are kept"
 
 
@@ -464,7 +464,7 @@ def test_coroutine_over_its_timeout_is_stopped(jobs: PgJobs) -> None:
     job = endless.enqueue()
     with jobs.worker(concurrency=2):
         seen(lambda: job.refresh().status is Status.FAILED)
-        assert quick.enqueue(1, 2).get(timeout=5) == 3
+        assert quick.enqueue(1, 2).get(timeout=15) == 3
     assert unwound.is_set()
     failure = job.failures()[0]
     assert failure.reason == "timeout"
@@ -634,7 +634,7 @@ def test_max_jobs_waits_for_jobs_unless_it_is_a_burst(jobs: PgJobs) -> None:
     worker = jobs.worker(max_jobs=2)
     thread = threading.Thread(target=worker.run)
     thread.start()
-    assert task.enqueue(1, 2).get(timeout=5) == 3
+    assert task.enqueue(1, 2).get(timeout=15) == 3
     thread.join(1.5)
     assert thread.is_alive()
     task.enqueue(1, 2)
@@ -716,7 +716,7 @@ def test_deaf_code_does_not_hold_up_a_stop(jobs: PgJobs, monkeypatch: pytest.Mon
     job = deaf.enqueue()
     worker = jobs.worker()
     worker.start()
-    started.wait(5)
+    started.wait(15)
     before = time.monotonic()
     worker.stop(timeout=0)
     assert time.monotonic() - before < 2
@@ -762,3 +762,27 @@ def test_job_that_is_not_there_cannot_be_waited_for(jobs: PgJobs) -> None:
         jobs.job(uuid4())
     with pytest.raises(OptionError, match="not a UUID"):
         jobs.job("x")
+
+
+# -- durability
+
+
+@pytest.mark.parametrize("value", [None, "off", "local"])
+def test_worker_may_commit_less_durably_than_the_server(
+    value: str | None, jobs: PgJobs, conn: psycopg.Connection[Any]
+) -> None:
+    conn.execute("CREATE TABLE seen (value text)")
+    conn.execute(
+        "CREATE FUNCTION see() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+        " INSERT INTO seen VALUES (current_setting('synchronous_commit')); RETURN NEW; END $$"
+    )
+    conn.execute("CREATE TRIGGER see AFTER UPDATE ON pgjobs.jobs FOR EACH ROW EXECUTE FUNCTION see()")
+    task = jobs.task(name="add")(lambda a, b: a + b)
+    with jobs.worker(synchronous_commit=value):
+        assert task.enqueue(1, 2).get(10) == 3
+    assert set(conn.execute("SELECT value FROM seen").fetchall()) == {(value or "on",)}
+
+
+def test_synchronous_commit_that_there_is_not_is_refused(jobs: PgJobs) -> None:
+    with pytest.raises(OptionError, match="synchronous_commit is 'never'; give one of on, off"):
+        jobs.worker(synchronous_commit="never")

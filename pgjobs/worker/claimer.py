@@ -126,6 +126,10 @@ class Claimer:
         """The claims that are settled as a whole, and not yet forgotten."""
         return self._completer.settled_claims()
 
+    def notable(self) -> list[Range]:
+        """Where live positions begin, as far as the next worker has not been told."""
+        return self._lanes.to_note()
+
     # -- the cycle
 
     def tick(self) -> float:
@@ -146,6 +150,7 @@ class Claimer:
             or self._pace.must_unflag(room)
         ):
             self._cycle(self._outcomes(now), room)
+            self._sweep.note()
         if self._budget == 0 and self.settled and self._slots.empty:
             self.spent.set()
         return self._rest_s()

@@ -159,6 +159,8 @@ class Life:
         farewell = Link(self._worker.jobs.database, "pgjobs worker")
         try:
             farewell.one(statements.forget_claims(self.claimer.forgettable()))
+            if notable := self.claimer.notable():
+                farewell.one(statements.note_lanes(notable))
             farewell.one(statements.retire(self.id))
         except Exception as error:
             logger.warning("could not take leave of the database (%s); the reaper will", type(error).__name__)

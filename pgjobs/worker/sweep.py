@@ -18,6 +18,7 @@ EVERY_S: Final = 1.0
 SHARE: Final = 50
 """A step may come again after so many times what it has taken."""
 
+NOTE_S: Final = 1.0
 STEP_S: Final = 0.02
 """What a step should take: a claim may have to wait for it."""
 
@@ -39,6 +40,7 @@ class Sweep:
         self._span = FIRST
         self._begun = False
         self._at = 0.0
+        self._note_at = 0.0
 
     def soon(self) -> None:
         """Makes a step due."""
@@ -63,12 +65,16 @@ class Sweep:
         new = self._link.one(statements.new_lanes(self._lanes.known, queues_too=self._lanes.may_be_new))
         fresh = self._lanes.meet(new)
         strays = self._look_below() if self._begun else []
-        if risen := self._lanes.to_note():
-            self._link.one(statements.note_lanes(risen))
-        self._begun = True
         now = time.monotonic()
-        self._at = now + max(EVERY_S, SHARE * (now - started) * self.workers)
+        self._at = now + (max(EVERY_S, SHARE * (now - started) * self.workers) if self._begun else EVERY_S)
+        self._begun = True
         return fresh, strays
+
+    def note(self) -> None:
+        """Notes for workers to come where the live positions begin, once a second where that has moved."""
+        if time.monotonic() >= self._note_at and (risen := self._lanes.to_note()):
+            self._note_at = time.monotonic() + NOTE_S
+            self._link.one(statements.note_lanes(risen))
 
     def _look_below(self) -> list[Range]:
         started = time.monotonic()
