@@ -220,7 +220,7 @@ def plots(kept: Mapping[str, Any]) -> None:
             rows = {peer: [values.get(key, 0.0) for key in keys] for peer, values in medians.items()}
             bars(DOCS / "img" / f"{name}.svg", rows, title, unit)
     if "flat" in kept:
-        rows = {row["name"]: [row["ratio"]] for row in kept["flat"]["rows"] if "ratio" in row}
+        rows = {row["name"]: [row["ratio"]] for row in kept["flat"]["rows"] if 0 < row.get("ratio", 0.0) < 1.5}
         bars(DOCS / "img" / "flat.svg", rows, "Share of the speed on clean tables", ("",), all_ours=True)
 
 
