@@ -226,8 +226,14 @@ def test_info_names_what_no_worker_can_run(jobs: PgJobs, database_url: str) -> N
         text = ok(database_url, "info")
     assert "2 jobs of gone.send cannot run here: unknown task" in text
     assert "1 job of work cannot run here: arguments do not fit" in text
-    unrunnable = json.loads(ok(database_url, "info", "--json"))["unrunnable"]
-    assert [(row["task"], row["jobs"]) for row in unrunnable] == [("gone.send", 2), ("work", 1)]
+
+
+def test_info_as_json_names_what_no_worker_can_run(jobs: PgJobs, database_url: str) -> None:
+    jobs.enqueue("gone.send", 1)
+    with jobs.worker():
+        eventually(lambda: json.loads(ok(database_url, "info", "--json"))["unrunnable"], timeout_s=30)
+        (row,) = json.loads(ok(database_url, "info", "--json"))["unrunnable"]
+    assert (row["task"], row["jobs"]) == ("gone.send", 1)
 
 
 def listed(database_url: str) -> list[dict[str, Any]]:
