@@ -27,6 +27,9 @@ DEFAULT_RESULT_TTL_S: Final = 86_400.0
 DEFAULT_FAILED_TTL_S: Final = 30 * 86_400.0
 MAX_DOCUMENT_BYTES: Final = 1_000_000
 MAX_DOCUMENT_DEPTH: Final = 64
+MAX_PRIORITY: Final = 100
+"""Priorities reach from its negative to it."""
+
 MAX_DURATION_S: Final = 100 * 365 * 86_400.0
 
 _UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0, "w": 604_800.0}

@@ -32,7 +32,7 @@ class Producer:
         new = job_id or new_id()
         with _AlreadyThere(new, given=job_id is not None, own=conn is None):
             if self._database.run(statements.enqueue(row, new, args), conn):
-                self._database.run(statements.notify(f"queued {row.priority} {row.queue}"), conn)
+                self._database.run(statements.tell_of(row), conn)
         return Job(self._ledger, new, row.task, conn=conn)
 
     async def ainsert(self, row: Template, args: str, conn: object, job_id: UUID | None) -> Job[Any]:
@@ -41,7 +41,7 @@ class Producer:
         with _AlreadyThere(new, given=job_id is not None, own=conn is None):
             told = await self._database.arun(statements.enqueue(row, new, args), conn)
             if told:
-                await self._database.arun(statements.notify(f"queued {row.priority} {row.queue}"), conn)
+                await self._database.arun(statements.tell_of(row), conn)
         return Job(self._ledger, new, row.task, conn=conn)
 
     def insert_many(self, row: Template, args: Iterable[str], conn: object) -> list[UUID]:
@@ -53,7 +53,7 @@ class Producer:
         else:
             self._fill(row, args, conn, ids)
         if ids and not row.waits and self._database.run(statements.somebody_idle(row.queue), conn):
-            self._database.run(statements.notify(f"queued {row.priority} {row.queue}"), conn)
+            self._database.run(statements.tell_of(row), conn)
         return ids
 
     def _fill(self, row: Template, args: Iterable[str], conn: object, ids: list[UUID]) -> None:
@@ -82,7 +82,7 @@ class Producer:
             self._fill(row, args, conn, ids)
         waits = row.waits or not ids
         if not waits and await self._database.arun(statements.somebody_idle(row.queue), conn):
-            await self._database.arun(statements.notify(f"queued {row.priority} {row.queue}"), conn)
+            await self._database.arun(statements.tell_of(row), conn)
         return ids
 
     async def _afill(self, row: Template, args: Iterable[str], conn: object, ids: list[UUID]) -> None:

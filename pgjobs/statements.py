@@ -160,6 +160,11 @@ def notify(payload: str) -> Statement[None]:
     return Statement(QUERIES["notify"], {"payload": payload}, _nothing)
 
 
+def tell_of(row: Template) -> Statement[None]:
+    """Tells the workers that there is work in the lane of a job."""
+    return notify(f"queued {row.priority} {row.queue}")
+
+
 # -- claim
 
 Lane: TypeAlias = tuple[str, int]
@@ -238,11 +243,6 @@ def note_lanes(ranges: Sequence[Range]) -> Statement[None]:
     params = _ranges(sorted(ranges))
     del params["highs"]
     return Statement(QUERIES["note_lanes"], params, _nothing)
-
-
-def lanes_of(queues: Sequence[str]) -> Statement[list[Lane]]:
-    """The lanes of some queues that have queued jobs."""
-    return Statement(QUERIES["lanes_of"], {"queues": list(queues)}, lambda rows: [(row[0], row[1]) for row in rows])
 
 
 def idle(worker: UUID, claim_id: UUID, queues: Sequence[str]) -> Statement[bool]:

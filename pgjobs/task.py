@@ -13,7 +13,15 @@ from uuid import UUID
 
 from pgjobs import codec
 from pgjobs.codec import Json
-from pgjobs.config import DEFAULT_QUEUE, DEFAULT_RESULT_TTL_S, DEFAULT_TIMEOUT_S, Duration, queue_name, seconds
+from pgjobs.config import (
+    DEFAULT_QUEUE,
+    DEFAULT_RESULT_TTL_S,
+    DEFAULT_TIMEOUT_S,
+    MAX_PRIORITY,
+    Duration,
+    queue_name,
+    seconds,
+)
 from pgjobs.errors import ArgumentsError, EncodingError, OptionError, TaskError
 from pgjobs.handle import Job
 from pgjobs.job import Template, as_id
@@ -96,7 +104,7 @@ def _timedelta(value: Duration | None, what: str) -> timedelta | None:
 
 
 def _priority(value: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not -100 <= value <= 100:  # pyright: ignore[reportUnnecessaryIsInstance]
+    if isinstance(value, bool) or not isinstance(value, int) or abs(value) > MAX_PRIORITY:  # pyright: ignore[reportUnnecessaryIsInstance]
         raise OptionError(f"priority is {value!r}; give a whole number from -100 to 100, larger runs first")
     return value
 

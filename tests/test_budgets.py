@@ -12,6 +12,7 @@ import psycopg
 import pytest
 
 from pgjobs import PgJobs, statements
+from pgjobs.events import Event, Trouble
 from pgjobs.job import Template, new_id, new_ids
 from pgjobs.link import PLANNING, Link
 from pgjobs.statements import Query, Range, Statement
@@ -131,7 +132,6 @@ def hot_statements(link: Link, conn: psycopg.Connection[Any]) -> dict[str, tuple
         "strays": (statements.strays(ranges), 120),
         "note_lanes": (statements.note_lanes(ranges), 20),
         "noted_lanes": (statements.noted_lanes(), 20),
-        "lanes_of": (statements.lanes_of(["default", "other"]), 60),
         "idle": (statements.idle(worker, new_id(), ["*"]), 40),
         "busy": (statements.busy(worker), 40),
         "complete": (statements.complete(columns), 400),
@@ -437,19 +437,31 @@ def statuses(conn: psycopg.Connection[Any]) -> dict[str, int]:
     )
 
 
-def test_notification_names_the_lane_so_that_nobody_looks_for_it(
-    jobs: PgJobs, conn: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The search reads all dead entries of a queue: with 500,000 of them each pick-up took 128 ms instead of 3."""
-    searched: list[Any] = []
-    lanes_of = statements.lanes_of
-    monkeypatch.setattr(statements, "lanes_of", lambda queues: (searched.append(queues), lanes_of(queues))[1])
+def test_notification_names_the_lane(jobs: PgJobs, conn: psycopg.Connection[Any]) -> None:
+    """To look for a lane is to read all dead entries of a queue: with 500,000 of them a pick-up took 128 ms, not 3."""
     task = jobs.task(name="work")(lambda i: i)
-    with jobs.worker():
+    with jobs.worker() as worker:
+        worker._life_now().claimer._sweep._at = float("inf")
         for priority in (0, 7, -7):
             assert task.using(priority=priority).enqueue(1).get(15) == 1
         row = conn.execute("SELECT pgjobs.enqueue('work', '{\"i\": 2}', priority => 3)").fetchone()
         assert row is not None
         assert jobs.job(row[0]).get(15) == 2
         assert task.using(priority=9, delay=0.1).enqueue(3).get(15) == 3
-    assert searched == []
+
+
+@pytest.mark.parametrize(
+    "payload",
+    ["", "queued", "queued mail", "queued x mail", "queued 99999 mail", "queued 0 a b c", "restored 0 mail"]
+    + [f"restored 0 {position} mail" for position in (-9, 10**20, -(10**20))],
+)
+def test_anybody_may_notify_anything(payload: str, jobs: PgJobs, conn: psycopg.Connection[Any]) -> None:
+    """It does no harm, and where it can't be read the worker looks for itself."""
+    events: list[Event] = []
+    task = jobs.task(name="work")(lambda i: i)
+    with jobs.worker(emit=events.append):
+        assert task.enqueue(1).get(15) == 1
+        conn.execute("SELECT pg_notify('pgjobs.jobs', %s)", [payload])
+        for queue in ("default", "mail"):
+            assert task.using(queue=queue).enqueue(2).get(15) == 2
+    assert not [event for event in events if isinstance(event, Trouble)]

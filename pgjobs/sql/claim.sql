@@ -54,23 +54,13 @@ SELECT lane.queue, lane.priority,
 -- name: new_lanes
 -- Lanes with queued jobs beside those that are known: between two known queues, and between two known priorities of one.
 -- The known lanes themselves are leapt over, with all the dead entries that they may have.
--- after and before bound a gap between queues (before is NULL at the end), aboves and belows one between priorities.
+-- after and before bound a gap between queues (before is NULL at the end), aboves and belows one between priorities; the
+-- recursions begin with the gap's end, which is no lane.
 WITH RECURSIVE stranger AS (
-    SELECT found.queue, gap.before
+    SELECT gap.after AS queue, gap.before, false AS found
       FROM unnest(%(afters)s::text[], %(befores)s::text[]) AS gap (after, before)
-     CROSS JOIN LATERAL (
-         (SELECT queue FROM pgjobs.jobs
-           WHERE position IS NOT NULL AND queue > gap.after AND queue < gap.before
-           ORDER BY queue
-           LIMIT 1)
-         UNION ALL
-         (SELECT queue FROM pgjobs.jobs
-           WHERE position IS NOT NULL AND queue > gap.after AND gap.before IS NULL
-           ORDER BY queue
-           LIMIT 1)
-     ) AS found
     UNION ALL
-    SELECT found.queue, stranger.before
+    SELECT next.queue, stranger.before, true
       FROM stranger
      CROSS JOIN LATERAL (
          (SELECT queue FROM pgjobs.jobs
@@ -82,24 +72,24 @@ WITH RECURSIVE stranger AS (
            WHERE position IS NOT NULL AND queue > stranger.queue AND stranger.before IS NULL
            ORDER BY queue
            LIMIT 1)
-     ) AS found
+     ) AS next
 ), lane AS (
-    SELECT gap.queue, gap.above,
-           (SELECT max(priority) FROM pgjobs.jobs
-             WHERE position IS NOT NULL AND queue = gap.queue
-               AND priority > gap.above AND priority < gap.below) AS priority
+    SELECT gap.queue, gap.above, gap.below AS priority, false AS found
       FROM (SELECT * FROM unnest(%(queues)s::text[], %(aboves)s::integer[], %(belows)s::integer[])
             UNION ALL
-            SELECT queue, -1000, 1000 FROM stranger) AS gap (queue, above, below)
+            SELECT queue, -1000, 1000 FROM stranger WHERE found) AS gap (queue, above, below)
     UNION ALL
-    SELECT lane.queue, lane.above,
-           (SELECT max(priority) FROM pgjobs.jobs
-             WHERE position IS NOT NULL AND queue = lane.queue
-               AND priority > lane.above AND priority < lane.priority)
+    SELECT lane.queue, lane.above, next.priority, true
       FROM lane
-     WHERE lane.priority IS NOT NULL
+     CROSS JOIN LATERAL (
+         SELECT max(priority)::integer AS priority
+           FROM pgjobs.jobs
+          WHERE position IS NOT NULL AND queue = lane.queue
+            AND priority > lane.above AND priority < lane.priority
+     ) AS next
+     WHERE next.priority IS NOT NULL
 )
-SELECT queue, priority FROM lane WHERE priority IS NOT NULL
+SELECT queue, priority FROM lane WHERE found
 
 
 -- name: strays
@@ -137,23 +127,6 @@ SELECT * FROM unnest(%(queues)s::text[], %(priorities)s::smallint[], %(lows)s::b
    SET noted_at = now(),
        low = CASE WHEN lane.low > (SELECT last_value FROM pgjobs.positions) THEN excluded.low
                   ELSE greatest(lane.low, excluded.low) END
-
-
--- name: lanes_of
--- The priorities under which some queues have queued jobs.
-WITH RECURSIVE lane AS (
-    SELECT name AS queue,
-           (SELECT max(priority) FROM pgjobs.jobs WHERE position IS NOT NULL AND queue = name) AS priority
-      FROM unnest(%(queues)s::text[]) AS name
-    UNION ALL
-    SELECT lane.queue,
-           (SELECT max(priority)
-              FROM pgjobs.jobs
-             WHERE position IS NOT NULL AND queue = lane.queue AND priority < lane.priority)
-      FROM lane
-     WHERE lane.priority IS NOT NULL
-)
-SELECT queue, priority FROM lane WHERE priority IS NOT NULL
 
 
 -- name: idle

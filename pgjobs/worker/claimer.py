@@ -15,6 +15,7 @@ from uuid import UUID
 import psycopg
 
 from pgjobs import statements
+from pgjobs.config import MAX_PRIORITY
 from pgjobs.database import RESEND, is_away
 from pgjobs.events import Event, Released, Trouble
 from pgjobs.job import new_id
@@ -73,7 +74,7 @@ class Claimer:
         self._completer = Completer(emit)
         self._budget = limit
         self._lock = threading.Lock()
-        self._hints: set[tuple[str, int | None]] = set()
+        self._hints: set[Lane] = set()
         self._below: dict[Lane, Range] = {}
         self._pace = Pace(worker, flags)
         self._sweep = Sweep(lanes, link)
@@ -88,9 +89,9 @@ class Claimer:
 
     # -- asked from other threads
 
-    def hint(self, queue: str, priority: int | None) -> bool:
-        """Says that a lane has got work, or a queue, whatever the priority; returns whether it is one of ours."""
-        if not self._lanes.serves(queue):
+    def hint(self, queue: str, priority: int) -> bool:
+        """Says that a lane has got work; returns whether it is one of ours."""
+        if not self._lanes.serves(queue) or abs(priority) > MAX_PRIORITY:
             return False
         with self._lock:
             self._hints.add((queue, priority))
@@ -101,7 +102,7 @@ class Claimer:
         """Says that jobs went back to old places, which may lie below our bound."""
         if not self.hint(queue, priority):
             return False
-        self._look_below([Range((queue, priority), position)])
+        self._look_below([Range((queue, priority), max(0, position))])
         return True
 
     def hint_stops(self) -> None:
@@ -200,7 +201,7 @@ class Claimer:
                 self._slots.put_back([released(run) for run in self._slots.cancel(stops)])
 
     def _cycle(self, outcomes: list[Outcome], room: int) -> None:
-        fresh, unsure, below = self._told()
+        fresh, below = self._told() if room else (False, {})
         lanes = self._lanes.preferred()
         claim_id = new_id()
         recording = self._completer.statements(outcomes)
@@ -211,8 +212,6 @@ class Claimer:
         claim_at = len(batch)
         if room:
             batch.append(statements.claim(self.worker, claim_id, self._ranges(lanes, below), room))
-            if unsure:
-                batch.append(statements.lanes_of(unsure))
         flag = self._pace.flag(claim_id, room)
         batch += flag
         if not batch:
@@ -230,17 +229,15 @@ class Claimer:
         if room:
             found = self._take(claim_id, lanes, results[claim_at])
             self._look_below(below.values() if found >= room else ())
-            fresh |= bool(unsure) and self._lanes.meet(results[claim_at + 1])
             self._note_drained(self._pace.after(found, room, again=fresh, flagged=bool(flag and results[-1])))
 
-    def _told(self) -> tuple[bool, list[str], dict[Lane, Range]]:
-        """Takes the hints: whether there are new lanes, which queues may have some, and what lies below bounds."""
+    def _told(self) -> tuple[bool, dict[Lane, Range]]:
+        """Takes the hints, for the claim to follow: whether there are new lanes, and what lies below bounds."""
         self._pace.before()
         with self._lock:
             hints, self._hints = self._hints, set()
             below, self._below = self._below, {}
-        fresh = self._lanes.meet([*below, *((queue, priority or 0) for queue, priority in hints)])
-        return fresh, sorted({queue for queue, priority in hints if priority is None}), below
+        return self._lanes.meet([*below, *hints]), below
 
     def _ranges(self, lanes: Sequence[Lane], below: Mapping[Lane, Range]) -> list[Range]:
         """Where to claim: each lane from its bound on, and before that from what lies below."""

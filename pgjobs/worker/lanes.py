@@ -117,7 +117,7 @@ class Lanes:
     @property
     def may_be_new(self) -> bool:
         """Whether queues may be served that are not known yet."""
-        return bool(self._subscription.patterns) and self._subscription.flags == ["*"]
+        return self._subscription.flags == ["*"]
 
     def serves(self, queue: str) -> bool:
         """Whether the queue is one of ours."""

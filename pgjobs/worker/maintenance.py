@@ -14,16 +14,13 @@ from pgjobs.events import Event, Reaped, TimedOut
 from pgjobs.link import Link
 from pgjobs.run import MAX_CRASHES
 from pgjobs.statements import Duty
+from pgjobs.worker.pace import rest_after
 
 TICK_S: Final = 0.05
 """How often due jobs are looked for: a scheduled job starts at most this late, and a little."""
 
 RECENT_S: Final = 2.0
 """Most looks pass over what has been due for longer: with a million dead entries there a look would take a second."""
-
-WHOLE_EVERY_S: Final = 1.0
-WHOLE_SHARE: Final = 50
-"""Looks at everything come this often, and take no more than this part of the time."""
 
 DUTIES_EVERY_S: Final = 0.5
 LATE_S: Final = 600.0
@@ -90,7 +87,7 @@ class Maintenance:
         due_in = self._link.peek(statements.next_due(back_s))
         if back_s is None:
             now = time.monotonic()
-            self._whole_at = now + max(WHOLE_EVERY_S, WHOLE_SHARE * (now - started))
+            self._whole_at = now + rest_after(now - started)
         while due_in is not None and due_in <= 0:
             if not self._link.one(statements.promote(back_s)):
                 break

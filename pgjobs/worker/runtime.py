@@ -263,17 +263,19 @@ class Worker:
         life = self._life
         if life is None:
             return
-        kind, _, rest = payload.partition(" ")
-        woken = False
-        if kind == "queued":
-            priority, _, queue = rest.rpartition(" ")
-            woken = life.claimer.hint(queue, int(priority) if priority else None)
-        elif kind == "restored":
-            priority, position, queue = rest.split(" ", 2)
-            woken = life.claimer.hint_restored(queue, int(priority), int(position))
-        elif kind == "cancelled":
-            life.claimer.hint_stops()
-            woken = True
+        claimer, woken = life.claimer, True
+        try:
+            match payload.split(" "):
+                case ["queued", priority, queue]:
+                    woken = claimer.hint(queue, int(priority))
+                case ["restored", priority, position, queue]:
+                    woken = claimer.hint_restored(queue, int(priority), int(position))
+                case ["cancelled"]:
+                    claimer.hint_stops()
+                case _:
+                    claimer.look()
+        except ValueError:
+            claimer.look()
         if woken:
             life.claiming.wake()
 

@@ -13,10 +13,7 @@ from pgjobs import statements
 from pgjobs.link import Link
 from pgjobs.statements import NO_BOUND, Range
 from pgjobs.worker.lanes import Lanes
-
-EVERY_S: Final = 1.0
-SHARE: Final = 50
-"""A step may come again after so many times what it has taken."""
+from pgjobs.worker.pace import rest_after
 
 NOTE_S: Final = 1.0
 STEP_S: Final = 0.02
@@ -66,7 +63,7 @@ class Sweep:
         fresh = self._lanes.meet(new)
         strays = self._look_below() if self._begun else []
         now = time.monotonic()
-        self._at = now + (max(EVERY_S, SHARE * (now - started) * self.workers) if self._begun else EVERY_S)
+        self._at = now + rest_after((now - started) * self.workers if self._begun else 0.0)
         self._begun = True
         return fresh, strays
 

@@ -135,3 +135,25 @@ def test_more_restored_jobs_than_there_is_room_for_are_all_taken(jobs: PgJobs, c
         ]
         conn.execute("SELECT pg_notify('pgjobs.jobs', 'restored 0 1 default')")
         jobs.wait(ids, 20)
+    assert conn.execute("SELECT DISTINCT status FROM pgjobs.jobs").fetchall() == [("succeeded",)]
+
+
+def test_what_lies_below_is_kept_in_mind_while_there_is_no_room(jobs: PgJobs, conn: psycopg.Connection[Any]) -> None:
+    """A cycle that only records had taken the hint and made no claim: the jobs waited for the sweep."""
+    task = jobs.task(name="work")(lambda i: i)
+    task.enqueue_many([(i,) for i in range(3_000)])
+    with jobs.worker(concurrency=1) as worker:
+        life = worker._life_now()
+        eventually(lambda: low(worker) >= 3_000, timeout_s=30)
+        life.claimer._sweep._at = float("inf")
+        life.claiming.stop()
+        assert life.claiming.join(10)
+        row = conn.execute(
+            "INSERT INTO pgjobs.jobs (task, args, position) VALUES ('work', '{\"i\": 7}', 5) RETURNING id"
+        ).fetchone()
+        assert row is not None
+        assert life.claimer.hint_restored("default", 0, 5)
+        life.claimer._cycle([], 0)
+        life.claimer._cycle([], 1)
+        assert [run.id for run in life.slots.held] == [row[0]]
+        life._link.close()
