@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 RESEND: Final = (errors.SerializationFailure, errors.DeadlockDetected, errors.LockNotAvailable)
 """After these the same statements are sent again: the claim's fence and the client's ids make them idempotent."""
 
+_BACKEND: Final = "SELECT pg_backend_pid()"
 _KEEPALIVE: Final = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3, "tcp_user_timeout": 15_000}
 
 
@@ -47,6 +48,7 @@ class Database:
         self.schema = schema
         self._given = given
         self._max_size = max_size
+        self._pooled: bool | None = None
         self._lock = threading.Lock()
         self._pools: dict[int, ConnectionPool[Any]] = {}
         self._async_pools: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncConnectionPool[Any]] = (
@@ -75,7 +77,19 @@ class Database:
 
     def connect(self, name: str) -> psycopg.Connection[tuple[Any, ...]]:
         """Opens a connection of its own, in autocommit, that notices a peer which is gone."""
-        return psycopg.connect(self._conninfo(name), autocommit=True, connect_timeout=10)
+        conn = psycopg.connect(self._conninfo(name), autocommit=True, connect_timeout=10)
+        if self._pooled is None:
+            self._pooled = _is_pooled(conn, conn.execute(_BACKEND).fetchone())
+        if self._pooled:
+            conn.prepare_threshold = None
+        return conn
+
+    @property
+    def pooled(self) -> bool:
+        """Whether a pooler such as PgBouncer sits before the server: then no statement is prepared."""
+        if self._pooled is None:
+            self.connect("pgjobs").close()
+        return bool(self._pooled)
 
     def for_listening(self) -> Database:
         """The database on which LISTEN works: PGJOBS_LISTEN_URL where a pooler sits between, else this one."""
@@ -165,6 +179,7 @@ class Database:
             from psycopg_pool import AsyncConnectionPool
 
             probe = await psycopg.AsyncConnection.connect(self._conninfo("pgjobs"), connect_timeout=10)
+            self._pooled = _is_pooled(probe, await (await probe.execute(_BACKEND)).fetchone())
             await probe.close()
             pool = self._async_pools.get(loop)
             if pool is None:
@@ -176,7 +191,7 @@ class Database:
     @property
     def _settings(self) -> dict[str, Any]:
         return {
-            "kwargs": {"autocommit": True},
+            "kwargs": {"autocommit": True} | ({"prepare_threshold": None} if self._pooled else {}),
             "min_size": 0,
             "max_size": self._max_size,
             "timeout": 10,
@@ -193,6 +208,11 @@ class Database:
         self.close()
         if pool := self._async_pools.pop(asyncio.get_running_loop(), None):
             await pool.close()
+
+
+def _is_pooled(conn: psycopg.Connection[Any] | psycopg.AsyncConnection[Any], row: tuple[Any, ...] | None) -> bool:
+    """Whether the process that answers is another than the one that was greeted: a pooler gives a number of its own."""
+    return row is not None and row[0] != conn.info.backend_pid
 
 
 def _close_at_exit(database: weakref.ref[Database], pid: int) -> None:

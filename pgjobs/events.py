@@ -88,6 +88,13 @@ class DatabaseBack(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class Unheard(Event):
+    """Notifications don't arrive: a pooler in transaction mode sits before the server."""
+
+    where: str
+
+
+@dataclass(frozen=True, slots=True)
 class Reaped(Event):
     """Jobs of dead workers were queued again, or given up as poison."""
 

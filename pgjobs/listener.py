@@ -1,4 +1,7 @@
-"""Hears notifications on one connection of its own. They are hints: everything works, slower, without them."""
+"""Hears notifications on one connection of its own. They are hints: everything works, slower, without them.
+
+Through a pooler in transaction mode none arrive. That is found out at the start, by sending one.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +16,16 @@ import psycopg
 from psycopg import sql
 
 from pgjobs.database import Database
+from pgjobs.job import new_id
 from pgjobs.link import Link
 
 QUIET_S: Final = 10.0
 """After so much silence the connection is asked whether it still lives."""
+
+TRIAL_S: Final = 2.0
+"""How long a pooler may take to pass on a notification; it is tried again after a minute."""
+
+AGAIN_S: Final = 60.0
 
 
 class Listener:
@@ -25,6 +34,10 @@ class Listener:
     Args:
         heard: called with each payload.
         deaf: called after the connection has been made anew: what was notified meanwhile has been missed.
+        unheard: called when it is found that notifications don't arrive.
+
+    Attributes:
+        hears: whether notifications arrive, as far as is known.
     """
 
     def __init__(
@@ -34,21 +47,30 @@ class Listener:
         heard: Callable[[str], None],
         deaf: Callable[[], None],
         name: str = "pgjobs listener",
+        *,
+        unheard: Callable[[], None] = lambda: None,
     ) -> None:
+        self.hears = True
+        self._database = database
         self._link = Link(database, name)
         self._listen = sql.SQL("LISTEN {}").format(sql.Identifier(channel))
         self._heard = heard
         self._deaf = deaf
+        self._unheard = unheard
         self._conn: psycopg.Connection[tuple[object, ...]] | None = None
         self._bell, self._ear = socket.socketpair()
         self._quiet_since = 0.0
+        self._again_at = 0.0
 
     def tick(self) -> float:
         """Waits for notifications, at most a few seconds."""
         conn = self._listening()
-        readable, _, _ = select.select([conn.fileno(), self._ear.fileno()], [], [], QUIET_S)
+        sources = [self._ear.fileno()] if conn is None else [self._ear.fileno(), conn.fileno()]
+        readable, _, _ = select.select(sources, [], [], QUIET_S)
         if self._ear.fileno() in readable:
             self._ear.recv(4096)
+        if conn is None:
+            return 0.0
         if conn.fileno() in readable:
             for notification in conn.notifies(timeout=0):
                 self._heard(notification.payload)
@@ -58,14 +80,35 @@ class Listener:
             self._quiet_since = time.monotonic()
         return 0.0
 
-    def _listening(self) -> psycopg.Connection[tuple[object, ...]]:
+    def _listening(self) -> psycopg.Connection[tuple[object, ...]] | None:
+        """The connection; None where a pooler keeps notifications back, until it is worth another try."""
+        if time.monotonic() < self._again_at:
+            return None
         conn = self._link.conn
         if conn is not self._conn:
+            if self._database.pooled and not self._arrives(conn):
+                self._link.close()
+                self._again_at = time.monotonic() + AGAIN_S
+                if self.hears:
+                    self.hears = False
+                    self._unheard()
+                return None
             conn.execute(self._listen)
+            self.hears = True
             self._conn = conn
             self._quiet_since = time.monotonic()
             self._deaf()
         return conn
+
+    def _arrives(self, conn: psycopg.Connection[tuple[object, ...]]) -> bool:
+        """Whether what another connection notifies is heard here, on a channel that nobody else knows."""
+        channel = f"pgjobs.trial.{new_id().hex}"
+        conn.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel)))
+        with contextlib.closing(self._database.connect("pgjobs listener")) as other:
+            other.execute("SELECT pg_notify(%s, '')", [channel])
+        heard = any(True for _ in conn.notifies(timeout=TRIAL_S, stop_after=1))
+        conn.execute(sql.SQL("UNLISTEN {}").format(sql.Identifier(channel)))
+        return heard
 
     def recovered(self) -> None:
         """Drops a connection that failed."""

@@ -177,6 +177,7 @@ def connect(url: str) -> Generator[Connection]:
         # Whoever waited for its turn must see what the one before has done.
         raw.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
         raw.read_only = False
+        raw.prepare_threshold = None  # through a pooler nothing may be
         engine = create_engine("postgresql+psycopg://", creator=lambda: raw, poolclass=NullPool)
         try:
             with engine.connect() as connection:

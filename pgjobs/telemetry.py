@@ -129,6 +129,11 @@ def _line(event: events.Event) -> tuple[int, str]:
             return WARNING, f"database away, trying again: {event.error}"
         case events.DatabaseBack():
             return INFO, f"database back after {event.after_s:.1f} s"
+        case events.Unheard():
+            return WARNING, (
+                f"a pooler before {event.where} passes no notifications on, so idle workers look once a second; set "
+                "PGJOBS_LISTEN_URL to the server itself and jobs start at once"
+            )
         case events.TimedOut():
             return WARNING, f"over the timeout, ended from outside: {_some(event.jobs)}"
         case events.Recycling():

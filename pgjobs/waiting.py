@@ -156,7 +156,7 @@ class _Ear:
     def _renew(self) -> None:
         """Says on which channel somebody waits. What ended before anybody knew it is found by those who wait."""
         age_s = time.monotonic() - self._written_at
-        if age_s <= RENEW_S or not self._wakes:
+        if age_s <= RENEW_S or not self._wakes or not self._listener.hears:
             return
         self._link.one(statements.wait_on(self._channel))
         self._written_at = time.monotonic()

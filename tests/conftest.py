@@ -1,12 +1,14 @@
 """One server for a run, one migrated template database, and a copy of it for each test.
 
-PGJOBS_TEST_URL runs the suite on a server that exists; PGJOBS_PG_BIN starts another PostgreSQL than the wheel's.
+PGJOBS_TEST_URL runs the suite on a server that exists; PGJOBS_PG_BIN starts another PostgreSQL than the wheel's;
+PGJOBS_TEST_POOLER=1 puts PgBouncer in transaction mode between pgjobs and its server.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 import psycopg
@@ -14,6 +16,7 @@ import pytest
 from psycopg import sql
 
 import pgjobs
+from tests.bouncer import bouncer
 from tests.support import suite_server, with_database
 
 
@@ -33,6 +36,16 @@ def server_url() -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
+def pooled_url(server_url: str) -> Iterator[str]:
+    """URL under which pgjobs is to find the server: PgBouncer's, or the server's own."""
+    if not os.environ.get("PGJOBS_TEST_POOLER"):
+        yield server_url
+        return
+    with bouncer(server_url) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
 def template(server_url: str) -> Iterator[str]:
     """Name of a migrated database that nobody connects to, so that it can be copied at any time."""
     from pgjobs.migrations import migrate
@@ -48,14 +61,22 @@ def template(server_url: str) -> Iterator[str]:
 
 
 @pytest.fixture
-def database_url(server_url: str, template: str) -> Iterator[str]:
-    """URL of the test's own migrated database."""
+def direct_url(server_url: str, template: str) -> Iterator[str]:
+    """URL of the test's own migrated database, without a pooler."""
     name = f"pgjobs_test_{uuid4().hex[:12]}"
     _execute(server_url, "CREATE DATABASE {} TEMPLATE {}", name, template)
     try:
         yield with_database(server_url, name)
     finally:
         _execute(server_url, "DROP DATABASE {} WITH (FORCE)", name)
+
+
+@pytest.fixture
+def database_url(direct_url: str, pooled_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """URL of the test's own migrated database, as pgjobs is to find it."""
+    if os.environ.get("PGJOBS_TEST_POOLER"):
+        monkeypatch.setenv("PGJOBS_LISTEN_URL", direct_url)
+    return with_database(pooled_url, urlsplit(direct_url).path.lstrip("/"))
 
 
 @pytest.fixture
@@ -69,7 +90,7 @@ def jobs(database_url: str) -> Iterator[pgjobs.PgJobs]:
 
 
 @pytest.fixture
-def conn(database_url: str) -> Iterator[psycopg.Connection]:
+def conn(direct_url: str) -> Iterator[psycopg.Connection]:
     """An autocommit connection to the test's database."""
-    with psycopg.connect(database_url, autocommit=True) as connection:
+    with psycopg.connect(direct_url, autocommit=True) as connection:
         yield connection

@@ -18,7 +18,10 @@ PGJOBS = [sys.executable, "-m", "pgjobs"]
 
 def environment(url: str, **more: str) -> dict[str, str]:
     """The environment of a user whose database this is."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PG", "DATABASE_URL"))}
+    listen = "PGJOBS_LISTEN_URL"
+    kept = {
+        name: value for name, value in os.environ.items() if name == listen or not name.startswith(("PG", "DATABASE_"))
+    }
     return {**kept, "PGJOBS_URL": url, "PYTHONPATH": str(ROOT), "NO_COLOR": "1", **more}
 
 

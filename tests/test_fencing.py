@@ -337,7 +337,7 @@ def test_row_that_an_application_holds_is_claimed_later_and_stalls_no_other(jobs
 
 
 def test_row_that_changed_between_snapshot_and_lock_is_left_for_the_next_claim(
-    jobs: PgJobs, database_url: str, conn: psycopg.Connection[Any]
+    jobs: PgJobs, direct_url: str, conn: psycopg.Connection[Any]
 ) -> None:
     """The claim reads its snapshot, waits nowhere, and finds the row moved: it must not write a dead version."""
     work = jobs.task(name="work")(lambda i: i)
@@ -345,7 +345,7 @@ def test_row_that_changed_between_snapshot_and_lock_is_left_for_the_next_claim(
     stop = threading.Event()
 
     def change() -> None:
-        with psycopg.connect(database_url, autocommit=True) as app:
+        with psycopg.connect(direct_url, autocommit=True) as app:
             while not stop.is_set():
                 app.execute("UPDATE pgjobs.jobs SET meta = '{}' WHERE id = ANY(%s) AND status = 'queued'", [ids])
 

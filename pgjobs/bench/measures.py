@@ -26,6 +26,7 @@ from pgjobs import migrations
 from pgjobs.app import PgJobs
 from pgjobs.bench import tasks
 from pgjobs.bench.tasks import SCHEMA
+from pgjobs.errors import ConfigurationError
 from pgjobs.worker import identity
 
 SPAN: Final = """
@@ -48,9 +49,11 @@ class Database:
 
     def __init__(self, url: str) -> None:
         self.url = url
+        self.jobs = PgJobs(url, schema=SCHEMA)
+        if self.jobs.database.pooled:
+            raise ConfigurationError("a pooler stands before this server; give --url the server's own address")
         self.conn = psycopg.connect(url, autocommit=True)
         self.conn.execute("SET client_min_messages = warning")
-        self.jobs = PgJobs(url, schema=SCHEMA)
         for task in tasks.jobs.tasks.values():
             self.jobs.task(name=task.name, executor=task.executor)(task.function)
 

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pgjobs import migrations
+from pgjobs.database import Database
 from pgjobs.demo import site
 from pgjobs.demo.tasks import SCHEMA, count_words_at_url
 
@@ -43,8 +44,7 @@ HELD: Final = "SELECT count(*) FROM pgjobs_demo.running WHERE worker LIKE %s"
 def run(url: str, *, workers: int = 2) -> bool:
     """Runs the demonstration on a database, in a schema of its own; returns whether no job was lost."""
     out = Console(highlight=False)
-    with psycopg.connect(url, autocommit=True) as conn:
-        conn.execute("SET client_min_messages = warning")
+    with Database(url, SCHEMA).connect("pgjobs demo") as conn:
         conn.execute("DROP SCHEMA IF EXISTS pgjobs_demo CASCADE")
         migrations.migrate(url, schema=SCHEMA)
         names = site.pages()

@@ -19,7 +19,7 @@ from pgjobs import statements, telemetry
 from pgjobs.app import PgJobs
 from pgjobs.config import SYNCHRONOUS_COMMIT, Duration, seconds
 from pgjobs.errors import OptionError
-from pgjobs.events import DeclaredDead, Event, Recycling, WorkerStarted, WorkerStopped, WorkerStopping
+from pgjobs.events import DeclaredDead, Event, Recycling, Unheard, WorkerStarted, WorkerStopped, WorkerStopping
 from pgjobs.job import new_id
 from pgjobs.link import Link
 from pgjobs.listener import Listener
@@ -137,7 +137,13 @@ class Worker:
         self._life = Life(self)
         self._life.start()
         database = self.jobs.database.for_listening()
-        self._listener = Listener(database, f"{database.schema}.jobs", self._heard, self._deaf)
+        self._listener = Listener(
+            database,
+            f"{database.schema}.jobs",
+            self._heard,
+            self._deaf,
+            unheard=lambda: self.emit(Unheard(database.where)),
+        )
         listening = Service(
             "listener",
             self._listener.tick,

@@ -154,10 +154,10 @@ def test_enqueue_without_a_timeout_has_none(conn: psycopg.Connection) -> None:
     ],
 )
 def test_enqueue_wakes_whoever_is_idle_on_the_queue(
-    idle_on: str, call: str, told: list[str], conn: psycopg.Connection, database_url: str
+    idle_on: str, call: str, told: list[str], conn: psycopg.Connection, direct_url: str
 ) -> None:
     conn.execute("INSERT INTO pgjobs.idlers (queue, worker_id) VALUES (%s, %s)", (idle_on, uuid4()))
-    assert notified(database_url, conn, call) == told
+    assert notified(direct_url, conn, call) == told
 
 
 def notified(url: str, conn: psycopg.Connection, call: str) -> list[str]:
