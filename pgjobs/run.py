@@ -85,6 +85,11 @@ class Run:
         return self.options is not None and "suspect" in self.options
 
     @property
+    def among(self) -> int:
+        """How many that were in a death may run at once, for this one to be among them."""
+        return int(self.options["suspect"]["of"]) if self.options and "suspect" in self.options else 1
+
+    @property
     def retry(self) -> Retry:
         """The policy of this job: its own, else its task's."""
         stored = (self.options or {}).get("retry")

@@ -297,9 +297,11 @@ def forget_claims(claims: Sequence[Any]) -> Statement[None]:
     return Statement(QUERIES["forget_claims"], {"claims": list(claims)}, _nothing)
 
 
-def begin_suspect(job_id: UUID, claim_id: UUID) -> Statement[bool]:
-    """Says that a suspect begins; returns whether the row could be written."""
-    return Statement(QUERIES["begin_suspect"], {"id": job_id, "claim": claim_id}, bool)
+def begin_suspects(ids: Sequence[Any], claims: Sequence[Any]) -> Statement[set[Any]]:
+    """Says that suspects begin; returns those whose rows could be written."""
+    return Statement(
+        QUERIES["begin_suspects"], {"ids": list(ids), "claims": list(claims)}, lambda rows: set(_column(rows))
+    )
 
 
 def release(claims: Sequence[Any], ids: Sequence[Any]) -> Statement[Recorded]:

@@ -35,11 +35,11 @@ def pgjobs(url: str, *arguments: str, **more: str) -> subprocess.CompletedProces
 class WorkerProcess:
     """``pgjobs worker`` in a process group of its own, with what it says."""
 
-    def __init__(self, url: str, *arguments: str, app: str = "tests.apps.basic", cwd: Path = ROOT) -> None:
+    def __init__(self, url: str, *arguments: str, app: str = "tests.apps.basic", cwd: Path = ROOT, **more: str) -> None:
         self.lines: list[str] = []
         self.popen = subprocess.Popen(
             [*PGJOBS, "worker", "-A", app, *arguments],
-            env=environment(url),
+            env=environment(url, **more),
             cwd=cwd,
             stderr=subprocess.PIPE,
             text=True,

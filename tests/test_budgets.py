@@ -159,7 +159,7 @@ def hot_statements(link: Link, conn: psycopg.Connection[Any]) -> dict[str, tuple
         "to_be_stopped": (statements.to_be_stopped(ids, [claim] * 10), 100),
         "reap_any": (statements.reap(None, None, 3, "gone"), 100),
         "forget_dead_claims": (statements.forget_dead_claims(), 100),
-        "begin_suspect": (statements.begin_suspect(ids[0], claim), 60),
+        "begin_suspects": (statements.begin_suspects(ids, [claim] * 10), 100),
         "time_out": (statements.time_out([worker], ids), 600),
         "time_out_any": (statements.time_out(None, None), 100),
         "neighbours": (statements.neighbours("boot", "pids"), 20),

@@ -219,7 +219,7 @@ def asks_for_a_retry() -> str:
 def test_worker_that_was_believed_dead_cannot_end_its_job(
     paused: Paused, taken_over: bool, jobs: PgJobs, conn: psycopg.Connection[Any]
 ) -> None:
-    assert (paused.job.refresh().status, paused.job.row.options) == (Status.QUEUED, {"suspect": True})
+    assert (paused.job.refresh().status, paused.job.row.options) == (Status.QUEUED, {"suspect": {"of": 16}})
     if taken_over:
         jobs.worker(burst=True).run()
     before = conn.execute("SELECT job::text FROM pgjobs.jobs AS job").fetchall()

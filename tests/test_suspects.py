@@ -41,8 +41,10 @@ class Overlap:
             self._now.remove(kind)
 
 
-def suspect(conn: psycopg.Connection[Any], *ids: UUID, as_: str = "true") -> None:
-    conn.execute(f"""UPDATE pgjobs.jobs SET options = '{{"suspect": {as_}}}' WHERE id = ANY(%s)""", [list(ids)])
+def suspect(conn: psycopg.Connection[Any], *ids: UUID, of: int = 1) -> None:
+    conn.execute(
+        f"""UPDATE pgjobs.jobs SET options = '{{"suspect": {{"of": {of}}}}}' WHERE id = ANY(%s)""", [list(ids)]
+    )
 
 
 @pytest.fixture
@@ -81,7 +83,7 @@ def test_row_says_that_a_suspect_runs_and_no_more_when_it_has_ended(
     suspect(conn, job.id)
     with jobs.worker():
         assert started.wait(15)
-        assert job.refresh().row.options == {"suspect": "runs"}
+        assert job.refresh().row.options == {"suspect": {"of": 1, "runs": True}}
         go.set()
         eventually(lambda: job.refresh().status is Status.SCHEDULED)
     assert job.row.options == {}
@@ -109,13 +111,13 @@ def test_death_of_a_host_makes_suspects_and_charges_the_one_that_ran(
 ) -> None:
     worker, claim, (first, second, third) = claimed(link, jobs, 3)
     suspect(conn, first.id, second.id)
-    assert link.one(statements.begin_suspect(first.id, claim))
+    assert link.one(statements.begin_suspects([first.id], [claim]))
     die(link, worker)
     fates = [(job.refresh().status, job.row.crashes, job.row.options, job.attempt) for job in (first, second, third)]
     assert fates == [
-        (Status.QUEUED, 1, {"suspect": True}, 0),
-        (Status.QUEUED, 0, {"suspect": True}, 0),
-        (Status.QUEUED, 0, {"suspect": True}, 0),
+        (Status.QUEUED, 1, {"suspect": {"of": 1}}, 0),
+        (Status.QUEUED, 0, {"suspect": {"of": 1}}, 0),
+        (Status.QUEUED, 0, {"suspect": {"of": 16}}, 0),
     ]
 
 
@@ -123,9 +125,9 @@ def test_suspect_that_is_given_back_is_not_charged_for_what_comes_later(
     link: Link, jobs: PgJobs, conn: psycopg.Connection[Any]
 ) -> None:
     worker, claim, (job,) = claimed(link, jobs, 1)
-    link.one(statements.begin_suspect(job.id, claim))
+    link.one(statements.begin_suspects([job.id], [claim]))
     link.one(statements.release([claim], [job.id]))
-    assert job.refresh().row.options == {"suspect": True}
+    assert job.refresh().row.options == {"suspect": {"of": 1}}
     other = new_id()
     link.one(statements.claim(worker, other, [Range(("default", 0))], 1))
     die(link, worker)
@@ -137,7 +139,7 @@ def test_job_that_takes_its_host_down_three_times_is_poison(
 ) -> None:
     worker, claim, (job,) = claimed(link, jobs, 1)
     for crashes in range(3):
-        assert link.one(statements.begin_suspect(job.id, claim))
+        assert link.one(statements.begin_suspects([job.id], [claim]))
         die(link, worker)
         assert job.refresh().row.crashes == crashes + 1
         worker, claim = new_id(), new_id()
@@ -154,8 +156,8 @@ def test_suspect_whose_row_somebody_holds_goes_back(link: Link, jobs: PgJobs, da
     _, claim, (job,) = claimed(link, jobs, 1)
     with psycopg.connect(database_url) as app:
         app.execute("SELECT FROM pgjobs.jobs WHERE id = %s FOR UPDATE", [job.id])
-        assert not link.one(statements.begin_suspect(job.id, claim))
-    assert not link.one(statements.begin_suspect(job.id, new_id())), "nor is one of another claim"
+        assert not link.one(statements.begin_suspects([job.id], [claim]))
+    assert not link.one(statements.begin_suspects([job.id], [new_id()])), "nor is one of another claim"
 
 
 def test_suspect_that_waits_too_long_goes_to_another_worker(
@@ -168,9 +170,9 @@ def test_suspect_that_waits_too_long_goes_to_another_worker(
     first, second = work.enqueue(0), work.enqueue(1)
     suspect(conn, first.id, second.id)
     with jobs.worker(concurrency=4):
-        eventually(lambda: first.refresh().row.options == {"suspect": "runs"})
+        eventually(lambda: first.refresh().row.options == {"suspect": {"of": 1, "runs": True}})
         eventually(lambda: second.refresh().reason == "waits to run apart")
-        assert (second.status, second.attempt, second.row.options) == (Status.SCHEDULED, 0, {"suspect": True})
+        assert (second.status, second.attempt, second.row.options) == (Status.SCHEDULED, 0, {"suspect": {"of": 1}})
         with jobs.worker(concurrency=4):
             assert second.get(30) == 1
         gate.set()
@@ -199,7 +201,52 @@ def test_nothing_waits_where_no_suspect_was_claimed(link: Link) -> None:
 
     waiting = Suspects(NoLink(), Slots(1, lambda: None))  # type: ignore[arg-type]
     assert waiting.see_to(claiming=True) == []
-    row = (new_id(), "work", "default", 0, 1, 5, 0, None, None, {}, {"suspect": True})
+    row = (new_id(), "work", "default", 0, 1, 5, 0, None, None, {}, {"suspect": {"of": 1}})
     waiting.add([Run(row, Claim(new_id(), 1), 0.0, "pgjobs")])
     assert [outcome.ending for outcome in waiting.see_to(claiming=False)] == ["released"]
     assert len(waiting) == 0
+
+
+def test_many_suspects_run_at_once_and_are_narrowed_down(
+    link: Link, jobs: PgJobs, conn: psycopg.Connection[Any]
+) -> None:
+    """Sixteen, four, one; one that is alone when its host dies pays, and the others keep what they were."""
+    worker, claim, (first, second) = claimed(link, jobs, 2)
+    suspect(conn, first.id, second.id, of=16)
+    for of, crashes in ((4, 0), (1, 0), (1, 1)):
+        assert link.one(statements.begin_suspects([first.id], [claim])) == {first.id}
+        die(link, worker)
+        assert (first.refresh().row.options, first.row.crashes) == ({"suspect": {"of": of}}, crashes)
+        assert (second.refresh().row.options, second.row.crashes) == ({"suspect": {"of": 16}}, 0)
+        worker, claim = new_id(), new_id()
+        link.one(
+            statements.register(
+                worker, supervisor=worker, name="w", host="h", pid=1, process="{}", queues=["*"], slots=1
+            )
+        )
+        link.one(statements.claim(worker, claim, [Range(("default", 0))], 2))
+
+
+@pytest.mark.parametrize(("of", "at_once"), [(16, 8), (4, 4), (1, 1)])
+def test_as_many_suspects_run_at_once_as_their_rows_say(
+    of: int, at_once: int, jobs: PgJobs, conn: psycopg.Connection[Any]
+) -> None:
+    lock = threading.Lock()
+    running: list[int] = []
+    most: list[int] = []
+
+    @jobs.task
+    def work(i: int) -> None:
+        with lock:
+            running.append(i)
+            most.append(len(running))
+        time.sleep(0.3)
+        with lock:
+            running.remove(i)
+
+    ids = work.enqueue_many([(i,) for i in range(8)])
+    suspect(conn, *ids, of=of)
+    with jobs.worker(concurrency=8):
+        for job_id in ids:
+            jobs.job(job_id).get(20)
+    assert max(most) == at_once

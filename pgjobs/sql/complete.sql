@@ -73,7 +73,7 @@ WITH done AS (
            crashes = job.crashes + mine.crash,
            finished_at = CASE WHEN mine.ending <> 'scheduled' THEN now() END,
            unique_key = CASE WHEN mine.ending = 'scheduled' THEN job.unique_key END,
-           options = CASE job.options->>'suspect' WHEN 'runs' THEN job.options - 'suspect' ELSE job.options END,
+           options = CASE WHEN (job.options->'suspect'->'runs')::boolean THEN job.options - 'suspect' ELSE job.options END,
            started_at = job.started_at + mine.wait * interval '1 second'
       FROM mine
      WHERE job.ctid = mine.place
@@ -133,17 +133,24 @@ DELETE FROM pgjobs.claims
  WHERE id = ANY (%(claims)s::uuid[])
 
 
--- name: begin_suspect
--- Says in the row of a suspect that it begins, so that a death of its host can be charged to it.
--- Locks: the job, skipping.
-WITH mine AS MATERIALIZED (
-    SELECT ctid AS place
-      FROM pgjobs.jobs
-     WHERE id = %(id)s::uuid AND claim_id = %(claim)s::uuid AND status = 'running'
-       FOR UPDATE SKIP LOCKED
+-- name: begin_suspects
+-- Says in the rows of suspects that they begin, so that a death of their host tells more of them than of the others.
+-- Locks: jobs, by id, skipping.
+WITH begins AS (
+    SELECT * FROM unnest(%(ids)s::uuid[], %(claims)s::uuid[]) AS begins (id, claim_id) ORDER BY id
+), mine AS MATERIALIZED (
+    SELECT job.place
+      FROM begins
+     CROSS JOIN LATERAL (
+         SELECT ctid AS place
+           FROM pgjobs.jobs
+          WHERE id = begins.id AND claim_id = begins.claim_id AND status = 'running'
+            FOR UPDATE SKIP LOCKED
+     ) AS job
 )
 UPDATE pgjobs.jobs AS job
-   SET options = coalesce(job.options, '{}') || '{"suspect": "runs"}'
+   SET options = coalesce(job.options, '{}')
+              || jsonb_build_object('suspect', coalesce(job.options->'suspect', '{"of": 1}') || '{"runs": true}')
   FROM mine
  WHERE job.ctid = mine.place
 RETURNING job.id
@@ -171,7 +178,7 @@ WITH held AS (
            unique_key = CASE WHEN job.cancel_at IS NULL THEN job.unique_key END,
            finished_at = CASE WHEN job.cancel_at IS NULL THEN NULL ELSE now() END,
            attempt = greatest(job.attempt - 1, 0),
-           options = CASE job.options->>'suspect' WHEN 'runs' THEN job.options || '{"suspect": true}' ELSE job.options END,
+           options = job.options #- '{suspect,runs}',
            claim_id = NULL,
            started_at = NULL
       FROM mine

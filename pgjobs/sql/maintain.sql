@@ -90,8 +90,9 @@ RETURNING worker.id, worker.name, worker.dead_at IS NOT NULL AS dead
 -- name: reap
 -- Requeues jobs of dead workers, a thousand at most, fenced; the attempt itself is given back. begun are the jobs that had
 -- begun: each is charged with a crash, and after max_crashes it fails as poison. Where nobody knows them (begun is NULL),
--- the suspect is charged whose row says that it ran, and all become suspects, to run one at a time. After a first crash
--- a job returns to its old place, later ones go behind. It leaves its claim, so that the dead worker, should it wake, can tell this from
+-- all become suspects, of whom sixteen may run at once. Those whose rows say that they ran in another such death are
+-- narrowed down: four at once, then one, and one that ran alone is charged. After a first crash
+-- a job returns to its old place, as one does that is not charged; later ones go behind. It leaves its claim, so that the dead worker, should it wake, can tell this from
 -- an end that it recorded itself.
 -- Locks: jobs, by id, skipping: what somebody holds is found by the next pass.
 WITH held AS (
@@ -103,6 +104,8 @@ WITH held AS (
        AND (%(workers)s::uuid[] IS NULL OR worker.id = ANY (%(workers)s::uuid[]))
 ), mine AS MATERIALIZED (
     SELECT job.id, held.position, job.cancel_at IS NOT NULL AS cancelled, job.crashes AS crashes_before, charge.crash,
+           CASE WHEN suspect.ran THEN greatest(suspect.among / 4, 1)
+                WHEN %(begun)s::uuid[] IS NULL THEN coalesce(suspect.among, 16) END AS among,
            job.crashes + charge.crash >= %(max_crashes)s::int AS poison
       FROM (SELECT * FROM held ORDER BY id) AS held
      CROSS JOIN LATERAL (
@@ -112,8 +115,12 @@ WITH held AS (
             FOR UPDATE SKIP LOCKED
      ) AS job
      CROSS JOIN LATERAL (
+         SELECT (job.options->'suspect'->'of')::int AS among,
+                coalesce((job.options->'suspect'->'runs')::boolean, false) AS ran
+     ) AS suspect
+     CROSS JOIN LATERAL (
          SELECT CASE WHEN job.id = ANY (%(begun)s::uuid[]) THEN 1
-                     WHEN %(begun)s::uuid[] IS NULL AND job.options->>'suspect' = 'runs' THEN 1
+                     WHEN %(begun)s::uuid[] IS NULL AND suspect.ran AND suspect.among = 1 THEN 1
                      ELSE 0 END AS crash
      ) AS charge
      LIMIT 1000
@@ -125,15 +132,15 @@ WITH held AS (
     UPDATE pgjobs.jobs AS job
        SET status = ending.status,
            position = CASE WHEN ending.status <> 'queued' THEN NULL
-                           WHEN ending.crashes_before = 0 THEN ending.position
+                           WHEN ending.crash = 0 OR ending.crashes_before = 0 THEN ending.position
                            ELSE nextval('pgjobs.positions') END,
            reason = CASE WHEN ending.status = 'cancelled' THEN job.reason
                          WHEN ending.status = 'failed' THEN 'poison'
                          WHEN ending.crash = 1 OR %(begun)s::uuid[] IS NULL THEN 'worker lost' END,
            crashes = job.crashes + ending.crash,
-           options = CASE WHEN %(begun)s::uuid[] IS NULL OR job.options->>'suspect' = 'runs'
-                          THEN coalesce(job.options, '{}') || '{"suspect": true}'
-                          ELSE job.options END,
+           options = CASE WHEN ending.among IS NULL THEN job.options
+                          ELSE coalesce(job.options, '{}')
+                            || jsonb_build_object('suspect', jsonb_build_object('of', ending.among)) END,
            attempt = greatest(job.attempt - 1, 0),
            claim_id = NULL,
            unique_key = CASE WHEN ending.status = 'queued' THEN job.unique_key END,

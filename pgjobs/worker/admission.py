@@ -15,7 +15,8 @@ class Admission:
     """Called with a run, it makes it ready, or returns the outcome of one that cannot run here.
 
     Args:
-        apart: what was in a death can run in a process of its own, which loads the application as this one did.
+        apart: what may have caused a death can run in a process of its own, which loads the application as this one
+            did. One of many suspects does not: it is in good company, and a process takes half a second to start.
     """
 
     def __init__(self, registry: Registry, emit: Callable[[Event], None], *, apart: bool) -> None:
@@ -31,7 +32,7 @@ class Admission:
         run.task = task
         run.executor = task.executor
         if run.crashes or run.is_suspect:
-            if self._apart:
+            if self._apart and (run.crashes or run.among == 1):
                 run.executor = "process"
             run.guarded = run.is_suspect or run.executor != "process"
         try:

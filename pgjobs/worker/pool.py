@@ -29,6 +29,9 @@ KIND: Final = "process"
 START_S: Final = 60.0
 """How long a fresh process may take to import the application."""
 
+_STARTING: Final = max(2, os.cpu_count() or 1)
+"""So many processes start at once: each keeps a core busy, and the first ones may be done with all that waits."""
+
 IDLE_S: Final = 300.0
 """A process that has had no job for so long ends."""
 
@@ -200,8 +203,7 @@ class ProcessExecutor:
                     else:
                         self._hear(key.data)
                 self._look()
-                while self._inbox:
-                    self._assign(self._inbox.popleft())
+                self._assign()
         finally:
             for process in (*self._processes, *self._leaving):
                 process.kill()
@@ -210,30 +212,30 @@ class ProcessExecutor:
             self._ear.close()
 
     def _rest_s(self) -> float | None:
-        if self._inbox:
-            return 0.0
         nearest = min((process.deadline for process in self._processes), default=float("inf"))
-        busy = self._leaving or any(process.run for process in self._processes)
+        busy = self._inbox or self._leaving or any(process.run for process in self._processes)
         rest_s = min(LOOK_S if busy else float("inf"), nearest - time.perf_counter())
         return None if rest_s == float("inf") else max(0.0, rest_s)
 
-    def _assign(self, run: Run) -> None:
-        if (outcome := self._stopped(run)) is not None:
+    def _assign(self) -> None:
+        """Hands waiting runs to idle processes, and starts further ones: few at a time, for that takes a core each."""
+        while self._inbox and (outcome := self._stopped(self._inbox[0])) is not None:
+            self._inbox.popleft()
             self._finish(outcome)
-            return
-        process = next((process for process in self._processes if process.ready and process.run is None), None)
-        if process is None:
+        idle = [process for process in self._processes if process.ready and process.run is None]
+        while self._inbox and idle:
+            self._give(idle.pop(), self._inbox.popleft())
+        starting = sum(not process.ready for process in self._processes)
+        for _ in range(min(len(self._inbox), _STARTING) - starting):
             level = logging.getLevelName(logging.getLogger().getEffectiveLevel())
             process = _Process(json.dumps({**self._settings, "log_level": level}))
             self._processes.add(process)
             self._selector.register(process.pipe, selectors.EVENT_READ, process)
-        self._give(process, run)
 
     def _give(self, process: _Process, run: Run) -> None:
         process.run = run
-        if process.ready:
-            process.begin()
-            self._slots.began(run)
+        process.begin()
+        self._slots.began(run)
 
     def _hear(self, process: _Process) -> None:
         messages = process.messages()
@@ -244,8 +246,6 @@ class ProcessExecutor:
             if "ready" in message:
                 process.ready = True
                 process.since = time.perf_counter()
-                if process.run is not None:
-                    self._give(process, process.run)
             elif "error" in message:
                 self._bury(process, f"it could not import the application:\n{message['error']}")
                 return
@@ -272,7 +272,7 @@ class ProcessExecutor:
         following = self._slots.finish(outcome, KIND)
         if following is None:
             return
-        if process is None:
+        if process is None or self._inbox:
             self._inbox.append(following)
         else:
             self._give(process, following)
@@ -285,7 +285,7 @@ class ProcessExecutor:
         for process in list(self._processes):
             if process.run is None:
                 if process.deadline <= now:
-                    self._remove(process)
+                    self._bury(process, "" if process.ready else f"it did not get ready within {START_S:g} s")
             elif (outcome := self._stopped(process.run)) is not None:
                 self._remove(process)
                 self._finish(outcome)
@@ -306,11 +306,8 @@ class ProcessExecutor:
         return released(run) if self._stopping else None
 
     def _late(self, process: _Process, run: Run) -> None:
-        if process.ready:
-            self._remove(process)
-            self._finish(timed_out(run, _seconds(run)))
-        else:
-            self._bury(process, f"it did not get ready within {START_S:g} s")
+        self._remove(process)
+        self._finish(timed_out(run, _seconds(run)))
 
     def _hear_out(self, process: _Process) -> None:
         """Reads the last words of a process that has ended, if there are any, and buries it."""
@@ -324,8 +321,10 @@ class ProcessExecutor:
         return rss if rss is not None and rss > self._max_rss else None
 
     def _bury(self, process: _Process, why: str) -> None:
-        """Takes leave of a process that has died, or has to; its run has failed."""
+        """Takes leave of a process that has died, or has to; its run has failed, or the one that waited for it."""
         run = process.run
+        if not process.ready and self._inbox:
+            run = self._inbox.popleft()
         how = self._remove(process)
         if run is None:
             return

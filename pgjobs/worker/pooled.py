@@ -6,6 +6,7 @@ Started as ``python -m pgjobs.worker.pooled FD SETTINGS``; it ends with its work
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import importlib
 import inspect
@@ -128,8 +129,9 @@ def main() -> None:
     except BaseException:
         pipe.sendall(json.dumps({"error": traceback.format_exc()}).encode() + b"\n")
         return
-    pipe.sendall(b'{"ready": true}\n')
-    _serve(pipe, tasks)
+    with contextlib.suppress(BrokenPipeError):  # nobody wants to hear it any more
+        pipe.sendall(b'{"ready": true}\n')
+        _serve(pipe, tasks)
 
 
 if __name__ == "__main__":

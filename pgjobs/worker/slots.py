@@ -54,6 +54,7 @@ class Slots:
         self._executors: Mapping[str, Executor] = {}
         self._flush_at = 1
         self._rate = 0.0
+        self._cap = MAX_BUFFER
         self._measured_at = time.perf_counter()
         self._was_busy = False
         self.done = 0
@@ -155,6 +156,8 @@ class Slots:
         """Learns how many jobs a second this worker gets through while it has work; the buffer follows."""
         now = time.perf_counter()
         busy = bool(self._waiting or self._running)
+        if not self._waiting:
+            self._cap = min(MAX_BUFFER, 2 * self._cap)
         if finished:
             rate = finished / max(now - self._measured_at, 0.0005)
             self._rate = rate if not self._rate else 0.6 * self._rate + 0.4 * rate
@@ -167,8 +170,13 @@ class Slots:
 
     @property
     def buffer(self) -> int:
-        """How many jobs are claimed beyond the slots."""
-        return min(MAX_BUFFER, int(self._rate * BUFFER_S))
+        """How many jobs are claimed beyond the slots.
+
+        The rate alone misleads where short jobs come with long ones: a batch of short ones ends at once, and what was
+        claimed after it waits behind the long ones. So the buffer shrinks when some of it had to go back, and may grow
+        again when it has run dry.
+        """
+        return min(self._cap, int(self._rate * BUFFER_S))
 
     def room(self) -> int:
         """How many more jobs can be claimed now; 0 while what is held keeps the slots busy for a while."""
@@ -193,6 +201,7 @@ class Slots:
         with self._lock:
             if not self._waiting or time.perf_counter() - self._waiting[0].received < STALE_S:
                 return []
+            self._cap = max(1, min(self._cap, len(self._waiting)) // 4)
             self._rate = 0.0
             return self._take_waiting()
 
