@@ -20,6 +20,7 @@ COMMANDS: Final = {
     "jobs": "List, show, cancel, retry or delete jobs.",
     "migrate": "Bring the database up to this release.",
     "purge": "Delete the jobs that wait in a queue.",
+    "roles": "Make or check PostgreSQL roles with least privilege.",
     "worker": "Run jobs until told to stop.",
     "workers": "List the workers that count as alive.",
 }

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from uuid import UUID
@@ -13,6 +14,7 @@ from uuid import UUID
 import click
 
 if TYPE_CHECKING:
+    from psycopg import Connection
     from rich.console import Console
 
     from pgjobs.app import PgJobs
@@ -59,6 +61,17 @@ def jobs_of(app_name: str | None, url_: str | None, schema_: str | None) -> PgJo
     from pgjobs.app import PgJobs
 
     return PgJobs(url_, schema=schema_)
+
+
+@contextlib.contextmanager
+def connection(url_: str | None, schema_: str | None) -> Generator[tuple[Connection[Any], str]]:
+    """A connection to the database, in autocommit, and the schema's name."""
+    from pgjobs.config import DEFAULT_SCHEMA, schema_name
+    from pgjobs.database import Database
+
+    name = schema_name(schema_ or DEFAULT_SCHEMA)
+    with contextlib.closing(Database(url_, name).connect("pgjobs")) as conn:
+        yield conn, name
 
 
 def console() -> Console:

@@ -246,12 +246,14 @@ def _await_work(scene: Scene) -> None:
         row = conn.execute("SELECT now()").fetchone()
         assert row is not None
         while time.monotonic() - started < 30:
-            found = conn.execute(
-                "SELECT EXISTS (SELECT FROM pgjobs.claims WHERE claimed_at > %s)"
-                " OR NOT EXISTS (SELECT FROM pgjobs.jobs WHERE position IS NOT NULL)",
+            again, work = conn.execute(
+                "SELECT EXISTS (SELECT FROM pgjobs.claims WHERE claimed_at > %s),"
+                "       EXISTS (SELECT FROM pgjobs.jobs WHERE position IS NOT NULL)",
                 row,
-            ).fetchone()
-            if found == (True,):
+            ).fetchone() or (False, False)
+            if not work and not again:
+                return
+            if again:
                 break
             time.sleep(0.02)
     scene.back_s.append(time.monotonic() - started)

@@ -1,0 +1,161 @@
+"""PostgreSQL roles with the least that each part of an application needs; grants and checks come from one table.
+
+They are groups, ``NOLOGIN``: grant them to the roles that log in. All of a schema's roles begin with its name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, LiteralString
+
+import psycopg
+from psycopg import sql
+
+from pgjobs.config import DEFAULT_SCHEMA, schema_name
+
+READ: Final = frozenset({"SELECT"})
+WRITE: Final = frozenset({"SELECT", "INSERT", "UPDATE", "DELETE"})
+PRIVILEGES: Final[tuple[LiteralString, ...]] = (
+    "SELECT", "INSERT", "UPDATE", "DELETE", "TRUNCATE", "REFERENCES", "TRIGGER",
+)  # fmt: skip
+
+NEW_JOB: Final = (
+    "id", "task", "queue", "priority", "args", "status", "position", "run_at", "due_at", "expires_at", "timeout",
+    "max_attempts", "options", "meta",
+)  # fmt: skip
+"""The columns of a job that its producer writes: none that says how a run went, or which claim holds it."""
+
+TABLES: Final[tuple[str, ...]] = (
+    "alembic_version", "jobs", "claims", "workers", "idlers", "waiters", "lanes", "duties", "failures", "rollups",
+    "running", "queue_stats",
+)  # fmt: skip
+
+ROLES: Final[Mapping[str, str]] = {
+    "producer": "enqueues jobs, and reads what becomes of them",
+    "worker": "claims, runs and records jobs, keeps the tables in order; also for complete(session)",
+    "reader": "reads everything",
+    "admin": "reads everything, and cancels, retries and deletes jobs",
+}
+
+_ALL_READ: Final[Mapping[str, frozenset[str]]] = dict.fromkeys(TABLES, READ)
+_ALL_WRITE: Final[Mapping[str, frozenset[str]]] = dict.fromkeys(TABLES, WRITE)
+_TABLES: Final[Mapping[str, Mapping[str, frozenset[str]]]] = {
+    "producer": {
+        "alembic_version": READ, "jobs": READ, "failures": READ, "idlers": READ, "running": READ, "queue_stats": READ,
+        "waiters": WRITE,
+    },
+    "worker": {**_ALL_WRITE, "alembic_version": READ, "running": READ, "queue_stats": READ},
+    "reader": _ALL_READ,
+    "admin": {**_ALL_READ, "jobs": frozenset({"SELECT", "UPDATE", "DELETE"}),
+                          "rollups": frozenset({"SELECT", "INSERT"}), "failures": frozenset({"SELECT", "DELETE"}),
+                          "waiters": WRITE},
+}  # fmt: skip
+_COLUMNS: Final = {"producer": NEW_JOB}
+_DRAW: Final = frozenset({"producer", "worker", "admin"})
+"""Who draws positions from the sequence: whoever makes a job queued."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A privilege that a role lacks, or has and should not."""
+
+    role: str
+    privilege: str
+    missing: bool
+
+    def __str__(self) -> str:
+        return f"{self.role} {'lacks' if self.missing else 'has, and should not,'} {self.privilege}"
+
+
+def role_name(role: str, schema: str = DEFAULT_SCHEMA) -> str:
+    """The PostgreSQL role for one of ROLES."""
+    return f"{schema_name(schema)}_{role}"
+
+
+def grants(schema: str = DEFAULT_SCHEMA) -> Iterator[sql.Composed]:
+    """The statements that give the roles, which must exist, exactly their privileges; for the schema's owner to run."""
+    space = sql.Identifier(schema)
+    for role in ROLES:
+        to = sql.Identifier(role_name(role, schema))
+        yield sql.SQL("REVOKE ALL ON ALL TABLES IN SCHEMA {} FROM {}").format(space, to)
+        yield sql.SQL("REVOKE ALL ON SEQUENCE {}.positions FROM {}").format(space, to)
+        yield sql.SQL("REVOKE ALL ON SCHEMA {} FROM {}").format(space, to)
+        yield sql.SQL("GRANT USAGE ON SCHEMA {} TO {}").format(space, to)
+        for table, privileges in _TABLES[role].items():
+            words = sql.SQL(", ").join(sql.SQL(privilege) for privilege in PRIVILEGES if privilege in privileges)
+            yield sql.SQL("GRANT {} ON {}.{} TO {}").format(words, space, sql.Identifier(table), to)
+        if role in _COLUMNS:
+            columns = sql.SQL(", ").join(map(sql.Identifier, _COLUMNS[role]))
+            yield sql.SQL("GRANT INSERT ({}) ON {}.jobs TO {}").format(columns, space, to)
+        if role in _DRAW:
+            yield sql.SQL("GRANT USAGE, SELECT ON SEQUENCE {}.positions TO {}").format(space, to)
+
+
+def create(conn: psycopg.Connection[Any], schema: str = DEFAULT_SCHEMA) -> list[str]:
+    """Makes the roles that are missing, and gives all of them exactly their privileges; returns the new ones.
+
+    Safe to repeat, after an upgrade for example. In one transaction.
+
+    Raises:
+        psycopg.errors.InsufficientPrivilege: the caller does not own the schema, or may not make roles.
+    """
+    new: list[str] = []
+    with conn.transaction():
+        for role in ROLES:
+            name = role_name(role, schema)
+            if conn.execute("SELECT FROM pg_roles WHERE rolname = %s", [name]).fetchone() is None:
+                conn.execute(sql.SQL("CREATE ROLE {} NOLOGIN").format(sql.Identifier(name)))
+                new.append(name)
+        for statement in grants(schema):
+            conn.execute(statement)
+    return new
+
+
+def script(conn: psycopg.Connection[Any], schema: str = DEFAULT_SCHEMA) -> str:
+    """What ``create`` would run, for somebody else to run."""
+    made = [sql.SQL("CREATE ROLE {} NOLOGIN").format(sql.Identifier(role_name(role, schema))) for role in ROLES]
+    return "".join(f"{statement.as_string(conn)};\n" for statement in (*made, *grants(schema)))
+
+
+def check(conn: psycopg.Connection[Any], schema: str = DEFAULT_SCHEMA) -> list[Finding]:
+    """Compares what the roles may do with what they should; returns the differences."""
+    found: list[Finding] = []
+    for role in ROLES:
+        name = role_name(role, schema)
+        if conn.execute("SELECT FROM pg_roles WHERE rolname = %s", [name]).fetchone() is None:
+            found.append(Finding(name, "any privilege: there is no such role", missing=True))
+            continue
+        for privilege, should in _expected(role):
+            if _has(conn, name, privilege, schema) != should:
+                found.append(Finding(name, privilege, missing=should))
+    return found
+
+
+def _expected(role: str) -> Iterator[tuple[str, bool]]:
+    yield "USAGE ON SCHEMA", True
+    yield "CREATE ON SCHEMA", False
+    yield "USAGE ON SEQUENCE", role in _DRAW
+    yield "UPDATE ON SEQUENCE", False
+    for table in TABLES:
+        for privilege in PRIVILEGES:
+            yield f"{privilege} ON {table}", privilege in _TABLES[role].get(table, frozenset())
+    if role in _COLUMNS:
+        for column in ("id", "args", "claim_id", "result"):
+            yield f"INSERT OF {column} ON jobs", column in _COLUMNS[role]
+
+
+def _has(conn: psycopg.Connection[Any], name: str, privilege: str, schema: str) -> bool:
+    what, _, on = privilege.partition(" ON ")
+    word, _, column = what.partition(" OF ")
+    if on == "SCHEMA":
+        row = conn.execute("SELECT has_schema_privilege(%s, %s, %s)", [name, schema, word]).fetchone()
+    elif on == "SEQUENCE":
+        row = conn.execute("SELECT has_sequence_privilege(%s, %s, %s)", [name, f"{schema}.positions", word]).fetchone()
+    elif column:
+        row = conn.execute(
+            "SELECT has_column_privilege(%s, %s, %s, %s)", [name, f"{schema}.{on}", column, word]
+        ).fetchone()
+    else:
+        row = conn.execute("SELECT has_table_privilege(%s, %s, %s)", [name, f"{schema}.{on}", word]).fetchone()
+    return row is not None and bool(row[0])

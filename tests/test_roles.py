@@ -1,0 +1,197 @@
+"""Each role can do its work, and nothing else: every privilege that it must not have is tried."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+import psycopg
+import pytest
+from psycopg import sql
+from psycopg.errors import InsufficientPrivilege
+
+from pgjobs import PgJobs, migrations, roles
+from tests.processes import pgjobs
+from tests.support import eventually
+
+pytestmark = pytest.mark.server
+
+
+@pytest.fixture
+def schema(direct_url: str, conn: psycopg.Connection[Any]) -> Iterator[str]:
+    """A schema whose roles nobody else has: roles belong to the whole server."""
+    name = f"r{uuid4().hex[:8]}"
+    migrations.migrate(direct_url, schema=name)
+    assert roles.create(conn, name) == [roles.role_name(role, name) for role in roles.ROLES]
+    try:
+        yield name
+    finally:
+        conn.execute(sql.SQL("DROP SCHEMA {} CASCADE").format(sql.Identifier(name)))
+        for role in roles.ROLES:
+            own = sql.Identifier(roles.role_name(role, name))
+            conn.execute(sql.SQL("DROP OWNED BY {}").format(own))
+            conn.execute(sql.SQL("DROP ROLE {}").format(own))
+
+
+@contextmanager
+def login(conn: psycopg.Connection[Any], direct_url: str, schema: str, role: str) -> Iterator[str]:
+    """The URL of a user who has this role and no other."""
+    user = f"u_{schema}_{role}"
+    conn.execute(sql.SQL("CREATE ROLE {} LOGIN IN ROLE {}").format(
+        sql.Identifier(user), sql.Identifier(roles.role_name(role, schema))
+    ))  # fmt: skip
+    try:
+        parts = urlsplit(direct_url)
+        yield parts._replace(netloc=f"{user}@{parts.hostname}:{parts.port}").geturl()
+    finally:
+        conn.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = %s", [user])
+        conn.execute(sql.SQL("DROP OWNED BY {}").format(sql.Identifier(user)))
+        conn.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(user)))
+
+
+@pytest.fixture
+def as_(conn: psycopg.Connection[Any], direct_url: str, schema: str) -> Iterator[Callable[[str], PgJobs]]:
+    """Makes a PgJobs for a user with a role."""
+    from contextlib import ExitStack
+
+    with ExitStack() as stack:
+
+        def make(role: str) -> PgJobs:
+            jobs = PgJobs(stack.enter_context(login(conn, direct_url, schema, role)), schema=schema)
+            stack.callback(jobs.close)
+            return jobs
+
+        yield make
+
+
+def test_producer_and_worker_do_their_work(as_: Callable[[str], PgJobs]) -> None:
+    producer, worker = as_("producer"), as_("worker")
+    work = producer.task(name="work")(lambda i: i)
+    worker.task(name="work")(lambda i: i if i >= 0 else 1 // 0)
+    with worker.worker():
+        assert work.enqueue(1).get(15) == 1
+        assert work.using(delay=0.1).enqueue(2).get(15) == 2
+        ids = work.enqueue_many([(i,) for i in range(3_000)])
+        assert len(producer.wait(ids, 30)) == 3_000
+        failed = work.using(retry=1).enqueue(-1)
+        eventually(lambda: failed.refresh().status.ended)
+        assert [failure.exception for failure in failed.failures()] == ["ZeroDivisionError"]
+
+
+def test_admin_and_reader_do_theirs(as_: Callable[[str], PgJobs], schema: str) -> None:
+    producer, admin, reader = as_("producer"), as_("admin"), as_("reader")
+    ids = producer.task(name="work")(lambda i: i).enqueue_many([(i,) for i in range(4)])
+    admin.job(ids[0]).cancel()
+    admin.job(ids[0]).retry()
+    admin.job(ids[1]).delete()
+    assert {reader.job(job_id).status for job_id in (ids[0], ids[2])} == {"queued"}
+    with psycopg.connect(reader.database.url) as conn:
+        for table in roles.TABLES:
+            conn.execute(f"SELECT * FROM {schema}.{table}")
+
+
+FORBIDDEN = {
+    "producer": [
+        "UPDATE jobs SET status = 'succeeded', position = NULL",
+        "DELETE FROM jobs",
+        "INSERT INTO jobs (task, status, position, claim_id) VALUES ('t', 'running', NULL, gen_random_uuid())",
+        "INSERT INTO jobs (task, result) VALUES ('t', '1')",
+        "SELECT * FROM claims",
+        "SELECT * FROM rollups",
+        "UPDATE workers SET dead_at = now()",
+        "INSERT INTO idlers (queue, worker_id) VALUES ('*', gen_random_uuid())",
+        "SELECT cancel(ARRAY[gen_random_uuid()])",
+        "SELECT delete(ARRAY[gen_random_uuid()])",
+        "TRUNCATE jobs",
+        "SELECT setval('positions', 1)",
+        "CREATE TABLE mine (i int)",
+        "ALTER TABLE jobs DISABLE TRIGGER ALL",
+    ],
+    "worker": [
+        "TRUNCATE jobs",
+        "DROP TABLE jobs",
+        "CREATE TABLE mine (i int)",
+        "ALTER TABLE jobs ADD COLUMN mine int",
+        "CREATE TRIGGER mine BEFORE UPDATE ON jobs EXECUTE FUNCTION suppress_redundant_updates_trigger()",
+        "UPDATE alembic_version SET version_num = '0001'",
+        "SELECT setval('positions', 1)",
+    ],
+    "reader": [
+        "INSERT INTO jobs (task) VALUES ('t')",
+        "UPDATE jobs SET priority = 1",
+        "DELETE FROM jobs",
+        "SELECT enqueue('t')",
+        "SELECT cancel(ARRAY[gen_random_uuid()])",
+        "SELECT nextval('positions')",
+        "INSERT INTO waiters (channel) VALUES ('x')",
+        "TRUNCATE jobs",
+        "CREATE TABLE mine (i int)",
+    ],
+    "admin": [
+        "INSERT INTO jobs (task) VALUES ('t')",
+        "SELECT enqueue('t')",
+        "UPDATE workers SET dead_at = now()",
+        "DELETE FROM claims",
+        "DELETE FROM rollups",
+        "UPDATE duties SET next_at = now()",
+        "TRUNCATE jobs",
+        "DROP TABLE jobs",
+        "CREATE TABLE mine (i int)",
+    ],
+}
+
+
+@pytest.mark.parametrize("role", FORBIDDEN)
+def test_role_is_refused_what_it_must_not_do(
+    role: str, conn: psycopg.Connection[Any], direct_url: str, schema: str
+) -> None:
+    allowed: list[str] = []
+    with login(conn, direct_url, schema, role) as url, psycopg.connect(url, autocommit=True) as own:
+        own.execute(sql.SQL("SET search_path = {}").format(sql.Identifier(schema)))
+        for statement in FORBIDDEN[role]:
+            try:
+                own.execute(statement.encode())
+            except InsufficientPrivilege:
+                continue
+            allowed.append(statement)
+    assert allowed == []
+
+
+def test_check_finds_what_is_missing_and_what_is_too_much(conn: psycopg.Connection[Any], schema: str) -> None:
+    assert roles.check(conn, schema) == []
+    conn.execute(f"GRANT DELETE ON {schema}.jobs TO {schema}_producer")
+    conn.execute(f"GRANT INSERT (claim_id) ON {schema}.jobs TO {schema}_producer")
+    conn.execute(f"REVOKE USAGE ON SCHEMA {schema} FROM {schema}_reader")
+    conn.execute(f"REVOKE INSERT ON {schema}.failures FROM {schema}_worker")
+    assert sorted(map(str, roles.check(conn, schema))) == [
+        f"{schema}_producer has, and should not, DELETE ON jobs",
+        f"{schema}_producer has, and should not, INSERT OF claim_id ON jobs",
+        f"{schema}_reader lacks USAGE ON SCHEMA",
+        f"{schema}_worker lacks INSERT ON failures",
+    ]
+    assert roles.create(conn, schema) == []
+    assert roles.check(conn, schema) == []
+
+
+def test_tables_of_a_later_release_are_not_forgotten(conn: psycopg.Connection[Any], schema: str) -> None:
+    rows = conn.execute(
+        "SELECT relname FROM pg_class WHERE relnamespace = %s::regnamespace AND relkind IN ('r', 'v')", [schema]
+    ).fetchall()
+    assert {row[0] for row in rows} == set(roles.TABLES)
+
+
+def test_command_creates_and_checks(direct_url: str, schema: str, conn: psycopg.Connection[Any]) -> None:
+    url = ["--url", direct_url, "--schema", schema]
+    written = pgjobs(direct_url, "roles", "create", "--sql", *url).stdout
+    assert f'GRANT USAGE ON SCHEMA "{schema}" TO "{schema}_worker";' in written
+    assert pgjobs(direct_url, "roles", "check", *url).returncode == 0
+    conn.execute(f"GRANT TRUNCATE ON {schema}.jobs TO {schema}_worker")
+    checked = pgjobs(direct_url, "roles", "check", *url)
+    assert checked.returncode == 1
+    assert f"{schema}_worker has, and should not, TRUNCATE ON jobs" in checked.stderr
+    assert "run `pgjobs roles create`" in checked.stderr
+    assert "worker" in pgjobs(direct_url, "roles", "create", *url).stdout
+    assert pgjobs(direct_url, "roles", "check", *url).returncode == 0
