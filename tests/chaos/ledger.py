@@ -59,7 +59,7 @@ def evidence(scene: Scene) -> str:
             "                      WHERE job_id = jobs.id) AS failure (failures) ON true"
             " WHERE status <> %(expected)s::jsonb->>kind",
             "SELECT * FROM pgjobs.claims",
-            "SELECT name, pid, misses, seen_at, dead_at FROM pgjobs.workers",
+            "SELECT name, pid, beat, misses, seen_at::text, dead_at::text FROM pgjobs.workers",
         ):
             rows = conn.execute(query.encode(), {"expected": json.dumps(expected)}).fetchall()
             parts += [query, *map(str, rows), ""]
@@ -187,8 +187,13 @@ def _fenced(conn: psycopg.Connection[Any]) -> Promise:
 
 
 def _reaped(conn: psycopg.Connection[Any], scene: Scene) -> Promise:
-    """Dead by silence is who was paused or killed; the others' deaths were reported by their parents."""
-    rows = conn.execute("SELECT name, pid FROM pgjobs.workers WHERE dead_at IS NOT NULL AND misses >= 7").fetchall()
+    """Dead by silence is who was paused or killed; the others' deaths were reported by their parents.
+
+    A row that was never beaten is a registration whose reply was lost: the worker has registered once more since.
+    """
+    rows = conn.execute(
+        "SELECT name, pid FROM pgjobs.workers WHERE dead_at IS NOT NULL AND misses >= 7 AND beat > 0"
+    ).fetchall()
     living = [
         name for name, pid in rows if pid not in scene.killed and not any(name.startswith(x) for x in scene.excused)
     ]
