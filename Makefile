@@ -7,7 +7,7 @@ TEST_PROCESSES ?= 3
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench endings nightly format build clean
+.PHONY: help demo test check bench chaos endings nightly format build clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,11 +39,16 @@ bench: $(READY) ## Take the figures of docs/performance.md: an hour, with other 
 	@$(BIN)/python -m benchmarks.flat
 	@$(BIN)/python -m benchmarks.peers
 
+chaos: $(READY) ## Inject faults under load for two minutes, and see what became of every job (SEED=7 repeats a run)
+	@$(BIN)/python -m tests.chaos --jobs 60000 --seed $(or $(SEED),1)
+
 endings: $(READY) ## Take the table of docs/endings.md
 	@$(BIN)/python -m tests.endings
 
-nightly: $(READY) ## Run the tests with what takes longer: jobs that block for a minute
+nightly: $(READY) ## Run the tests with what takes longer, and a million jobs under faults
 	@PGJOBS_LONG_S=60 $(BIN)/python -m pytest -q -n $(TEST_PROCESSES)
+	@$(BIN)/python -m tests.chaos --jobs 1000000 --seed $(or $(SEED),1)
+	@$(BIN)/python -m tests.chaos --jobs 1000000 --calm
 
 format: $(READY) ## Format the code
 	@$(BIN)/ruff check --fix
