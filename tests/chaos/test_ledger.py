@@ -149,7 +149,8 @@ WRONGS: dict[str, tuple[Callable[[Staged], None], str]] = {
     ),
     "a living worker was reaped": (
         sql(
-            "INSERT INTO pgjobs.workers (id, supervisor_id, name, host, pid, process, queues, slots, dead_at, misses, beat)"
+            "INSERT INTO pgjobs.workers (id, supervisor_id, name, host, pid, process, queues, slots, dead_at,"
+            " misses, beat)"
             " SELECT id, id, 'w', 'h', 1, '{}', '{*}', 1, now(), 7, 9 FROM gen_random_uuid() AS id"
         ),
         "living workers believed dead",
