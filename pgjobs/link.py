@@ -94,20 +94,20 @@ class Link:
         return statement.read(cursor.fetchall())
 
     def check_schema(self) -> None:
-        """Makes sure that the tables are those of this release.
+        """Makes sure that this release works on the tables: they are its own, or of a later release that says so.
 
         Raises:
-            SchemaError: they are absent, older, or newer; says what to do.
+            SchemaError: they are absent, older, or too new; says what to do.
         """
         try:
             with explained(self._database.schema):
-                revision = self.peek(statements.schema_revision())
+                revision, oldest = self.peek(statements.schema_revision())
         except psycopg.errors.InsufficientPrivilege:
             return
-        if revision != SCHEMA_REVISION:
+        if not oldest <= SCHEMA_REVISION <= revision:
             raise SchemaError(
                 f"the schema {self._database.schema} is at revision {revision}, this release needs {SCHEMA_REVISION}; "
-                + ("upgrade pgjobs-queue" if str(revision) > SCHEMA_REVISION else "run `pgjobs migrate`")
+                + ("upgrade pgjobs-queue" if oldest > SCHEMA_REVISION else "run `pgjobs migrate`")
             )
 
     def begin(self) -> None:

@@ -600,6 +600,6 @@ def throughput(minutes: int) -> Statement[dict[str, int]]:
     return Statement(QUERIES["throughput"], {"minutes": minutes}, lambda rows: {row[0]: row[1] for row in rows})
 
 
-def schema_revision() -> Statement[str | None]:
-    """The revision that the tables are at."""
-    return Statement(QUERIES["schema_revision"], {}, _scalar)
+def schema_revision() -> Statement[tuple[str, str]]:
+    """The revision that the tables are at, and the oldest one whose release works on them; empty where none is."""
+    return Statement(QUERIES["schema_revision"], {}, lambda rows: (rows[0][0], rows[0][1]) if rows else ("", ""))

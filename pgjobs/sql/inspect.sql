@@ -103,4 +103,10 @@ SELECT status, sum(jobs)::bigint AS jobs
 
 
 -- name: schema_revision
-SELECT version_num FROM pgjobs.alembic_version
+-- The revision of the schema, and the oldest one whose release still works on it: a migration that the running release can
+-- live with says so in the version table's comment.
+SELECT version_num,
+       coalesce(substring(obj_description('pgjobs.alembic_version'::regclass, 'pg_class')
+                          FROM 'works with releases of revision (\d+) and later'),
+                version_num) AS oldest
+  FROM pgjobs.alembic_version
