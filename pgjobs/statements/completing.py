@@ -1,0 +1,60 @@
+"""Ends of runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from pgjobs.statements.query import QUERIES, Rows, Statement, column, nothing, rows
+
+
+class Recorded(NamedTuple):
+    """The jobs whose outcomes were recorded, and the channels of those who wait for results."""
+
+    ids: list[Any]
+    channels: list[str]
+
+
+def _recorded(rows: Rows) -> Recorded:
+    ids = [row[0] for row in rows if row[1] is None]
+    return Recorded(ids, [row[1] for row in rows[len(ids) :]] if len(ids) < len(rows) else [])
+
+
+def complete(columns: Mapping[str, Any]) -> Statement[Recorded]:
+    """Records successes (ids, claims, results, waits, seconds)."""
+    return Statement(QUERIES["complete"], columns, _recorded)
+
+
+def settle(columns: Mapping[str, Sequence[Any]]) -> Statement[Recorded]:
+    """Records every other end of an attempt."""
+    return Statement(QUERIES["settle"], columns, _recorded)
+
+
+def complete_within(job_id: UUID, claim_id: UUID, result: str | None, duration_s: float) -> Statement[bool]:
+    """Records a success in the caller's transaction; returns whether the claim still held."""
+    params = {"id": str(job_id), "claim": str(claim_id), "result": result, "seconds": duration_s}
+    return Statement(QUERIES["complete_within"], params, bool)
+
+
+def standing(ids: Sequence[Any], claims: Sequence[Any]) -> Statement[Rows]:
+    """Rows of (id, status, whether the claim is still ours)."""
+    return Statement(QUERIES["standing"], {"ids": list(ids), "claims": list(claims)}, rows)
+
+
+def forget_claims(claims: Sequence[Any]) -> Statement[None]:
+    """Deletes claims that are settled as a whole."""
+    return Statement(QUERIES["forget_claims"], {"claims": list(claims)}, nothing)
+
+
+def begin_suspects(ids: Sequence[Any], claims: Sequence[Any]) -> Statement[set[Any]]:
+    """Says that suspects begin; returns those whose rows could be written."""
+    return Statement(
+        QUERIES["begin_suspects"], {"ids": list(ids), "claims": list(claims)}, lambda rows: set(column(rows))
+    )
+
+
+def release(claims: Sequence[Any], ids: Sequence[Any]) -> Statement[Recorded]:
+    """Gives jobs back to their old places; nobody waits for that."""
+    params = {"claims": list(claims), "ids": list(ids)}
+    return Statement(QUERIES["release"], params, lambda rows: Recorded(column(rows), []))

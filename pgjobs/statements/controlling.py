@@ -1,0 +1,30 @@
+"""What somebody does to jobs from outside."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from uuid import UUID
+
+from pgjobs.statements.query import QUERIES, Statement, column
+
+
+def cancel(ids: Sequence[UUID], reason: str) -> Statement[dict[UUID, str]]:
+    """Cancels jobs; returns the statuses of those that were not over: cancelled, or running until they have stopped."""
+    params = {"ids": [str(job_id) for job_id in ids], "reason": reason}
+    return Statement(QUERIES["cancel"], params, lambda rows: {row[0]: row[1] for row in rows})
+
+
+def retry(ids: Sequence[UUID]) -> Statement[list[UUID]]:
+    """Queues ended jobs again; returns those that had ended."""
+    return Statement(QUERIES["retry"], {"ids": [str(job_id) for job_id in ids]}, column)
+
+
+def delete(ids: Sequence[UUID]) -> Statement[list[UUID]]:
+    """Deletes jobs; returns those that were there."""
+    return Statement(QUERIES["delete"], {"ids": [str(job_id) for job_id in ids]}, column)
+
+
+def to_be_stopped(ids: Sequence[UUID], claims: Sequence[UUID]) -> Statement[set[UUID]]:
+    """Of running jobs, those whose runs shall end: cancelled, deleted, or another claim's."""
+    params = {"ids": list(ids), "claims": list(claims)}
+    return Statement(QUERIES["to_be_stopped"], params, lambda rows: {row[0] for row in rows})

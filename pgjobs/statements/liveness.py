@@ -1,0 +1,68 @@
+"""Workers that begin, beat, leave and die."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from uuid import UUID
+
+from pgjobs.statements.query import QUERIES, Rows, Statement, column, nothing, rows
+
+
+def register(
+    worker: UUID,
+    *,
+    supervisor: UUID,
+    name: str,
+    host: str,
+    pid: int,
+    process: str,
+    queues: Sequence[str],
+    slots: int,
+) -> Statement[None]:
+    """Makes a worker known."""
+    params = {
+        "id": worker,
+        "supervisor": supervisor,
+        "name": name,
+        "host": host,
+        "pid": pid,
+        "process": process,
+        "queues": list(queues),
+        "slots": slots,
+    }
+    return Statement(QUERIES["register"], params, nothing)
+
+
+def beat(workers: Sequence[UUID]) -> Statement[set[UUID]]:
+    """Says that workers live; returns those that count as alive."""
+    return Statement(QUERIES["beat"], {"workers": list(workers)}, lambda rows: {row[0] for row in rows})
+
+
+def stopping(worker: UUID) -> Statement[None]:
+    """Says that a worker claims no more."""
+    return Statement(QUERIES["stopping"], {"worker": worker}, nothing)
+
+
+def retire(worker: UUID) -> Statement[None]:
+    """Takes a worker's leave."""
+    return Statement(QUERIES["retire"], {"worker": worker}, nothing)
+
+
+def declare_dead(workers: Sequence[UUID]) -> Statement[list[UUID]]:
+    """Marks workers dead; returns those that were not yet."""
+    return Statement(QUERIES["declare_dead"], {"workers": list(workers)}, column)
+
+
+def reconcile(worker: UUID) -> Statement[Rows]:
+    """Rows of (claim id, job ids) that a worker holds in the database's eyes."""
+    return Statement(QUERIES["reconcile"], {"worker": worker}, rows)
+
+
+def neighbours(boot: str, pids: str) -> Statement[Rows]:
+    """Rows of (worker id, name, process id, what it said of itself) of one boot of one machine."""
+    return Statement(QUERIES["neighbours"], {"boot": boot, "pids": pids}, rows)
+
+
+def alive(worker: UUID) -> Statement[tuple[bool, int]]:
+    """Whether a worker counts as alive, and how many do."""
+    return Statement(QUERIES["alive"], {"worker": worker}, lambda rows: (rows[0][0], rows[0][1]))

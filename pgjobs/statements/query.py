@@ -1,0 +1,97 @@
+"""A named text of ``pgjobs/sql``, and a statement: that text with its parameters and what reads its rows."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.resources import files
+from typing import Any, Final, Generic, LiteralString, TypeAlias, TypeVar
+
+T = TypeVar("T")
+Row: TypeAlias = tuple[Any, ...]
+Rows: TypeAlias = Sequence[Row]
+
+
+class Query:
+    """A named text of ``pgjobs/sql``, with psycopg's named parameters, for any schema."""
+
+    __slots__ = ("_text", "name")
+
+    def __init__(self, name: str, text: str) -> None:
+        self.name = name
+        self._text = text
+
+    def __repr__(self) -> str:
+        return f"<Query {self.name}>"
+
+    @lru_cache(maxsize=512)  # noqa: B019 - queries live as long as the program
+    def text(self, schema: str) -> LiteralString:
+        """The text with ``%(name)s`` parameters, for psycopg and psycopg2."""
+        own: Any = self._text if schema == "pgjobs" else _TOKEN.sub(f"{schema}.", self._text)
+        text: LiteralString = own  # schema is a checked name, and the rest is ours
+        return text
+
+    @lru_cache(maxsize=512)  # noqa: B019
+    def numbered(self, schema: str) -> tuple[str, tuple[str, ...]]:
+        """The text with ``$1`` parameters, for asyncpg, and the parameters' names in that order."""
+        names: list[str] = []
+
+        def number(match: re.Match[str]) -> str:
+            if match[1] not in names:
+                names.append(match[1])
+            return f"${names.index(match[1]) + 1}"
+
+        return _PARAMETER.sub(number, self.text(schema)), tuple(names)
+
+
+_TOKEN: Final = re.compile(r"\bpgjobs\.")
+_PARAMETER: Final = re.compile(r"%\((\w+)\)s")
+
+
+@dataclass(frozen=True, slots=True)
+class Statement(Generic[T]):
+    """A query with its parameters and the function that reads its rows."""
+
+    query: Query
+    params: Mapping[str, Any]
+    read: Callable[[Rows], T]
+    prepare: bool = False
+    """Whether a plan for any values may be kept. One made while the table was empty scans it when it is huge."""
+
+
+def _load() -> Iterator[tuple[str, Query]]:
+    for file in sorted(files("pgjobs").joinpath("sql").iterdir(), key=lambda file: file.name):
+        if file.name.endswith(".sql"):
+            for name, text in re.findall(
+                r"^-- name: (\w+)\n(.*?)(?=^-- name: |\Z)", file.read_text(), re.MULTILINE | re.DOTALL
+            ):
+                yield name, Query(name, _without_comments(text))
+
+
+def _without_comments(text: str) -> str:
+    return "\n".join(line for line in text.strip().splitlines() if not line.startswith("--"))
+
+
+QUERIES: Final[Mapping[str, Query]] = dict(_load())
+
+
+def rows(rows: Rows) -> Rows:
+    return rows
+
+
+def nothing(rows: Rows) -> None:
+    return None
+
+
+def scalar(rows: Rows) -> Any:
+    return rows[0][0] if rows else None
+
+
+def column(rows: Rows) -> list[Any]:
+    return [row[0] for row in rows]
+
+
+def is_true(rows: Rows) -> bool:
+    return bool(rows and rows[0][0])
