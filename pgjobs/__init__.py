@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         ClaimLostError,
         CompletionRolledBackError,
         ConfigurationError,
+        DuplicateJobError,
         EncodingError,
         JobExistsError,
         JobFailedError,
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from pgjobs.retry import Cancel, Retry, RetryLater, Snooze
     from pgjobs.task import Task
     from pgjobs.telemetry import JobLogFilter
+    from pgjobs.unique import Unique
 
 __all__ = [
     "ArgumentsError",
@@ -45,6 +47,7 @@ __all__ = [
     "CompletionRolledBackError",
     "ConfigurationError",
     "CurrentJob",
+    "DuplicateJobError",
     "EncodingError",
     "Job",
     "JobExistsError",
@@ -68,6 +71,7 @@ __all__ = [
     "TaskError",
     "TaskNotFoundError",
     "TimeoutExceededError",
+    "Unique",
     "current_job",
 ]
 
@@ -80,6 +84,7 @@ _HOMES = {
     "retry": ("Cancel", "Retry", "RetryLater", "Snooze"),
     "task": ("Task",),
     "telemetry": ("JobLogFilter",),
+    "unique": ("Unique",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

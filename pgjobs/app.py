@@ -15,9 +15,10 @@ from pgjobs.errors import TaskError, TaskNotFoundError
 from pgjobs.handle import Job
 from pgjobs.job import as_id
 from pgjobs.ledger import Ledger
+from pgjobs.options import Options, keeps_retry, known_options, template
 from pgjobs.producer import Producer
 from pgjobs.signature import Signature
-from pgjobs.task import Call, Executor, Options, P, Task, known_options, reference, task_name, template
+from pgjobs.task import Call, Executor, P, Task, reference, task_name
 
 if TYPE_CHECKING:
     from pgjobs.worker import Worker
@@ -152,9 +153,8 @@ class PgJobs(Doorway):
             name = reference(cast("Callable[..., Any]", function))
             signature = self._signature(name, cast("Callable[..., Any]", function))
         known_options(options)
-        row = template(name, options, stored_retry="retry" in options and not isinstance(options["retry"], int))
-        job_id = options.get("job_id")
-        return Call(self._producer, signature, row, conn, None if job_id is None else as_id(job_id))
+        row = template(name, options, stored_retry=keeps_retry(options))
+        return Call(self._producer, signature, row, conn, options)
 
     def task_of(self, function: Callable[..., Any], name: str) -> Task[..., Any, Any]:
         """Makes a task of an undecorated function, without registering it."""

@@ -20,7 +20,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from pgjobs import borrowed, source
 from pgjobs.errors import SchemaError
 from pgjobs.source import Source
-from pgjobs.statements import Statement, T
+from pgjobs.statements import Statement, Steps, T
 
 if TYPE_CHECKING:
     from psycopg_pool import AsyncConnectionPool, ConnectionPool
@@ -140,6 +140,28 @@ class Database:
                 statement.query.text(self.schema), statement.params, prepare=None if statement.prepare else False
             )
             return statement.read(await cursor.fetchall() if has_rows(cursor) else [])
+
+    def run_steps(self, steps: Steps[T], conn: object = None) -> T:
+        """Runs statements that depend on each other; see ``run``."""
+        answer: Any = None
+        while True:
+            try:
+                statement = steps.send(answer)
+            except StopIteration as end:
+                result: T = end.value
+                return result
+            answer = self.run(statement, conn)
+
+    async def arun_steps(self, steps: Steps[T], conn: object = None) -> T:
+        """The async twin of ``run_steps``."""
+        answer: Any = None
+        while True:
+            try:
+                statement = steps.send(answer)
+            except StopIteration as end:
+                result: T = end.value
+                return result
+            answer = await self.arun(statement, conn)
 
     def connection(self) -> AbstractContextManager[psycopg.Connection[tuple[Any, ...]]]:
         """Lends a connection of the pool, in autocommit where the pool is ours."""

@@ -8,7 +8,8 @@ from typing import Any, TypeVar, overload
 from uuid import UUID
 
 from pgjobs.handle import Job
-from pgjobs.task import Call, Options, P, Task
+from pgjobs.options import Options
+from pgjobs.task import Call, P, Task
 
 C = TypeVar("C")
 R = TypeVar("R")

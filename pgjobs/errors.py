@@ -137,3 +137,15 @@ class JobExistsError(PgJobsError):
     def __init__(self, job_id: UUID) -> None:
         super().__init__(f"job {job_id} exists already; leave job_id out, or read it with jobs.job(…)")
         self.job_id = job_id
+
+
+class DuplicateJobError(PgJobsError):
+    """A job with the same unique key is there, and the policy says ``on_conflict="raise"``.
+
+    Attributes:
+        job_id: the one that is there.
+    """
+
+    def __init__(self, job_id: UUID, task: str) -> None:
+        super().__init__(f"a job of {task!r} with the same unique key is there: {job_id}; wait until it has ended")
+        self.job_id = job_id

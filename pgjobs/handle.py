@@ -21,16 +21,29 @@ class Job(Generic[R_co]):
 
     A handle that ``enqueue`` returned knows id and task without a read, and reads the rest when it is first asked for
     it.
+
+    Attributes:
+        is_new: False where ``enqueue`` has found a job with the same unique key, and returned that one.
     """
 
-    __slots__ = ("_conn", "_id", "_ledger", "_row", "_task")
+    __slots__ = ("_conn", "_id", "_ledger", "_row", "_task", "is_new")
 
-    def __init__(self, ledger: Ledger, job_id: UUID, task: str, row: JobRow | None = None, conn: object = None) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        job_id: UUID,
+        task: str,
+        row: JobRow | None = None,
+        conn: object = None,
+        *,
+        is_new: bool = True,
+    ) -> None:
         self._ledger = ledger
         self._id = job_id
         self._task = task
         self._row = row
         self._conn = conn
+        self.is_new = is_new
 
     def __repr__(self) -> str:
         status = f" {self._row.status.value}" if self._row else ""

@@ -7,11 +7,12 @@ import time
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from pgjobs.codec import Json
 from pgjobs.errors import OptionError
+from pgjobs.unique import Unique
 
 
 class Status(StrEnum):
@@ -71,7 +72,7 @@ def as_id(value: UUID | str) -> UUID:
 class Template:
     """All that one call of enqueue says of a job but its id and arguments: compiled once, used for many rows.
 
-    Durations are seconds; at most one of delay_s and run_at is set. options is JSON text.
+    At most one of delay and run_at is set. options and meta are JSON texts.
     """
 
     task: str
@@ -83,11 +84,27 @@ class Template:
     run_at: datetime | None = None
     ttl: timedelta | None = None
     options: str | None = None
+    meta: str | None = None
+    lifo: bool = False
+    unique: Unique | None = None
 
     @property
     def waits(self) -> bool:
         """Whether the job may be due later than now."""
         return self.delay is not None or self.run_at is not None
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the shortest INSERT is enough: the job is as most are."""
+        return not (self.waits or self.lifo or self.meta or self.unique)
+
+
+class Draft(NamedTuple):
+    """What one call adds to its template: args is JSON text, job_id the caller's own id, key what it is unique by."""
+
+    args: str
+    job_id: UUID | None = None
+    key: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

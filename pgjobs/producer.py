@@ -13,51 +13,57 @@ from pgjobs import borrowed, statements
 from pgjobs.database import Database
 from pgjobs.errors import JobExistsError
 from pgjobs.handle import Job
-from pgjobs.job import Template, new_id, new_ids
+from pgjobs.job import Draft, Template, new_id, new_ids
 from pgjobs.ledger import Ledger
+from pgjobs.placing import Placed, place
+from pgjobs.statements import Steps
 
 CHUNK: Final = 1_000
 """Rows in one INSERT of a bulk enqueue; from this many on a psycopg connection takes them by COPY."""
 
 
 class Producer:
-    """Enqueues what is ready to be written: a template and arguments as JSON text."""
+    """Enqueues what is ready to be written: a template and drafts."""
 
     def __init__(self, database: Database, ledger: Ledger) -> None:
         self._database = database
         self._ledger = ledger
 
-    def insert(self, row: Template, args: str, conn: object, job_id: UUID | None) -> Job[Any]:
+    def insert(self, row: Template, draft: Draft, conn: object) -> Job[Any]:
         """Writes one row, and wakes a worker if one is idle."""
-        new = job_id or new_id()
-        with _AlreadyThere(new, given=job_id is not None, own=conn is None):
-            if self._database.run(statements.enqueue(row, new, args), conn):
+        new = draft.job_id or new_id()
+        with _AlreadyThere(new, given=draft.job_id is not None, own=conn is None):
+            if not row.is_plain:
+                return self._handle(row, self._database.run_steps(place(row, [draft], [new]), conn), conn)
+            if self._database.run(statements.enqueue(row, new, draft.args), conn):
                 self._database.run(statements.tell_of(row), conn)
         return Job(self._ledger, new, row.task, conn=conn)
 
-    async def ainsert(self, row: Template, args: str, conn: object, job_id: UUID | None) -> Job[Any]:
+    async def ainsert(self, row: Template, draft: Draft, conn: object) -> Job[Any]:
         """The async twin of ``insert``."""
-        new = job_id or new_id()
-        with _AlreadyThere(new, given=job_id is not None, own=conn is None):
-            told = await self._database.arun(statements.enqueue(row, new, args), conn)
-            if told:
+        new = draft.job_id or new_id()
+        with _AlreadyThere(new, given=draft.job_id is not None, own=conn is None):
+            if not row.is_plain:
+                return self._handle(row, await self._database.arun_steps(place(row, [draft], [new]), conn), conn)
+            if await self._database.arun(statements.enqueue(row, new, draft.args), conn):
                 await self._database.arun(statements.tell_of(row), conn)
         return Job(self._ledger, new, row.task, conn=conn)
 
-    def insert_many(self, row: Template, args: Iterable[str], conn: object) -> list[UUID]:
+    def _handle(self, row: Template, placed: Placed, conn: object) -> Job[Any]:
+        return Job(self._ledger, placed.ids[0], row.task, conn=conn, is_new=placed.new[0])
+
+    def insert_many(self, row: Template, drafts: Iterable[Draft], conn: object) -> list[UUID]:
         """Writes many rows, all or none, and wakes a worker if one is idle; returns their ids in order."""
         ids: list[UUID] = []
         if conn is None:
             with self._database.connection() as own, own.transaction():
-                self._fill(row, args, own, ids)
+                self._fill(row, drafts, own, ids)
         else:
-            self._fill(row, args, conn, ids)
-        if ids and not row.waits and self._database.run(statements.somebody_idle(row.queue), conn):
-            self._database.run(statements.tell_of(row), conn)
+            self._fill(row, drafts, conn, ids)
         return ids
 
-    def _fill(self, row: Template, args: Iterable[str], conn: object, ids: list[UUID]) -> None:
-        rest = iter(args)
+    def _fill(self, row: Template, drafts: Iterable[Draft], conn: object, ids: list[UUID]) -> None:
+        rest = iter(drafts)
         first = list(itertools.islice(rest, CHUNK))
         target = borrowed.copier(conn)
         if target is not None and len(first) == CHUNK and _can_copy(row):
@@ -65,28 +71,25 @@ class Producer:
                 for chunk, new in _chunks(first, rest):
                     ids += new
                     stream.write(_copy_lines(row, new, chunk))
+            self._database.run_steps(_tell_if_idle(row), conn)
             return
         for chunk, new in _chunks(first, rest):
-            ids += new
-            self._database.run(statements.enqueue_many(row, new, chunk), conn)
+            ids += _those_that_count(row, self._database.run_steps(place(row, chunk, new), conn))
 
-    async def ainsert_many(self, row: Template, args: Iterable[str], conn: object) -> list[UUID]:
+    async def ainsert_many(self, row: Template, drafts: Iterable[Draft], conn: object) -> list[UUID]:
         """The async twin of ``insert_many``."""
         ids: list[UUID] = []
         if conn is None:
             async with self._database.aconnection() as own, own.transaction():
-                await self._afill(row, args, own, ids)
+                await self._afill(row, drafts, own, ids)
         elif borrowed.is_async(conn):
-            await self._afill(row, args, conn, ids)
+            await self._afill(row, drafts, conn, ids)
         else:
-            self._fill(row, args, conn, ids)
-        waits = row.waits or not ids
-        if not waits and await self._database.arun(statements.somebody_idle(row.queue), conn):
-            await self._database.arun(statements.tell_of(row), conn)
+            self._fill(row, drafts, conn, ids)
         return ids
 
-    async def _afill(self, row: Template, args: Iterable[str], conn: object, ids: list[UUID]) -> None:
-        rest = iter(args)
+    async def _afill(self, row: Template, drafts: Iterable[Draft], conn: object, ids: list[UUID]) -> None:
+        rest = iter(drafts)
         first = list(itertools.islice(rest, CHUNK))
         target = borrowed.copier(conn)
         if target is not None and len(first) == CHUNK and _can_copy(row):
@@ -94,10 +97,22 @@ class Producer:
                 for chunk, new in _chunks(first, rest):
                     ids += new
                     await stream.write(_copy_lines(row, new, chunk))
+            await self._database.arun_steps(_tell_if_idle(row), conn)
             return
         for chunk, new in _chunks(first, rest):
-            ids += new
-            await self._database.arun(statements.enqueue_many(row, new, chunk), conn)
+            ids += _those_that_count(row, await self._database.arun_steps(place(row, chunk, new), conn))
+
+
+def _tell_if_idle(row: Template) -> Steps[None]:
+    if (yield statements.somebody_idle(row.queue)):
+        yield statements.tell_of(row)
+
+
+def _those_that_count(row: Template, placed: Placed) -> list[UUID]:
+    """The ids of the jobs that are there now, for each call; without those that were skipped, where they are to be."""
+    if row.unique is None or row.unique.on_conflict != "skip":
+        return placed.ids
+    return [job_id for job_id, new in zip(placed.ids, placed.new, strict=True) if new]
 
 
 class _AlreadyThere:
@@ -120,17 +135,17 @@ class _AlreadyThere:
 
 
 def _can_copy(row: Template) -> bool:
-    return not row.waits and row.ttl is None
+    return row.is_plain and row.ttl is None
 
 
-def _chunks(first: list[str], rest: Iterator[str]) -> Iterator[tuple[list[str], list[UUID]]]:
+def _chunks(first: list[Draft], rest: Iterator[Draft]) -> Iterator[tuple[list[Draft], list[UUID]]]:
     chunk = first
     while chunk:
         yield chunk, new_ids(len(chunk))
         chunk = list(itertools.islice(rest, CHUNK))
 
 
-def _copy_lines(row: Template, ids: list[UUID], args: list[str]) -> str:
+def _copy_lines(row: Template, ids: list[UUID], drafts: list[Draft]) -> str:
     r"""Rows in COPY's text format: a tab between columns, backslashes doubled, \N for NULL."""
     timeout = r"\N" if row.timeout is None else f"{row.timeout.total_seconds()} seconds"
     options = r"\N" if row.options is None else row.options.replace("\\", "\\\\")
@@ -138,7 +153,7 @@ def _copy_lines(row: Template, ids: list[UUID], args: list[str]) -> str:
     after = f"\t{options}\n"
     return "".join(
         f"{new}{before}{document.replace(chr(92), chr(92) * 2) if chr(92) in document else document}{after}"
-        for new, document in zip(ids, args, strict=True)
+        for new, (document, _, _) in zip(ids, drafts, strict=True)
     )
 
 

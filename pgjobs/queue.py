@@ -7,7 +7,8 @@ from typing import Any, Unpack, cast
 from pgjobs import borrowed, source
 from pgjobs.app import PgJobs
 from pgjobs.door import Door, Doorway
-from pgjobs.task import Call, Options
+from pgjobs.options import Options
+from pgjobs.task import Call
 
 
 class Queue(Doorway):

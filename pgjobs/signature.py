@@ -18,7 +18,11 @@ POSITIONALS: Final = "*"
 
 
 class Signature:
-    """Binds arguments to parameter names and checks their types; compiled once a task."""
+    """Binds arguments to parameter names and checks their types; compiled once a task.
+
+    Attributes:
+        names: of its parameters, in their order.
+    """
 
     def __init__(self, function: Callable[..., Any], name: str) -> None:
         self._name = name
@@ -30,8 +34,8 @@ class Signature:
         kinds = {parameter.kind for parameter in parameters}
         self._plain = kinds <= {inspect.Parameter.POSITIONAL_OR_KEYWORD}
         self._by_name_only = kinds <= {inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY}
-        self._names = tuple(parameter.name for parameter in parameters)
-        self._known = frozenset(self._names)
+        self.names = tuple(parameter.name for parameter in parameters)
+        self._known = frozenset(self.names)
         self._required = frozenset(
             parameter.name
             for parameter in parameters
@@ -45,8 +49,8 @@ class Signature:
         Raises:
             ArgumentsError: they do not fit the signature, or one has another type than its annotation says.
         """
-        if self._plain and not kwargs and len(args) == len(self._names):
-            bound = dict(zip(self._names, args, strict=True))
+        if self._plain and not kwargs and len(args) == len(self.names):
+            bound = dict(zip(self.names, args, strict=True))
         else:
             bound = self._bind(args, kwargs)
         if self._model is None:
@@ -89,7 +93,7 @@ class Signature:
         try:
             if self._converts:
                 rest = self._convert(rest)
-            by_position = [name for name in self._names if self._leads(name, bool(positionals)) and name in rest]
+            by_position = [name for name in self.names if self._leads(name, bool(positionals)) and name in rest]
             leading = [rest.pop(name) for name in by_position]
             call = self._signature.bind(*leading, *positionals, **rest)
         except TypeError as error:

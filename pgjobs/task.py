@@ -6,120 +6,32 @@ import functools
 import inspect
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, Generic, Literal, ParamSpec, TypedDict, TypeVar, Unpack, cast
+from typing import Any, Generic, Literal, ParamSpec, TypeVar, Unpack, cast
 from uuid import UUID
 
 from pgjobs import codec
-from pgjobs.codec import Json
-from pgjobs.config import (
-    DEFAULT_QUEUE,
-    DEFAULT_RESULT_TTL_S,
-    DEFAULT_TIMEOUT_S,
-    MAX_PRIORITY,
-    Duration,
-    queue_name,
-    seconds,
-)
 from pgjobs.errors import ArgumentsError, EncodingError, OptionError, TaskError
 from pgjobs.handle import Job
-from pgjobs.job import Template, as_id
+from pgjobs.job import Draft, Template, as_id
+from pgjobs.options import (
+    OF_ONE_JOB,
+    Options,
+    keeps_retry,
+    known_options,
+    merged,
+    of_one_job,
+    own_key,
+    retry_of,
+    template,
+)
 from pgjobs.producer import Producer
-from pgjobs.retry import Retry
 from pgjobs.signature import POSITIONALS, Signature
 
 P = ParamSpec("P")
 R = TypeVar("R")
 C = TypeVar("C")
 Executor = Literal["async", "thread", "process"]
-
-
-class Options(TypedDict, total=False):
-    """What can be said of a job, on the task or with ``using``; a key that is absent is unset.
-
-    queue: its name. priority: -100…100, larger first. delay or run_at (aware): the earliest start. ttl: how long it may
-    wait
-    before it expires. timeout: how long one attempt may run, None for no limit. retry: a policy, or the number of
-    attempts. result_ttl: how long the ended job is kept. job_id: an id of the caller's own.
-    """
-
-    queue: str
-    priority: int
-    delay: Duration
-    run_at: datetime
-    ttl: Duration
-    timeout: Duration | None
-    retry: Retry | int
-    result_ttl: Duration
-    job_id: UUID | str
-
-
-def template(task: str, options: Options, *, stored_retry: bool) -> Template:
-    """Merges options into what the rows will say.
-
-    Args:
-        stored_retry: keep the policy with the job, since its task does not have it.
-
-    Raises:
-        OptionError: a value that cannot be meant.
-    """
-    retry = _retry(options.get("retry", Retry()))
-    document: dict[str, Json] = {}
-    if stored_retry:
-        document["retry"] = retry.document()
-    if (keep := options.get("result_ttl")) is not None and (
-        keep_s := seconds(keep, what="result_ttl")
-    ) != DEFAULT_RESULT_TTL_S:
-        document["keep"] = keep_s
-    timeout = options.get("timeout", DEFAULT_TIMEOUT_S)
-    if timeout is not None and seconds(timeout, what="timeout") == 0:
-        raise OptionError("timeout is 0; give the seconds that an attempt may run, or None for no limit")
-    return Template(
-        task=task,
-        queue=queue_name(options.get("queue", DEFAULT_QUEUE)),
-        priority=_priority(options.get("priority", 0)),
-        max_attempts=retry.attempts,
-        timeout=_timedelta(timeout, "timeout"),
-        delay=_timedelta(options.get("delay"), "delay"),
-        run_at=_run_at(options),
-        ttl=_timedelta(options.get("ttl"), "ttl"),
-        options=codec.dumps(document, what="options") if document else None,
-    )
-
-
-def known_options(options: Mapping[str, object]) -> None:
-    """Raises OptionError where an option is not known."""
-    unknown = options.keys() - Options.__annotations__.keys()
-    if unknown:
-        raise OptionError(f"option {min(unknown)!r} is not known; arguments of the task go to enqueue(…)")
-
-
-def _retry(value: Retry | int) -> Retry:
-    return value if isinstance(value, Retry) else Retry(value)
-
-
-def _timedelta(value: Duration | None, what: str) -> timedelta | None:
-    return None if value is None else timedelta(seconds=seconds(value, what=what))
-
-
-def _priority(value: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or abs(value) > MAX_PRIORITY:  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise OptionError(f"priority is {value!r}; give a whole number from -100 to 100, larger runs first")
-    return value
-
-
-def _run_at(options: Options) -> datetime | None:
-    run_at = options.get("run_at")
-    if run_at is None:
-        return None
-    if options.get("delay") is not None:
-        raise OptionError("delay and run_at are both given; give one of them")
-    if not isinstance(run_at, datetime) or run_at.utcoffset() is None:  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise OptionError(
-            f"run_at is {run_at!r}, without a time zone; pass an aware datetime, such as datetime.now(UTC)"
-        )
-    return run_at
 
 
 class Task(Generic[P, C, R]):
@@ -150,12 +62,13 @@ class Task(Generic[P, C, R]):
         self.aliases = tuple(aliases)
         self.options = options
         self.executor: Executor = _executor(function, executor)
-        self.retry = _retry(options.get("retry", Retry()))
+        self.retry = retry_of(options)
         self.signature = Signature(function, name)
-        if "job_id" in options:
-            raise OptionError("job_id belongs to one job; pass it with using(job_id=…)")
+        of_one_job(options)
         self._producer = producer
         self._template = template(name, options, stored_retry=False)
+        if self._template.unique is not None:
+            self._template.unique.check(self.signature.names, name)
         functools.update_wrapper(cast("Callable[..., Any]", self), function)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> C:
@@ -177,15 +90,12 @@ class Task(Generic[P, C, R]):
         """
         known_options(options)
         if not options:
-            return Call(self._producer, self.signature, self._template, conn, None)
-        merged = cast("Options", {**self.options, **options})
-        if "delay" in options and "run_at" not in options:
-            merged.pop("run_at", None)
-        if "run_at" in options and "delay" not in options:
-            merged.pop("delay", None)
-        row = template(self.name, merged, stored_retry="retry" in options and not isinstance(options["retry"], int))
-        job_id = options.get("job_id")
-        return Call(self._producer, self.signature, row, conn, None if job_id is None else as_id(job_id))
+            return Call(self._producer, self.signature, self._template, conn)
+        own = merged(self.options, options)
+        row = template(self.name, own, stored_retry=keeps_retry(options))
+        if row.unique is not None:
+            row.unique.check(self.signature.names, self.name)
+        return Call(self._producer, self.signature, row, conn, options)
 
     def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
         """Enqueues one job, in a transaction of its own.
@@ -194,11 +104,11 @@ class Task(Generic[P, C, R]):
             ArgumentsError: the arguments do not fit the signature.
             EncodingError: they cannot be stored as JSON.
         """
-        return self._producer.insert(self._template, _encode(self.signature, args, kwargs), None, None)
+        return self._producer.insert(self._template, _draft(self.signature, self._template, args, kwargs), None)
 
     async def aenqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
         """The async twin of ``enqueue``."""
-        return await self._producer.ainsert(self._template, _encode(self.signature, args, kwargs), None, None)
+        return await self._producer.ainsert(self._template, _draft(self.signature, self._template, args, kwargs), None)
 
     def enqueue_many(self, calls: Iterable[tuple[Any, ...] | Mapping[str, Any]]) -> list[UUID]:
         """Enqueues a job for each tuple of positional or dict of keyword arguments, all or none; returns their ids."""
@@ -216,47 +126,57 @@ class Task(Generic[P, C, R]):
 class Call(Generic[P, R]):
     """A task with the options and the connection of its next jobs; ``task.using(…)`` makes it."""
 
-    __slots__ = ("_conn", "_job_id", "_producer", "_signature", "_template")
+    __slots__ = ("_conn", "_job_id", "_key", "_producer", "_signature", "_template")
 
     def __init__(
-        self, producer: Producer, signature: Signature | None, row: Template, conn: object, job_id: UUID | None
+        self,
+        producer: Producer,
+        signature: Signature | None,
+        row: Template,
+        conn: object,
+        options: Options | None = None,
     ) -> None:
+        job_id = options.get("job_id") if options else None
         self._producer = producer
         self._signature = signature
         self._template = row
         self._conn = conn
-        self._job_id = job_id
+        self._job_id = None if job_id is None else as_id(job_id)
+        self._key = own_key(options, row.task) if options else None
 
     def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
         """Enqueues one job; see ``Task.enqueue``."""
-        return self._producer.insert(self._template, _encode(self._signature, args, kwargs), self._conn, self._job_id)
+        return self._producer.insert(self._template, self._draft(args, kwargs), self._conn)
 
     async def aenqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
         """The async twin of ``enqueue``."""
-        document = _encode(self._signature, args, kwargs)
-        return await self._producer.ainsert(self._template, document, self._conn, self._job_id)
+        return await self._producer.ainsert(self._template, self._draft(args, kwargs), self._conn)
 
     def enqueue_many(self, calls: Iterable[tuple[Any, ...] | Mapping[str, Any]]) -> list[UUID]:
         """Enqueues many jobs; see ``Task.enqueue_many``."""
-        return self._producer.insert_many(self._template, self._documents(calls), self._conn)
+        return self._producer.insert_many(self._template, self._drafts(calls), self._conn)
 
     async def aenqueue_many(self, calls: Iterable[tuple[Any, ...] | Mapping[str, Any]]) -> list[UUID]:
         """The async twin of ``enqueue_many``."""
-        return await self._producer.ainsert_many(self._template, self._documents(calls), self._conn)
+        return await self._producer.ainsert_many(self._template, self._drafts(calls), self._conn)
 
     def delay(self, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
         """``enqueue`` under the name that Celery's users know."""
         return self.enqueue(*args, **kwargs)
 
-    def _documents(self, calls: Iterable[tuple[Any, ...] | Mapping[str, Any]]) -> Iterable[str]:
-        if self._job_id is not None:
-            raise OptionError("job_id belongs to one job; enqueue_many makes ids of its own")
+    def _draft(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Draft:
+        return _draft(self._signature, self._template, args, kwargs, self._job_id, self._key)
+
+    def _drafts(self, calls: Iterable[tuple[Any, ...] | Mapping[str, Any]]) -> Iterable[Draft]:
+        for name, given in zip(OF_ONE_JOB, (self._job_id, self._key), strict=True):
+            if given is not None:
+                raise OptionError(f"{name} belongs to one job; leave it out of enqueue_many")
         for index, call in enumerate(calls):
             try:
                 if isinstance(call, Mapping):
-                    yield _encode(self._signature, (), call)
+                    yield self._draft((), call)
                 elif isinstance(call, tuple):  # pyright: ignore[reportUnnecessaryIsInstance] - a bare 42 is the usual slip
-                    yield _encode(self._signature, call, {})
+                    yield self._draft(call, {})
                 else:
                     raise ArgumentsError(f"{call!r:.60} is neither a tuple nor a dict; write (value,) for one argument")
             except (ArgumentsError, EncodingError) as error:
@@ -264,10 +184,24 @@ class Call(Generic[P, R]):
                 raise
 
 
-def _encode(signature: Signature | None, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
+def _draft(
+    signature: Signature | None,
+    row: Template,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    job_id: UUID | None = None,
+    key: str | None = None,
+) -> Draft:
+    """Checks the arguments of a call, and makes of them what the row needs."""
     if signature is not None:
-        return codec.dumps(signature.bind(args, kwargs), what="arguments")
-    return codec.dumps({**kwargs, POSITIONALS: list(args)} if args else dict(kwargs), what="arguments")
+        bound = signature.bind(args, kwargs)
+    else:
+        bound = {**kwargs, POSITIONALS: list(args)} if args else dict(kwargs)
+    if row.unique is not None and key is None:
+        if row.unique.on_conflict == "debounce" and row.delay is None:
+            raise OptionError("unique with on_conflict='debounce' moves the start by the delay; add using(delay=…)")
+        key = row.unique.key(row.task, row.queue, bound, args, kwargs)
+    return Draft(codec.dumps(bound, what="arguments"), job_id, key)
 
 
 def _executor(function: Callable[..., Any], chosen: Executor | None) -> Executor:

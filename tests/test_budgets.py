@@ -13,7 +13,7 @@ import pytest
 
 from pgjobs import PgJobs, statements
 from pgjobs.events import Event, Trouble
-from pgjobs.job import Template, new_id, new_ids
+from pgjobs.job import Draft, Template, new_id, new_ids
 from pgjobs.link import PLANNING, Link
 from pgjobs.statements import Query, Range, Statement
 from tests.support import eventually
@@ -149,7 +149,7 @@ def hot_statements(link: Link, conn: psycopg.Connection[Any]) -> dict[str, tuple
         "expire": (statements.expire(None), 60),
         "reap": (statements.reap([worker], ids, 3, "gone"), 100),
         "enqueue": (statements.enqueue(template(), new_id(), '{"i": 1}'), 60),
-        "enqueue_many": (statements.enqueue_many(template(), new_ids(10), ['{"i": 1}'] * 10), 400),
+        "enqueue_many": (statements.enqueue_many(template(), new_ids(10), [Draft('{"i": 1}')] * 10), 400),
         "somebody_idle": (statements.somebody_idle("default"), 20),
         "job": (statements.job(ids[0]), 20),
         "failures": (statements.failures(ids[0]), 20),

@@ -23,10 +23,8 @@ def check(jobs: PgJobs) -> None:
 
 def be_at(conn: psycopg.Connection, revision: str, oldest: str | None = None) -> None:
     conn.execute("UPDATE pgjobs.alembic_version SET version_num = %s", [revision])
-    if oldest is not None:
-        conn.execute(
-            f"COMMENT ON TABLE pgjobs.alembic_version IS 'works with releases of revision {oldest} and later'".encode()
-        )
+    said = "NULL" if oldest is None else f"'works with releases of revision {oldest} and later'"
+    conn.execute(f"COMMENT ON TABLE pgjobs.alembic_version IS {said}".encode())
 
 
 def test_later_schema_that_says_so_is_worked_on(jobs: PgJobs, conn: psycopg.Connection) -> None:

@@ -3,7 +3,7 @@
 -- somebody holds. Each is found by primary key, whatever the statistics say of status (a plain join scanned the table when
 -- they said that nothing runs: 170 ms instead of 5), and written where it was locked, by ctid. A row that changed between
 -- the snapshot and the lock is not written: it is sent again. Only what differs is written, and no indexed column, so the
--- update is HOT. The rollup is part of it and so always agrees with the ledger. With the ids come the channels of those
+-- update is HOT, but for a job that gives its unique key up. The rollup is part of it and so always agrees with the ledger. With the ids come the channels of those
 -- who wait for results: whoever's row this snapshot does not see reads the job after it has written it.
 -- Locks: jobs, by id, skipping.
 WITH done AS (
@@ -21,7 +21,8 @@ WITH done AS (
      ) AS job
 ), completed AS (
     UPDATE pgjobs.jobs AS job
-       SET status = 'succeeded', result = mine.result::jsonb, unique_key = NULL, finished_at = now(),
+       SET status = 'succeeded', result = mine.result::jsonb, finished_at = now(),
+           unique_key = CASE WHEN job.options ? 'unique_for' THEN job.unique_key END,
            started_at = job.started_at + mine.wait * interval '1 second'
       FROM mine
      WHERE job.ctid = mine.place
@@ -72,7 +73,7 @@ WITH done AS (
            attempt = job.attempt - mine.refund,
            crashes = job.crashes + mine.crash,
            finished_at = CASE WHEN mine.ending <> 'scheduled' THEN now() END,
-           unique_key = CASE WHEN mine.ending = 'scheduled' THEN job.unique_key END,
+           unique_key = CASE WHEN mine.ending = 'scheduled' OR job.options ? 'unique_for' THEN job.unique_key END,
            options = CASE WHEN (job.options->'suspect'->'runs')::boolean THEN job.options - 'suspect' ELSE job.options END,
            started_at = job.started_at + mine.wait * interval '1 second'
       FROM mine
@@ -105,7 +106,8 @@ SELECT NULL, channel FROM pgjobs.waiters WHERE seen_at > now() - interval '30 se
 -- Locks: the job.
 WITH completed AS (
     UPDATE pgjobs.jobs
-       SET status = 'succeeded', result = %(result)s::jsonb, unique_key = NULL, finished_at = now()
+       SET status = 'succeeded', result = %(result)s::jsonb, finished_at = now(),
+           unique_key = CASE WHEN options ? 'unique_for' THEN unique_key END
      WHERE id = %(id)s::uuid AND claim_id = %(claim)s::uuid AND status = 'running'
     RETURNING id, queue, task, started_at
 ), rolled AS (
@@ -175,7 +177,7 @@ WITH held AS (
     UPDATE pgjobs.jobs AS job
        SET status = CASE WHEN job.cancel_at IS NULL THEN 'queued' ELSE 'cancelled' END,
            position = CASE WHEN job.cancel_at IS NULL THEN mine.position END,
-           unique_key = CASE WHEN job.cancel_at IS NULL THEN job.unique_key END,
+           unique_key = CASE WHEN job.cancel_at IS NULL OR job.options ? 'unique_for' THEN job.unique_key END,
            finished_at = CASE WHEN job.cancel_at IS NULL THEN NULL ELSE now() END,
            attempt = greatest(job.attempt - 1, 0),
            options = job.options #- '{suspect,runs}',

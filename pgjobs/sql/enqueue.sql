@@ -10,51 +10,85 @@ RETURNING EXISTS (
      WHERE idler.queue IN (%(queue)s::text, '*') AND idler.seen_at > now() - interval '15 seconds')
 
 
--- name: enqueue_due
--- Adds one job with an earliest start. One that is due already is queued at once.
--- The delay counts from the statement, by the database's clock; an idle worker looks for due jobs by itself.
--- Locks: none beyond the new row.
-WITH due AS (
-    SELECT coalesce(%(run_at)s::timestamptz, clock_timestamp() + %(delay)s::interval) AS at
-), start AS (
-    SELECT at, at > clock_timestamp() AS later FROM due
-)
-INSERT INTO pgjobs.jobs (id, task, queue, priority, max_attempts, timeout, expires_at, args, options,
-                         run_at, status, due_at, position)
-SELECT %(id)s::uuid, %(task)s::text, %(queue)s::text, %(priority)s::smallint, %(max_attempts)s::smallint,
-       %(timeout)s::interval, now() + %(ttl)s::interval, %(args)s::jsonb, %(options)s::jsonb,
-       start.at,
-       CASE WHEN start.later THEN 'scheduled' ELSE 'queued' END,
-       CASE WHEN start.later THEN start.at END,
-       CASE WHEN start.later THEN NULL ELSE nextval('pgjobs.positions') END
-  FROM start
-RETURNING status = 'queued' AND EXISTS (
-    SELECT FROM pgjobs.idlers AS idler
-     WHERE idler.queue IN (%(queue)s::text, '*') AND idler.seen_at > now() - interval '15 seconds')
-
-
 -- name: enqueue_many
--- Adds a chunk of jobs that differ in id and arguments alone, in the order of the arrays.
--- Locks: none beyond the new rows.
+-- Adds jobs with any option, which differ in id, key and arguments alone, in the order of the arrays; one whose key is taken
+-- is left out. Returns the ids that were added, whether somebody idle should be told, and the lowest position.
+-- The delay counts from the statement, by the database's clock; what is due already is queued at once. Positions are drawn in
+-- the order of the arrays. The last job that is to run first has the lowest one: they go down from zero, below all others.
+-- Locks: keys, in their order; beyond them none but the new rows.
 WITH due AS (
     SELECT coalesce(%(run_at)s::timestamptz, clock_timestamp() + %(delay)s::interval) AS at
 ), start AS (
     SELECT at, coalesce(at > clock_timestamp(), false) AS later FROM due
+), new AS MATERIALIZED (
+    SELECT new.*, CASE WHEN start.later THEN NULL
+                       WHEN %(lifo)s::boolean THEN -nextval('pgjobs.positions')
+                       ELSE nextval('pgjobs.positions') END AS position
+      FROM start
+     CROSS JOIN unnest(%(ids)s::uuid[], %(args)s::text[], %(keys)s::text[]) AS new (id, args, key)
+), added AS (
+    INSERT INTO pgjobs.jobs (id, task, queue, priority, max_attempts, timeout, expires_at, args, options, meta,
+                             run_at, status, due_at, position, unique_key)
+    SELECT new.id, %(task)s::text, %(queue)s::text, %(priority)s::smallint, %(max_attempts)s::smallint,
+           %(timeout)s::interval, now() + %(ttl)s::interval, new.args::jsonb, %(options)s::jsonb, %(meta)s::jsonb,
+           start.at,
+           CASE WHEN start.later THEN 'scheduled' ELSE 'queued' END,
+           CASE WHEN start.later THEN start.at END,
+           new.position, new.key
+      FROM start CROSS JOIN new
+     ORDER BY new.key
+        ON CONFLICT (unique_key) WHERE unique_key IS NOT NULL DO NOTHING
+    RETURNING id, position
 )
-INSERT INTO pgjobs.jobs (id, task, queue, priority, max_attempts, timeout, expires_at, args, options,
-                         run_at, status, due_at, position)
-SELECT new.id, %(task)s::text, %(queue)s::text, %(priority)s::smallint, %(max_attempts)s::smallint,
-       %(timeout)s::interval, now() + %(ttl)s::interval, new.args::jsonb, %(options)s::jsonb,
-       start.at,
-       CASE WHEN start.later THEN 'scheduled' ELSE 'queued' END,
-       CASE WHEN start.later THEN start.at END,
-       CASE WHEN start.later THEN NULL ELSE nextval('pgjobs.positions') END
-  FROM start
- CROSS JOIN unnest(%(ids)s::uuid[], %(args)s::text[]) AS new (id, args)
+SELECT array_agg(id::text) AS ids,
+       count(position) > 0 AND EXISTS (
+           SELECT FROM pgjobs.idlers AS idler
+            WHERE idler.queue IN (%(queue)s::text, '*') AND idler.seen_at > now() - interval '15 seconds') AS idle,
+       min(position) AS lowest
+  FROM added
+
+
+-- name: free_keys
+-- Takes the keys away from jobs that have ended and kept theirs for long enough.
+-- Locks: jobs, by id, skipping: whoever holds one is asked again.
+WITH over AS MATERIALIZED (
+    SELECT id
+      FROM pgjobs.jobs
+     WHERE unique_key = ANY (%(keys)s::text[]) AND unique_key IS NOT NULL
+       AND status IN ('succeeded', 'failed', 'cancelled', 'expired')
+       AND created_at + (options->>'unique_for')::float8 * interval '1 second' <= now()
+     ORDER BY id
+       FOR UPDATE SKIP LOCKED
+)
+UPDATE pgjobs.jobs AS job
+   SET unique_key = NULL
+  FROM over
+ WHERE job.id = over.id
+RETURNING job.id
+
+
+-- name: holders
+-- Who holds some keys.
+SELECT unique_key, id::text
+  FROM pgjobs.jobs
+ WHERE unique_key = ANY (%(keys)s::text[]) AND unique_key IS NOT NULL
+
+
+-- name: replace_args
+-- Gives the job that holds a key other arguments, if it waits; moves its start where a delay is given and it is not due yet.
+-- Locks: the job; it waits for whoever holds it, as an INSERT of the key would.
+UPDATE pgjobs.jobs
+   SET args = %(args)s::jsonb,
+       due_at = CASE WHEN status = 'scheduled' AND %(delay)s::interval IS NOT NULL
+                     THEN clock_timestamp() + %(delay)s::interval ELSE due_at END,
+       run_at = CASE WHEN status = 'scheduled' AND %(delay)s::interval IS NOT NULL
+                     THEN clock_timestamp() + %(delay)s::interval ELSE run_at END
+ WHERE unique_key = %(key)s::text AND unique_key IS NOT NULL AND status IN ('scheduled', 'blocked', 'queued')
+RETURNING id
 
 
 -- name: copy
--- Adds any number of jobs that may run at once; positions are drawn row by row, in the order of the stream.
+-- Adds any number of plain jobs that may run at once; positions are drawn row by row, in the order of the stream.
 COPY pgjobs.jobs (id, task, queue, priority, max_attempts, timeout, args, options) FROM STDIN
 
 

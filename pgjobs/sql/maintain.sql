@@ -143,7 +143,7 @@ WITH held AS (
                             || jsonb_build_object('suspect', jsonb_build_object('of', ending.among)) END,
            attempt = greatest(job.attempt - 1, 0),
            claim_id = NULL,
-           unique_key = CASE WHEN ending.status = 'queued' THEN job.unique_key END,
+           unique_key = CASE WHEN ending.status = 'queued' OR job.options ? 'unique_for' THEN job.unique_key END,
            finished_at = CASE WHEN ending.status <> 'queued' THEN now() END,
            started_at = CASE WHEN ending.status <> 'queued' THEN job.started_at END
       FROM ending
@@ -204,7 +204,7 @@ WITH held AS (
            due_at = CASE WHEN mine.ending = 'scheduled'
                          THEN now() + random() * least(3600, 5 * 2 ^ least(job.attempt - 1, 12)) * interval '1 second' END,
            finished_at = CASE WHEN mine.ending <> 'scheduled' THEN now() END,
-           unique_key = CASE WHEN mine.ending = 'scheduled' THEN job.unique_key END,
+           unique_key = CASE WHEN mine.ending = 'scheduled' OR job.options ? 'unique_for' THEN job.unique_key END,
            claim_id = NULL
       FROM mine
      WHERE job.id = mine.id
@@ -261,7 +261,8 @@ WITH late AS MATERIALIZED (
        FOR UPDATE SKIP LOCKED
 ), expired AS (
     UPDATE pgjobs.jobs
-       SET status = 'expired', position = NULL, due_at = NULL, unique_key = NULL, finished_at = now(),
+       SET status = 'expired', position = NULL, due_at = NULL, finished_at = now(),
+           unique_key = CASE WHEN options ? 'unique_for' THEN unique_key END,
            reason = 'ttl passed'
      WHERE id = ANY (ARRAY (SELECT id FROM late))
     RETURNING id, queue, task

@@ -4,6 +4,7 @@ A Statement is a value: sync, async and borrowed connections run it alike.
 """
 
 from pgjobs.statements.claiming import (
+    LOWEST,
     NO_BOUND,
     Lane,
     Range,
@@ -43,9 +44,21 @@ from pgjobs.statements.duties import (
     tidy,
     time_out,
 )
-from pgjobs.statements.enqueueing import copy, enqueue, enqueue_many, notify, somebody_idle, tell_of
+from pgjobs.statements.enqueueing import (
+    Added,
+    copy,
+    enqueue,
+    enqueue_many,
+    free_keys,
+    holders,
+    notify,
+    replace_args,
+    somebody_idle,
+    tell_of,
+    tell_of_first,
+)
 from pgjobs.statements.liveness import alive, beat, declare_dead, neighbours, reconcile, register, retire, stopping
-from pgjobs.statements.query import QUERIES, Query, Row, Rows, Statement, T
+from pgjobs.statements.query import QUERIES, Query, Row, Rows, Statement, Steps, T
 from pgjobs.statements.reading import (
     Selection,
     count_jobs,
@@ -64,8 +77,10 @@ from pgjobs.statements.reading import (
 from pgjobs.statements.waiting import tell, wait_no_more, wait_on
 
 __all__ = [
+    "LOWEST",
     "NO_BOUND",
     "QUERIES",
+    "Added",
     "Duty",
     "Lane",
     "Pruned",
@@ -76,6 +91,7 @@ __all__ = [
     "Rows",
     "Selection",
     "Statement",
+    "Steps",
     "T",
     "alive",
     "beat",
@@ -96,6 +112,8 @@ __all__ = [
     "failures",
     "forget_claims",
     "forget_dead_claims",
+    "free_keys",
+    "holders",
     "idle",
     "job",
     "jobs",
@@ -115,6 +133,7 @@ __all__ = [
     "reconcile",
     "register",
     "release",
+    "replace_args",
     "retire",
     "retry",
     "roll_up",
@@ -129,6 +148,7 @@ __all__ = [
     "take_duty",
     "tell",
     "tell_of",
+    "tell_of_first",
     "throughput",
     "tidy",
     "time_out",

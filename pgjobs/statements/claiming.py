@@ -13,13 +13,15 @@ Lane: TypeAlias = tuple[str, int]
 """A queue and a priority."""
 
 NO_BOUND: Final = 2**63 - 1
+LOWEST: Final = -(2**63)
+"""Below every position; those of jobs that go first are negative."""
 
 
 class Range(NamedTuple):
     """The positions of a lane from low on, below high."""
 
     lane: Lane
-    low: int = 0
+    low: int = LOWEST
     high: int = NO_BOUND
 
 

@@ -3,47 +3,71 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any, NamedTuple
 from uuid import UUID
 
-from pgjobs.job import Template
-from pgjobs.statements.query import QUERIES, Query, Statement, is_true, nothing
+from pgjobs.job import Draft, Template
+from pgjobs.statements.query import QUERIES, Query, Statement, column, is_true, nothing
 
 
 def enqueue(row: Template, job_id: UUID, args: str) -> Statement[bool]:
-    """Adds one job; returns whether an idle worker should be told."""
-    params = {
-        "id": str(job_id),
-        "task": row.task,
-        "queue": row.queue,
-        "priority": row.priority,
-        "max_attempts": row.max_attempts,
-        "timeout": row.timeout,
-        "ttl": row.ttl,
-        "args": args,
-        "options": row.options,
-    }
-    if row.waits:
-        params |= {"run_at": row.run_at, "delay": row.delay}
-        return Statement(QUERIES["enqueue_due"], params, is_true, prepare=True)
-    return Statement(QUERIES["enqueue"], params, is_true, prepare=True)
+    """Adds one plain job; returns whether an idle worker should be told."""
+    return Statement(QUERIES["enqueue"], _common(row) | {"id": str(job_id), "args": args}, is_true, prepare=True)
 
 
-def enqueue_many(row: Template, ids: Sequence[UUID], args: Sequence[str]) -> Statement[None]:
-    """Adds a chunk of jobs, which differ in id and arguments alone."""
-    params = {
+class Added(NamedTuple):
+    """The jobs that were added, whether an idle worker should be told, and their lowest position."""
+
+    ids: set[UUID]
+    idle: bool
+    lowest: int | None
+
+
+def enqueue_many(row: Template, ids: Sequence[UUID], drafts: Sequence[Draft]) -> Statement[Added]:
+    """Adds a chunk of jobs, which differ in id, key and arguments alone."""
+    params = _common(row) | {
         "ids": [str(job_id) for job_id in ids],
-        "args": list(args),
-        "task": row.task,
-        "queue": row.queue,
-        "priority": row.priority,
-        "max_attempts": row.max_attempts,
-        "timeout": row.timeout,
-        "ttl": row.ttl,
-        "options": row.options,
+        "args": [draft.args for draft in drafts],
+        "keys": [draft.key for draft in drafts],
+        "meta": row.meta,
         "run_at": row.run_at,
         "delay": row.delay,
+        "lifo": row.lifo,
     }
-    return Statement(QUERIES["enqueue_many"], params, nothing)
+    return Statement(
+        QUERIES["enqueue_many"],
+        params,
+        lambda rows: Added(set(map(UUID, rows[0][0] or ())), rows[0][1], rows[0][2]),
+        prepare=len(drafts) == 1,
+    )
+
+
+def _common(row: Template) -> dict[str, Any]:
+    return {
+        "task": row.task,
+        "queue": row.queue,
+        "priority": row.priority,
+        "max_attempts": row.max_attempts,
+        "timeout": row.timeout,
+        "ttl": row.ttl,
+        "options": row.options,
+    }
+
+
+def free_keys(keys: Sequence[str]) -> Statement[list[UUID]]:
+    """Takes keys away from jobs that have kept them for long enough; returns those jobs."""
+    return Statement(QUERIES["free_keys"], {"keys": list(keys)}, column)
+
+
+def holders(keys: Sequence[str]) -> Statement[dict[str, UUID]]:
+    """The jobs that hold some keys."""
+    return Statement(QUERIES["holders"], {"keys": list(keys)}, lambda rows: {row[0]: UUID(row[1]) for row in rows})
+
+
+def replace_args(key: str, args: str, delay: timedelta | None) -> Statement[list[UUID]]:
+    """Gives the waiting job that holds a key other arguments, and another start if a delay is given."""
+    return Statement(QUERIES["replace_args"], {"key": key, "args": args, "delay": delay}, column)
 
 
 def copy() -> Query:
@@ -64,3 +88,8 @@ def notify(payload: str) -> Statement[None]:
 def tell_of(row: Template) -> Statement[None]:
     """Tells the workers that there is work in the lane of a job."""
     return notify(f"queued {row.priority} {row.queue}")
+
+
+def tell_of_first(row: Template, position: int) -> Statement[None]:
+    """Tells the workers of a job that goes before those that wait in its lane."""
+    return notify(f"restored {row.priority} {position} {row.queue}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
@@ -59,6 +59,10 @@ class Statement(Generic[T]):
     read: Callable[[Rows], T]
     prepare: bool = False
     """Whether a plan for any values may be kept. One made while the table was empty scans it when it is huge."""
+
+
+Steps: TypeAlias = Generator["Statement[Any]", Any, T]
+"""Statements that depend on each other: each is yielded, and what it returned is sent back."""
 
 
 def _load() -> Iterator[tuple[str, Query]]:

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from itertools import islice
 from typing import Any, Final
 
-from pgjobs.statements import NO_BOUND, Lane, Range
+from pgjobs.statements import LOWEST, NO_BOUND, Lane, Range
 from pgjobs.worker.subscription import Subscription
 
 REFRESH_S: Final = 0.02
@@ -45,14 +45,14 @@ class Bound:
 
     def __init__(self, now: float, rank: int = 0) -> None:
         self.rank = rank
-        self.low = 0
+        self.low = LOWEST
         self.lowest: int | None = None
         self.late: int | None = None
         self.seen_at = now
         self.noted = 0
         self.swept = 0
         self._candidates: deque[tuple[float, int, int]] = deque()
-        self._settled = 0
+        self._settled = LOWEST
         self._doubt: int | None = None
 
     def note(self, now: float, lowest: int | None, drawn: int, xmin: int, xmax: int) -> None:
@@ -197,13 +197,18 @@ class Lanes:
         return found
 
     def passed_over(self, span: int) -> list[Range]:
-        """The next positions to sweep in each lane, so many at most: downwards, and from the bound again after 0."""
+        """The next positions to sweep in each lane, so many at most: downwards, and from the bound again after 0.
+
+        Below 0 are jobs that go before all others: few, and looked for at once.
+        """
         ranges: list[Range] = []
         for lane, bound in self._bounds.items():
             high = bound.swept or bound.low
             bound.swept = max(0, high - span)
             if high > bound.swept:
                 ranges.append(Range(lane, bound.swept, high))
+            if bound.swept == 0 and bound.low > 0:
+                ranges.append(Range(lane, LOWEST, 0))
         return ranges
 
     def to_note(self) -> list[Range]:

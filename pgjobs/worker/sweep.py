@@ -79,7 +79,7 @@ class Sweep:
         if not passed:
             return []
         strays = self._link.one(statements.strays(passed))
-        reach = max(high - low for _, low, high in passed)
+        reach = max(high - max(low, 0) for _, low, high in passed)
         took_s = time.monotonic() - started
         if took_s < STEP_S / 4:
             self._span = min(NO_BOUND, 4 * self._span)

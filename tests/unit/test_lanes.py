@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from pgjobs.errors import OptionError
-from pgjobs.statements import NO_BOUND, Range
+from pgjobs.statements import LOWEST, NO_BOUND, Range
 from pgjobs.worker import lanes as module
 from pgjobs.worker.lanes import FORGET_S, KEPT, NOTED, PATIENCE_S, REFRESH_S, SETTLE_S, Bound, Lanes
 from pgjobs.worker.subscription import Subscription
@@ -123,17 +123,17 @@ def test_weights_say_how_often_a_queue_comes_first() -> None:
 @pytest.mark.parametrize(
     ("age_s", "xmin", "low"),
     [
-        (SETTLE_S * 0.9, 100, 0),  # too young
-        (SETTLE_S, 99, 0),  # a transaction of its moment goes on
+        (SETTLE_S * 0.9, 100, LOWEST),  # too young
+        (SETTLE_S, 99, LOWEST),  # a transaction of its moment goes on
         (SETTLE_S, 100, 7),
-        (PATIENCE_S, 99, 0),
+        (PATIENCE_S, 99, LOWEST),
         (PATIENCE_S * 1.01, 99, 7),  # for all that is known it goes on for ever
     ],
 )
 def test_a_candidate_ripens_with_its_transactions_or_with_patience(age_s: float, xmin: int, low: int) -> None:
     bound = Bound(0.0)
     bound.note(0.0, 7, drawn=0, xmin=90, xmax=100)
-    assert bound.low == 0
+    assert bound.low == LOWEST
     bound.note(age_s, 9, drawn=0, xmin=xmin, xmax=120)
     assert bound.low == low
 
@@ -156,13 +156,13 @@ def test_what_a_patient_bound_passed_over_is_late_once_the_transactions_of_that_
     bound = Bound(0.0)
     bound.note(0.0, 50, drawn=0, xmin=90, xmax=100)  # 90 is open, and has drawn a position below 50
     bound.note(0.5, 60, drawn=0, xmin=90, xmax=110)
-    assert (bound.low, bound.late) == (0, None)
+    assert (bound.low, bound.late) == (LOWEST, None)
     bound.note(PATIENCE_S * 1.1, 70, drawn=0, xmin=90, xmax=120)
     assert (bound.low, bound.late) == (50, None), "passed over, and not to be seen yet"
     bound.note(PATIENCE_S * 1.6, 80, drawn=0, xmin=90, xmax=130)
     assert (bound.low, bound.late) == (60, None)
     bound.note(PATIENCE_S * 1.7, 90, drawn=0, xmin=130, xmax=130)
-    assert (bound.low, bound.late) == (80, 0), "90 is over: whatever it has left is there now"
+    assert (bound.low, bound.late) == (80, LOWEST), "90 is over: whatever it has left is there now"
 
 
 def test_what_lies_late_is_given_once(clock: Clock) -> None:
@@ -172,7 +172,7 @@ def test_what_lies_late_is_given_once(clock: Clock) -> None:
     lanes.refresh([reading(lane, 70, xmin=90, xmax=110)])
     assert lanes.late() == []
     lanes.refresh([reading(lane, 70, xmin=110, xmax=110)])
-    assert lanes.late() == [Range(lane, 0, 50)]
+    assert lanes.late() == [Range(lane, LOWEST, 50)]
     clock.now += PATIENCE_S
     lanes.refresh([reading(lane, 90, xmin=120, xmax=120)])
     assert lanes.late() == []
@@ -225,7 +225,7 @@ class World(RuleBasedStateMachine):
         self.patch = mock.patch.object(module, "time", self.clock)
         self.patch.start()
         self.lanes = serving("default")
-        self.last_position, self.next_xid, self.highest_low = 0, 1, 0
+        self.last_position, self.next_xid, self.highest_low = 0, 1, LOWEST
         self.live: set[int] = set()
         self.open: dict[int, tuple[float, list[int]]] = {}
 
@@ -288,7 +288,7 @@ def test_an_empty_lane_rises_to_what_an_earlier_reading_saw_drawn(clock: Clock) 
         lanes.refresh([reading(lane, None, last=last)])
         clock.now += SETTLE_S * 1.01
         lows.append(lanes.low(lane))
-    assert lows == [0, 0, 10, 20]
+    assert lows == [LOWEST, 0, 10, 20]
 
 
 def test_named_queues_are_asked_from_the_start(clock: Clock) -> None:
@@ -302,7 +302,7 @@ def test_lanes_that_have_jobs_are_met_once_and_only_if_served(clock: Clock) -> N
     assert not lanes.meet([("mail.eu", 5), ("other", 0)])
     assert lanes.meet([("mail.eu", 5), ("mail.us", 5)])
     assert lanes.preferred() == [("mail.eu", 5), ("mail.us", 5)]
-    assert [lanes.low(lane) for lane in lanes.known] == [0, 0]
+    assert [lanes.low(lane) for lane in lanes.known] == [LOWEST, LOWEST]
 
 
 def test_rank_goes_before_priority_and_priority_before_age(clock: Clock) -> None:
@@ -367,7 +367,7 @@ def test_a_reading_of_an_unknown_lane_is_ignored(clock: Clock) -> None:
     assert lanes.preferred() == [("default", 0)]
 
 
-def test_after_a_reset_every_lane_begins_at_0_again(clock: Clock) -> None:
+def test_after_a_reset_every_lane_begins_anew(clock: Clock) -> None:
     lanes, known = serving("default,*"), [("default", 0), ("a", 3)]
     lanes.meet(known)
     for _ in range(3):
@@ -375,7 +375,7 @@ def test_after_a_reset_every_lane_begins_at_0_again(clock: Clock) -> None:
         clock.now += SETTLE_S * 1.01
     assert [lanes.low(lane) for lane in known] == [500, 500]
     lanes.reset()
-    assert [lanes.low(lane) for lane in known] == [0, 0]
+    assert [lanes.low(lane) for lane in known] == [LOWEST, LOWEST]
     for _ in range(3):
         lanes.refresh([reading(lane, None, last=7) for lane in known])
         clock.now += SETTLE_S * 1.01
@@ -390,15 +390,21 @@ def test_the_sweep_goes_down_in_steps_and_begins_again(clock: Clock) -> None:
     assert lanes.passed_over(100) == []
     lanes.adopt([Range(lane, 250)])
     steps = [lanes.passed_over(100) for _ in range(4)]
-    assert steps == [[Range(lane, 150, 250)], [Range(lane, 50, 150)], [Range(lane, 0, 50)], [Range(lane, 150, 250)]]
-    assert lanes.passed_over(NO_BOUND) == [Range(lane, 0, 150)]
+    first = Range(lane, LOWEST, 0)
+    assert steps == [
+        [Range(lane, 150, 250)],
+        [Range(lane, 50, 150)],
+        [Range(lane, 0, 50), first],
+        [Range(lane, 150, 250)],
+    ]
+    assert lanes.passed_over(NO_BOUND) == [Range(lane, 0, 150), first]
 
 
 def test_noted_bounds_are_adopted_where_they_are_higher_and_served(clock: Clock) -> None:
     lanes = serving("default,mail")
     lanes.adopt([Range(("default", 0), 70), Range(("mail", 5), 30), Range(("other", 0), 9)])
     lanes.adopt([Range(("default", 0), 50)])
-    assert {lane: lanes.low(lane) for lane in lanes.known} == {("default", 0): 70, ("mail", 0): 0, ("mail", 5): 30}
+    assert {lane: lanes.low(lane) for lane in lanes.known} == {("default", 0): 70, ("mail", 0): LOWEST, ("mail", 5): 30}
 
 
 def test_a_bound_is_noted_when_it_has_risen_enough(clock: Clock) -> None:

@@ -1,0 +1,169 @@
+"""The options of a job, and what they make of its row."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import TypedDict
+from uuid import UUID
+
+from pgjobs import codec
+from pgjobs.codec import Json
+from pgjobs.config import (
+    DEFAULT_QUEUE,
+    DEFAULT_RESULT_TTL_S,
+    DEFAULT_TIMEOUT_S,
+    MAX_PRIORITY,
+    Duration,
+    queue_name,
+    seconds,
+)
+from pgjobs.errors import OptionError
+from pgjobs.job import Template
+from pgjobs.retry import Retry
+from pgjobs.unique import FOREVER, By, Unique, checked_key, unique_of
+
+
+class Options(TypedDict, total=False):
+    """What can be said of a job, on the task or with ``using``; a key that is absent is unset.
+
+    queue: its name. priority: -100…100, larger first. lifo: before all that waits in its queue and priority, the last
+    one first. delay or run_at (aware): the earliest start. ttl: how long it may wait before it expires. timeout: how
+    long one attempt may run, None for no limit. retry: a policy, or the number of attempts. unique: a policy, or what
+    it is unique by. idempotency_key: a key of the caller's own; while a job that has it is there, another enqueue
+    returns that one. result_ttl: how long the ended job is kept. meta: a JSON object of the caller's own. tags: words
+    to find it by. job_id: an id of the caller's own.
+    """
+
+    queue: str
+    priority: int
+    lifo: bool
+    delay: Duration
+    run_at: datetime
+    ttl: Duration
+    timeout: Duration | None
+    retry: Retry | int
+    unique: Unique | By
+    idempotency_key: str
+    result_ttl: Duration
+    meta: Mapping[str, Json]
+    tags: Sequence[str]
+    job_id: UUID | str
+
+
+OF_ONE_JOB = ("job_id", "idempotency_key")
+"""Options that no two jobs can share."""
+
+
+def template(task: str, options: Options, *, stored_retry: bool) -> Template:
+    """Merges options into what the rows will say.
+
+    Args:
+        stored_retry: keep the policy with the job, since its task does not have it.
+
+    Raises:
+        OptionError: a value that cannot be meant.
+    """
+    retry = retry_of(options)
+    unique = FOREVER if options.get("idempotency_key") is not None else unique_of(options.get("unique"))
+    document: dict[str, Json] = {} if unique is None else unique.document()
+    if options.get("lifo"):
+        document["lifo"] = True
+    if stored_retry:
+        document["retry"] = retry.document()
+    if (keep := options.get("result_ttl")) is not None and (
+        keep_s := seconds(keep, what="result_ttl")
+    ) != DEFAULT_RESULT_TTL_S:
+        document["keep"] = keep_s
+    timeout = options.get("timeout", DEFAULT_TIMEOUT_S)
+    if timeout is not None and seconds(timeout, what="timeout") == 0:
+        raise OptionError("timeout is 0; give the seconds that an attempt may run, or None for no limit")
+    meta = _meta(options)
+    return Template(
+        task=task,
+        queue=queue_name(options.get("queue", DEFAULT_QUEUE)),
+        priority=_priority(options.get("priority", 0)),
+        max_attempts=retry.attempts,
+        timeout=_timedelta(timeout, "timeout"),
+        delay=_timedelta(options.get("delay"), "delay"),
+        run_at=_run_at(options),
+        ttl=_timedelta(options.get("ttl"), "ttl"),
+        options=codec.dumps(document, what="options") if document else None,
+        meta=codec.dumps(meta, what="meta") if meta else None,
+        lifo=bool(options.get("lifo", False)),
+        unique=unique,
+    )
+
+
+def of_one_job(options: Options) -> None:
+    """Raises OptionError where options of a task say what no two jobs can share."""
+    for name in OF_ONE_JOB:
+        if name in options:
+            raise OptionError(f"{name} belongs to one job; pass it with using({name}=…)")
+
+
+def known_options(options: Mapping[str, object]) -> None:
+    """Raises OptionError where an option is not known."""
+    unknown = options.keys() - Options.__annotations__.keys()
+    if unknown:
+        raise OptionError(f"option {min(unknown)!r} is not known; arguments of the task go to enqueue(…)")
+
+
+def merged(own: Options, more: Options) -> Options:
+    """A task's options under those of a call; of two that exclude each other, the call's."""
+    options: Options = {**own, **more}
+    if "delay" in more and "run_at" not in more:
+        options.pop("run_at", None)
+    if "run_at" in more and "delay" not in more:
+        options.pop("delay", None)
+    return options
+
+
+def keeps_retry(options: Options) -> bool:
+    """Whether the options of a call have a policy that must be kept with the job."""
+    return "retry" in options and not isinstance(options["retry"], int)
+
+
+def own_key(options: Options, task: str) -> str | None:
+    """The key that an idempotency key makes, if there is one."""
+    given = options.get("idempotency_key")
+    return None if given is None else checked_key(f"{task}:{given}")
+
+
+def retry_of(options: Options) -> Retry:
+    """The policy that options name, or the default."""
+    value = options.get("retry", Retry())
+    return value if isinstance(value, Retry) else Retry(value)
+
+
+def _timedelta(value: Duration | None, what: str) -> timedelta | None:
+    return None if value is None else timedelta(seconds=seconds(value, what=what))
+
+
+def _priority(value: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or abs(value) > MAX_PRIORITY:  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise OptionError(f"priority is {value!r}; give a whole number from -100 to 100, larger runs first")
+    return value
+
+
+def _run_at(options: Options) -> datetime | None:
+    run_at = options.get("run_at")
+    if run_at is None:
+        return None
+    if options.get("delay") is not None:
+        raise OptionError("delay and run_at are both given; give one of them")
+    if not isinstance(run_at, datetime) or run_at.utcoffset() is None:  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise OptionError(
+            f"run_at is {run_at!r}, without a time zone; pass an aware datetime, such as datetime.now(UTC)"
+        )
+    return run_at
+
+
+def _meta(options: Options) -> dict[str, Json]:
+    meta = options.get("meta", {})
+    if not isinstance(meta, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise OptionError(f"meta is {meta!r}; give a dict, which is stored as a JSON object")
+    tags = options.get("tags", ())
+    if isinstance(tags, str) or not all(isinstance(tag, str) and tag for tag in tags):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise OptionError(f"tags are {tags!r}; give a list of words")
+    return {**meta, "tags": list(tags)} if tags else dict(meta)
