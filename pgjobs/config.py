@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Final, LiteralString, TypeAlias
+from urllib.parse import quote, unquote
 
 from pgjobs.errors import ConfigurationError, OptionError
 
@@ -99,5 +100,22 @@ def find_url(environ: Mapping[str, str] = os.environ) -> str:
 
 
 def normal_url(url: str) -> str:
-    """Returns the URL as libpq reads it: SQLAlchemy's ``postgresql+driver://`` and ``postgres://`` are understood."""
-    return re.sub(r"^postgres(?:ql)?(?:\+\w+)?://", "postgresql://", url)
+    """Returns the URL as libpq reads it: SQLAlchemy's ``postgresql+driver://`` and ``postgres://`` are understood.
+
+    So is its way to name several hosts, ``?host=a:5432&host=b:5432``, of which libpq would take the last alone.
+    """
+    url = re.sub(r"^postgres(?:ql)?(?:\+\w+)?://", "postgresql://", url)
+    base, _, query = url.partition("?")
+    options = query.split("&")
+    hosts = [unquote(option.removeprefix("host=")) for option in options if option.startswith("host=")]
+    if len(hosts) < 2:
+        return url
+    names, ports = zip(*(_host_and_port(host) for host in hosts), strict=True)
+    others = [option for option in options if not option.startswith(("host=", "port="))]
+    return f"{base}?" + "&".join([*others, f"host={quote(','.join(names), safe=',')}", f"port={','.join(ports)}"])
+
+
+def _host_and_port(text: str) -> tuple[str, str]:
+    """Splits ``host:port``; a port that is left out is libpq's own."""
+    host, _, port = text.partition(":")
+    return host, port

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 RESEND: Final = (errors.SerializationFailure, errors.DeadlockDetected, errors.LockNotAvailable)
 """After these the same statements are sent again: the claim's fence and the client's ids make them idempotent."""
 
+RECONNECT_S: Final = 1.0
+"""How long a pool's attempt to connect goes on before it begins anew, if anybody waits."""
+
 _BACKEND: Final = "SELECT pg_backend_pid()"
 _KEEPALIVE: Final = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3, "tcp_user_timeout": 15_000}
 
@@ -71,13 +74,16 @@ class Database:
     def where(self) -> str:
         """Where the database is, without the password, as logs and errors may say it."""
         known = conninfo_to_dict(self.url)
-        host = known.get("host") or os.environ.get("PGHOST") or "local socket"
+        host = str(known.get("host") or os.environ.get("PGHOST") or "local socket")
         name = known.get("dbname") or os.environ.get("PGDATABASE") or known.get("user") or ""
+        hosts, ports = host.split(","), str(known.get("port") or os.environ.get("PGPORT") or "").split(",")
+        if len(hosts) > 1:  # often one name with two ports
+            host = ",".join(":".join(filter(None, pair)) for pair in zip(hosts, ports * len(hosts), strict=False))
         return f"{name}@{host}"
 
     def connect(self, name: str) -> psycopg.Connection[tuple[Any, ...]]:
         """Opens a connection of its own, in autocommit, that notices a peer which is gone."""
-        conn = psycopg.connect(self._conninfo(name), autocommit=True, connect_timeout=10)
+        conn = psycopg.connect(self._conninfo(name), autocommit=True)
         if self._pooled is None:
             self._pooled = _is_pooled(conn, conn.execute(_BACKEND).fetchone())
         if self._pooled:
@@ -97,7 +103,12 @@ class Database:
         return Database(url, self.schema) if url else self
 
     def _conninfo(self, name: str) -> str:
-        return make_conninfo(self.url, **({"application_name": name} | _KEEPALIVE))
+        known = conninfo_to_dict(self.url)
+        more: dict[str, Any] = {"application_name": name} | _KEEPALIVE
+        if not known.get("connect_timeout") and "PGCONNECT_TIMEOUT" not in os.environ:
+            # A host that is gone, tried first, holds up every connection to the one that has taken over.
+            more["connect_timeout"] = 3 if "," in str(known.get("host") or os.environ.get("PGHOST")) else 10
+        return make_conninfo(self.url, **more)
 
     # -- short statements of the application's processes
 
@@ -114,7 +125,9 @@ class Database:
                 return self._run_once(statement)
             except (psycopg.OperationalError, *RESEND):
                 self._pool().check()  # after a restart every connection in it is dead, not this one alone
-                return self._run_once(statement)
+            except errors.ReadOnlySqlTransaction:
+                self._pool().drain()  # they live, and lead to a server that was demoted
+            return self._run_once(statement)
 
     def _run_once(self, statement: Statement[T]) -> T:
         with self.connection() as own:
@@ -132,7 +145,9 @@ class Database:
                 return await self._arun_once(statement)
             except (psycopg.OperationalError, *RESEND):
                 await (await self._async_pool()).check()
-                return await self._arun_once(statement)
+            except errors.ReadOnlySqlTransaction:
+                await (await self._async_pool()).drain()
+            return await self._arun_once(statement)
 
     async def _arun_once(self, statement: Statement[T]) -> T:
         async with self.aconnection() as own:
@@ -187,7 +202,7 @@ class Database:
         from psycopg_pool import ConnectionPool
 
         self.connect("pgjobs").close()  # the pool would try for ten seconds, and then not say what is wrong
-        pool = ConnectionPool(self._conninfo("pgjobs"), open=True, **self._settings)
+        pool = ConnectionPool(self._conninfo("pgjobs"), open=True, reconnect_failed=_try_again, **self._settings)
         self._pools[os.getpid()] = pool
         atexit.register(_close_at_exit, weakref.ref(self), os.getpid())
         return pool
@@ -200,12 +215,14 @@ class Database:
         if pool is None:
             from psycopg_pool import AsyncConnectionPool
 
-            probe = await psycopg.AsyncConnection.connect(self._conninfo("pgjobs"), connect_timeout=10)
+            probe = await psycopg.AsyncConnection.connect(self._conninfo("pgjobs"))
             self._pooled = _is_pooled(probe, await (await probe.execute(_BACKEND)).fetchone())
             await probe.close()
             pool = self._async_pools.get(loop)
             if pool is None:
-                pool = AsyncConnectionPool(self._conninfo("pgjobs"), open=False, **self._settings)
+                pool = AsyncConnectionPool(
+                    self._conninfo("pgjobs"), open=False, reconnect_failed=_atry_again, **self._settings
+                )
                 self._async_pools[loop] = pool
                 await pool.open()
         return pool
@@ -218,6 +235,7 @@ class Database:
             "max_size": self._max_size,
             "timeout": 10,
             "max_idle": 60,
+            "reconnect_timeout": RECONNECT_S,
         }
 
     def close(self) -> None:
@@ -235,6 +253,18 @@ class Database:
 def _is_pooled(conn: psycopg.Connection[Any] | psycopg.AsyncConnection[Any], row: tuple[Any, ...] | None) -> bool:
     """Whether the process that answers is another than the one that was greeted: a pooler gives a number of its own."""
     return row is not None and row[0] != conn.info.backend_pid
+
+
+def _try_again(pool: ConnectionPool[Any]) -> None:
+    """Has a pool try anew at once: left alone it doubles its rests, and sleeps on when the database is back."""
+    if pool.get_stats().get("requests_waiting"):
+        pool.check()
+
+
+async def _atry_again(pool: AsyncConnectionPool[Any]) -> None:
+    """The async twin of ``_try_again``."""
+    if pool.get_stats().get("requests_waiting"):
+        await pool.check()
 
 
 def _close_at_exit(database: weakref.ref[Database], pid: int) -> None:
@@ -257,5 +287,10 @@ def explained(schema: str) -> Generator[None]:
 
 
 def is_away(error: BaseException) -> bool:
-    """Whether an error says that the server is gone or not yet there, so that trying again is the remedy."""
-    return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError) and not isinstance(error, RESEND)
+    """Whether an error says that the primary is gone or not yet there, so that another connection is the remedy."""
+    if isinstance(error, errors.FeatureNotSupported):
+        # A standby's answer to BEGIN READ WRITE; its message may be in any language.
+        return error.diag.source_function == "call_bool_check_hook"
+    return isinstance(
+        error, psycopg.OperationalError | psycopg.InterfaceError | errors.ReadOnlySqlTransaction
+    ) and not isinstance(error, RESEND)

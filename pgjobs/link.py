@@ -6,11 +6,12 @@ import contextlib
 from typing import Any, Final, LiteralString
 
 import psycopg
+from psycopg.pq import TransactionStatus
 from psycopg.types.json import set_json_loads
 
 from pgjobs import arrays, codec, statements
 from pgjobs.config import SCHEMA_REVISION, SYNCHRONOUS_COMMIT
-from pgjobs.database import Database, explained, has_rows
+from pgjobs.database import Database, explained, has_rows, is_away
 from pgjobs.errors import SchemaError
 from pgjobs.statements import Statement, T
 
@@ -89,9 +90,13 @@ class Link:
 
     def peek(self, statement: Statement[T]) -> T:
         """Runs one cheap read outside any transaction of ours."""
-        cursor = self.conn.cursor(binary=True)
-        cursor.execute(statement.query.text(self._database.schema), statement.params)
-        return statement.read(cursor.fetchall())
+        try:
+            cursor = self.conn.cursor(binary=True)
+            cursor.execute(statement.query.text(self._database.schema), statement.params)
+            return statement.read(cursor.fetchall())
+        except psycopg.Error as error:
+            self._leave(error)
+            raise
 
     def check_schema(self) -> None:
         """Makes sure that this release works on the tables: they are its own, or of a later release that says so.
@@ -112,8 +117,12 @@ class Link:
 
     def begin(self) -> None:
         """Opens a transaction for statements that depend on each other; ``commit`` ends it."""
-        self.conn.execute(_BEGIN)
-        self.conn.execute(self._settings)
+        try:
+            self.conn.execute(_BEGIN)
+            self.conn.execute(self._settings)
+        except psycopg.Error as error:
+            self._leave(error)
+            raise
 
     def step(self, statement: Statement[T]) -> T:
         """Runs one statement of the open transaction."""
@@ -121,22 +130,25 @@ class Link:
             cursor = self.conn.cursor(binary=True)
             cursor.execute(statement.query.text(self._database.schema), statement.params)
             return statement.read(cursor.fetchall() if has_rows(cursor) else [])
-        except psycopg.Error:
-            self._rollback()
+        except psycopg.Error as error:
+            self._leave(error)
             raise
 
     def commit(self) -> None:
         """Commits the open transaction."""
         self.conn.execute("COMMIT")
 
-    def _rollback(self) -> None:
-        """Leaves the connection clean, or closes it."""
+    def _leave(self, error: psycopg.Error) -> None:
+        """Leaves the connection clean, or closes it: one that lives may lead to a primary that was demoted."""
         if self._conn is None or self._conn.closed:
             return
-        try:
-            self._conn.execute("ROLLBACK")
-        except psycopg.Error:
+        if is_away(error):
             self.close()
+        elif self._conn.info.transaction_status != TransactionStatus.IDLE:
+            try:
+                self._conn.execute("ROLLBACK")
+            except psycopg.Error:
+                self.close()
 
     def close(self) -> None:
         """Closes the connection; the next use opens another one."""

@@ -11,12 +11,13 @@ import io
 import logging
 import re
 import threading
+import time
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from pgjobs.config import DEFAULT_SCHEMA, schema_name
+from pgjobs.config import DEFAULT_SCHEMA, Duration, schema_name, seconds
 from pgjobs.errors import ConfigurationError, SchemaError
 
 if TYPE_CHECKING:
@@ -26,44 +27,71 @@ if TYPE_CHECKING:
 
 __all__ = ["current", "down", "head", "migrate", "pending", "sql", "up"]
 
-_LOCK_TIMEOUT: Final = "5s"
+logger = logging.getLogger("pgjobs.migrations")
+
+LOCK_WAIT_S: Final = 60.0
+_LOCK_TIMEOUT: Final = "1200ms"
+"""All that uses a table queues behind an ALTER TABLE that waits for it. Above deadlock_timeout, whose default is 1 s:
+only who has waited for so long makes an autovacuum step aside."""
+
+_MAX_REST_S: Final = 5.0
 _TAKE_TURN: Final = "SELECT pg_advisory_xact_lock(hashtextextended('pgjobs.migrations:' || CAST(:schema AS text), 0))"
 _TOKEN: Final = re.compile(r"\bpgjobs\.")
 _STATEMENT: Final = re.compile(r"((?:\$\$.*?\$\$|'[^']*'|--[^\n]*|[^;])++);", re.DOTALL)
 """A statement of a script; a semicolon in a ``$$`` body, a string or a ``--`` comment does not end it."""
 
 
-def migrate(url: str, *, schema: str = DEFAULT_SCHEMA, to: str = "head") -> list[str]:
+def migrate(
+    url: str, *, schema: str = DEFAULT_SCHEMA, to: str = "head", lock_wait: Duration = LOCK_WAIT_S
+) -> list[str]:
     """Applies the revisions that a database lacks, all or none, and returns them, oldest first.
 
     The schema is made if it is missing. Processes that migrate at the same time take turns: one applies, and the others
-    find nothing to do. A revision that cannot lock a table within five seconds gives up: whatever else uses the table
-    queues behind a waiting ALTER TABLE.
+    find nothing to do. A revision that cannot lock a table within a second undoes all, lets those pass who have queued
+    behind it, and tries again after a rest that grows to five seconds.
 
     Args:
         url: as libpq takes it: ``postgresql://…``, or ``host=… dbname=…``.
         to: the last revision to apply. A database that is past it stays where it is.
+        lock_wait: how long to go on trying while a table is locked.
 
     Raises:
         ConfigurationError: the schema's name cannot be one; nothing was sent.
+        OptionError: lock_wait is no duration.
         SchemaError: the database is newer than this release, there is no such revision, or a table stayed locked.
         psycopg.Error: the database is out of reach, or refuses.
     """
-    from psycopg.errors import LockNotAvailable
+    from psycopg.errors import DeadlockDetected, LockNotAvailable
+
+    _check(schema)
+    lock_wait_s = seconds(lock_wait, what="lock_wait")
+    began, rest_s = time.monotonic(), 0.5
+    while True:
+        try:
+            return _try_to_migrate(url, schema, to)
+        except (LockNotAvailable, DeadlockDetected) as error:
+            if time.monotonic() - began + rest_s > lock_wait_s:
+                raise SchemaError(
+                    f"a table of the schema {schema} stayed locked for {lock_wait_s:g} s, and nothing was changed; end "
+                    "the oldest transactions (pg_stat_activity, xact_start), or try again when they have ended"
+                ) from error
+            logger.warning(
+                "a table of the schema %s is locked by a long transaction; trying again for up to %.0f s",
+                schema,
+                lock_wait_s - (time.monotonic() - began),
+            )
+            time.sleep(rest_s)
+            rest_s = min(_MAX_REST_S, 1.5 * rest_s)
+
+
+def _try_to_migrate(url: str, schema: str, to: str) -> list[str]:
     from sqlalchemy import text
 
-    try:
-        _check(schema)
-        with connect(url) as connection, connection.begin():
-            prepare(connection, schema)
-            # Only now: it would limit the wait for one's turn as well.
-            connection.execute(text(f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}'"))
-            return up(connection, schema=schema, to=to)
-    except LockNotAvailable as error:
-        raise SchemaError(
-            f"a table of the schema {schema} stayed locked for {_LOCK_TIMEOUT}, and nothing was changed; end the "
-            "oldest transactions (pg_stat_activity, xact_start), or try again when they have ended"
-        ) from error
+    with connect(url) as connection, connection.begin():
+        prepare(connection, schema)
+        # Only now: it would limit the wait for one's turn as well.
+        connection.execute(text(f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}'"))
+        return up(connection, schema=schema, to=to)
 
 
 def up(connection: Connection, *, schema: str = DEFAULT_SCHEMA, to: str = "head") -> list[str]:

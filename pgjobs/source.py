@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
+
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from pgjobs import embedded
 from pgjobs.config import find_url, normal_url
@@ -42,13 +45,13 @@ def find(given: object) -> Source:
         EmbeddedServerError: the embedded server cannot be started.
     """
     if given is None:
-        return Source(embedded.resolve(find_url()))
+        return Source(_writable(embedded.resolve(find_url())))
     if isinstance(given, str):
-        return Source(embedded.resolve(normal_url(given)))
+        return Source(_writable(embedded.resolve(normal_url(given))))
     known = cast("Any", given)
     match kind_of(given):
         case "engine":
-            return Source(normal_url(known.url.render_as_string(hide_password=False)))
+            return Source(_writable(normal_url(known.url.render_as_string(hide_password=False))))
         case "pool":
             return Source(known.conninfo, pool=known)
         case "async-pool":
@@ -57,6 +60,16 @@ def find(given: object) -> Source:
             raise OptionError(
                 f"{type(given).__name__} is no database; pass a URL, an Engine, an AsyncEngine or a psycopg pool"
             )
+
+
+def _writable(url: str) -> str:
+    """Of several hosts the one that takes writes is meant, unless the URL or the environment says otherwise."""
+    if "," not in url or "PGTARGETSESSIONATTRS" in os.environ:
+        return url
+    known = conninfo_to_dict(url)
+    if "," not in str(known.get("host") or "") or "target_session_attrs" in known:
+        return url
+    return make_conninfo(url, target_session_attrs="read-write")
 
 
 def kind_of(value: object) -> Kind | None:

@@ -288,8 +288,8 @@ def test_locked_table_ends_the_attempt_and_says_what_to_do(next_release: pytest.
     next_release.setattr(migrations, "_LOCK_TIMEOUT", "10ms")
     with psycopg.connect(database_url) as busy:
         busy.execute("SELECT FROM pgjobs.jobs")
-        with pytest.raises(SchemaError, match=r"stayed locked.*try again"):
-            migrations.migrate(database_url)
+        with pytest.raises(SchemaError, match=r"stayed locked for 1 s.*try again"):
+            migrations.migrate(database_url, lock_wait=1)
     assert migrations.current(database_url) == HEAD
 
 

@@ -16,6 +16,7 @@ def of(error: BaseException) -> int | None:
     from psycopg import OperationalError
 
     from pgjobs import errors
+    from pgjobs.database import is_away
     from pgjobs.embedded import EmbeddedServerError
 
     usage = (
@@ -29,6 +30,8 @@ def of(error: BaseException) -> int | None:
         case errors.SchemaError():
             return OUT_OF_DATE
         case OperationalError() | EmbeddedServerError():
+            return UNREACHABLE
+        case _ if is_away(error):
             return UNREACHABLE
         case _ if isinstance(error, usage):
             return USAGE

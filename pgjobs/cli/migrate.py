@@ -13,9 +13,15 @@ from pgjobs.cli import codes, options
 @click.option("--to", default="head", metavar="REVISION", help="The last revision to apply; the newest by default.")
 @click.option("--sql", "as_sql", is_flag=True, help="Write the script instead of running it.")
 @click.option("--check", is_flag=True, help="Apply nothing; exit with 5 if something is to be applied.")
+@click.option(
+    "--lock-wait",
+    default="60s",
+    metavar="TIME",
+    help="How long to try again while a transaction locks a table, a second at a time; 60s by default.",
+)
 @options.url
 @options.schema
-def command(to: str, as_sql: bool, check: bool, url: str | None, schema: str | None) -> None:
+def command(to: str, as_sql: bool, check: bool, lock_wait: str, url: str | None, schema: str | None) -> None:
     """Bring the database up to this release.
 
     Safe to run from eight hosts at once: one applies, the others wait and find nothing to do.
@@ -23,6 +29,7 @@ def command(to: str, as_sql: bool, check: bool, url: str | None, schema: str | N
     from pgjobs import migrations
     from pgjobs.config import DEFAULT_SCHEMA, schema_name
     from pgjobs.database import Database
+    from pgjobs.telemetry import set_up_logging
 
     name = schema_name(schema or DEFAULT_SCHEMA)
     if as_sql:
@@ -36,6 +43,7 @@ def command(to: str, as_sql: bool, check: bool, url: str | None, schema: str | N
             sys.exit(codes.OUT_OF_DATE)
         click.echo(f"schema {name} of {database.where} is up to date ({migrations.head()})")
         return
-    applied = migrations.migrate(database.url, schema=name, to=to)
+    set_up_logging("warning")
+    applied = migrations.migrate(database.url, schema=name, to=to, lock_wait=lock_wait)
     done = f"applied {', '.join(applied)}" if applied else "is up to date"
     click.echo(f"schema {name} of {database.where}: {done}" if applied else f"schema {name} of {database.where} {done}")

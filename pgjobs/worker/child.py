@@ -21,6 +21,7 @@ from uuid import UUID
 import psycopg
 
 from pgjobs import embedded, migrations
+from pgjobs.database import is_away
 from pgjobs.errors import ConfigurationError, OptionError, PgJobsError, SchemaError
 from pgjobs.loading import Application, load
 from pgjobs.telemetry import set_up_logging
@@ -69,7 +70,9 @@ class Child:
             return self._give_up(USAGE, str(error))
         except SchemaError as error:
             return self._give_up(OUT_OF_DATE, str(error))
-        except (psycopg.OperationalError, embedded.EmbeddedServerError) as error:
+        except (psycopg.Error, embedded.EmbeddedServerError) as error:
+            if isinstance(error, psycopg.Error) and not is_away(error):
+                raise
             where = application.jobs.database.where
             return self._give_up(
                 UNREACHABLE,
@@ -117,8 +120,8 @@ class Child:
             try:
                 worker.start()
                 break
-            except psycopg.OperationalError as error:
-                if not settings["wait_for_db"]:
+            except psycopg.Error as error:
+                if not (settings["wait_for_db"] and is_away(error)):
                     raise
                 worker.outage.away(error)
                 self._stopping.wait(0.5)

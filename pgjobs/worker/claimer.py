@@ -79,6 +79,7 @@ class Claimer:
         self._pace = Pace(worker, flags)
         self._sweep = Sweep(lanes, link)
         self._reconcile_at = time.monotonic() + RECONCILE_S
+        self._in_doubt = False
         self._recording = False
         self._kept: list[Outcome] = []
         self._kept_until = 0.0
@@ -336,13 +337,16 @@ class Claimer:
         self._sweep.anew()
         self._pace.reset()
         self._reconcile_at = 0.0
+        self._in_doubt = True
         self._pace.look_now()
 
     def _reconcile(self) -> None:
         """Releases what the database believes us to hold and we have never heard of.
 
-        The reply of a claim may be lost after its commit; its jobs would then run nowhere, under a living worker. It is
-        asked between two cycles, when no claim is in flight.
+        The reply of a claim may be lost after its commit; its jobs would then run nowhere, under a living worker. After
+        a break the jobs of every claim are compared: a standby that was promoted without the last commits believes
+        those running whose completions we have seen confirmed. It is asked between two cycles, when no claim is in
+        flight.
         """
         self._reconcile_at = time.monotonic() + RECONCILE_S
         (alive, self._sweep.workers), rows = self._link.batch(
@@ -350,12 +354,30 @@ class Claimer:
         )
         if not alive:
             raise DeclaredDeadError
+        in_doubt = False
         for claim_id, job_ids in rows:
-            if claim_id not in self.known:
-                back = self._link.one(statements.release([claim_id] * len(job_ids), job_ids))
-                self._link.one(statements.forget_claims([claim_id]))
-                if back.ids:
-                    self._emit(Released(len(back.ids), "the reply to their claim was lost"))
+            if self._in_doubt or claim_id not in self.known:
+                in_doubt |= self._release_unheld(claim_id, job_ids)
+        self._in_doubt = in_doubt
+
+    def _release_unheld(self, claim_id: UUID, job_ids: Sequence[UUID]) -> bool:
+        """Releases the jobs of a claim that nobody here knows of; returns whether somebody holds the row of one."""
+        held = {(run.claim.id, run.id) for run in self._owed()}
+        unheld = [job_id for job_id in job_ids if (claim_id, job_id) not in held]
+        if not unheld:
+            return False
+        back = self._link.one(statements.release([claim_id] * len(unheld), unheld))
+        if back.ids:
+            self._emit(Released(len(back.ids), "the reply to their claim, or their completion, was lost"))
+        standing = self._link.one(statements.standing(unheld, [claim_id] * len(unheld)))
+        left = any(mine and status == "running" for _, status, mine in standing)
+        if not left and len(unheld) == len(job_ids):
+            self._link.one(statements.forget_claims([claim_id]))
+        return left
+
+    def _owed(self) -> list[Run]:
+        """Every run whose outcome is still to be recorded."""
+        return [*self._slots.owed, *(outcome.run for outcome in self._kept), *self._suspects.waiting]
 
 
 class DeclaredDeadError(Exception):

@@ -18,6 +18,7 @@ import psycopg
 from pgjobs import statements, telemetry
 from pgjobs.app import PgJobs
 from pgjobs.config import SYNCHRONOUS_COMMIT, Duration, seconds
+from pgjobs.database import is_away
 from pgjobs.errors import OptionError
 from pgjobs.events import DeclaredDead, Event, Recycling, Unheard, WorkerStarted, WorkerStopped, WorkerStopping
 from pgjobs.job import new_id
@@ -316,7 +317,9 @@ class Worker:
                 try:
                     life = Life(self)
                     life.start()
-                except psycopg.OperationalError as error:
+                except psycopg.Error as error:
+                    if not is_away(error):
+                        raise
                     self.outage.away(error)
                     self._stop_asked.wait(0.5)
                 else:

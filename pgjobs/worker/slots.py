@@ -256,6 +256,12 @@ class Slots:
             return [*self._waiting, *self._running]
 
     @property
+    def owed(self) -> list[Run]:
+        """The jobs that are held, and those whose outcomes wait to be recorded."""
+        with self._lock:
+            return [*self._waiting, *self._running, *(outcome.run for outcome in self._finished)]
+
+    @property
     def empty(self) -> bool:
         """Whether nothing waits, runs or is to be recorded."""
         with self._lock:

@@ -37,6 +37,11 @@ class Suspects:
     def __len__(self) -> int:
         return len(self._waiting)
 
+    @property
+    def waiting(self) -> list[Run]:
+        """Those that have not begun."""
+        return list(self._waiting)
+
     def add(self, runs: Iterable[Run]) -> None:
         """Takes claimed suspects."""
         self._waiting.extend(runs)

@@ -120,6 +120,9 @@ def test_no_variable_names_no_database(environ: dict[str, str]) -> None:
         ("postgresql://h/postgres://", "postgresql://h/postgres://"),
         ("host=h dbname=d", "host=h dbname=d"),
         ("embedded:", "embedded:"),
+        ("postgresql://u:p@a:1,b:2/d", "postgresql://u:p@a:1,b:2/d"),
+        ("postgresql+psycopg://u:p@/d?host=a:1&x=%2B&host=b%3A2", "postgresql://u:p@/d?x=%2B&host=a,b&port=1,2"),
+        ("postgresql+asyncpg://u@/d?host=a&host=b:2", "postgresql://u@/d?host=a,b&port=,2"),
     ],
 )
 def test_a_url_is_written_as_libpq_reads_it(given_url: str, url: str) -> None:
