@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 
 from pgjobs import ClaimLostError, Job, PgJobs, Retry, RetryLater, Status, current_job, statements
 from pgjobs.events import ClaimLost, Event
+from pgjobs.job import new_id
 from pgjobs.link import Link
 from pgjobs.run import Claim, Outcome
 from pgjobs.statements import Range
@@ -274,8 +275,6 @@ def test_dead_worker_claims_nothing(jobs: PgJobs, conn: psycopg.Connection[Any])
 
 
 def statements_of_a_worker(link: Link) -> tuple[Any, Any]:
-    from pgjobs.job import new_id
-
     worker = new_id()
     link.one(
         statements.register(worker, supervisor=worker, name="w", host="h", pid=1, process="{}", queues=["*"], slots=1)
@@ -415,6 +414,26 @@ def test_claim_whose_reply_was_lost_is_given_back(
     link.close()
     jobs.worker(burst=True).run()
     assert job.get(timeout=1) == "done"
+
+
+def test_claim_whose_reply_was_lost_is_given_back_though_somebody_holds_a_job(
+    jobs: PgJobs, conn: psycopg.Connection[Any], database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its row must stay until the last job could be released: without it, that one would run under no claim."""
+    monkeypatch.setattr("pgjobs.worker.claimer.RECONCILE_S", 0.1)
+    task = jobs.task(name="work")(lambda: "done")
+    held, other = task.enqueue(), task.enqueue()
+    link = Link(jobs.database, "test")
+    with jobs.worker(queues="other") as worker, psycopg.connect(database_url) as app:
+        link.one(statements.claim(worker.id, new_id(), [Range(("default", 0))], 10))
+        app.execute("SELECT FROM pgjobs.jobs WHERE id = %s FOR UPDATE", [held.id])
+        eventually(lambda: other.refresh().status is Status.QUEUED)
+        rounds = conn.execute("SELECT count(*) FROM pgjobs.claims").fetchone()
+        app.rollback()
+        eventually(lambda: held.refresh().status is Status.QUEUED)
+        eventually(lambda: conn.execute("SELECT count(*) FROM pgjobs.claims").fetchone() == (0,))
+    assert rounds == (1,)
+    link.close()
 
 
 def test_completion_whose_reply_was_lost_is_recorded_once(jobs: PgJobs, conn: psycopg.Connection[Any]) -> None:

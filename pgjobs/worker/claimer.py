@@ -354,10 +354,20 @@ class Claimer:
             raise DeclaredDeadError
         for claim_id, job_ids in rows:
             if claim_id not in self.known:
-                back = self._link.one(statements.release([claim_id] * len(job_ids), job_ids))
-                self._link.one(statements.forget_claims([claim_id]))
-                if back.ids:
-                    self._emit(Released(len(back.ids), "the reply to their claim was lost"))
+                self._give_back_unknown(claim_id, job_ids)
+
+    def _give_back_unknown(self, claim_id: UUID, job_ids: Sequence[UUID]) -> None:
+        """Releases the jobs of a claim that we have never heard of; it stays while somebody holds the row of one.
+
+        Without the claim's row nobody would find that job again.
+        """
+        claims = [claim_id] * len(job_ids)
+        back = self._link.one(statements.release(claims, job_ids))
+        if back.ids:
+            self._emit(Released(len(back.ids), "the reply to their claim was lost"))
+        standing = self._link.one(statements.standing(job_ids, claims))
+        if not any(ours and status == "running" for _, status, ours in standing):
+            self._link.one(statements.forget_claims([claim_id]))
 
 
 class DeclaredDeadError(Exception):
