@@ -436,6 +436,21 @@ def test_claim_whose_reply_was_lost_is_given_back_though_somebody_holds_a_job(
     link.close()
 
 
+def test_claim_that_commits_after_its_worker_took_leave_is_reaped(jobs: PgJobs, conn: psycopg.Connection[Any]) -> None:
+    """Its connection was cut, or its commit waited for a standby, while another one took leave of the database."""
+    jobs.task(name="work")(lambda: None).enqueue()
+    link, late = Link(jobs.database, "test"), Link(jobs.database, "test")
+    worker, claim = statements_of_a_worker(link)
+    late.begin()
+    assert len(late.step(statements.claim(worker, claim, [Range(("default", 0))], 10))) == 1
+    link.one(statements.retire(worker))
+    late.commit()
+    link.one(statements.reap(None, None, 3, "gone"))
+    assert conn.execute("SELECT status FROM pgjobs.jobs").fetchone() == ("queued",)
+    link.close()
+    late.close()
+
+
 def test_completion_whose_reply_was_lost_is_recorded_once(jobs: PgJobs, conn: psycopg.Connection[Any]) -> None:
     """Sent again after its commit, the statement finds the job ended under its own claim, and counts it no more."""
     from pgjobs.run import Run
