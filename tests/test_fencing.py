@@ -15,13 +15,14 @@ from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
 
 from pgjobs import ClaimLostError, Job, PgJobs, Retry, RetryLater, Status, current_job, statements
-from pgjobs.events import ClaimLost, Event
+from pgjobs.events import ClaimLost, Event, Recorded
 from pgjobs.job import new_id
 from pgjobs.link import Link
-from pgjobs.run import Claim, Outcome
+from pgjobs.run import Claim, Outcome, Run
 from pgjobs.statements import Range
 from pgjobs.worker import Worker
 from pgjobs.worker import completer as completing
+from pgjobs.worker.completer import Completer
 from tests.support import eventually
 
 pytestmark = pytest.mark.server
@@ -453,9 +454,6 @@ def test_claim_that_commits_after_its_worker_took_leave_is_reaped(jobs: PgJobs, 
 
 def test_completion_whose_reply_was_lost_is_recorded_once(jobs: PgJobs, conn: psycopg.Connection[Any]) -> None:
     """Sent again after its commit, the statement finds the job ended under its own claim, and counts it no more."""
-    from pgjobs.run import Run
-    from pgjobs.worker.completer import Completer
-
     work = jobs.task(name="work")(lambda: None)
     work.enqueue()
     link = Link(jobs.database, "test")
@@ -471,4 +469,35 @@ def test_completion_whose_reply_was_lost_is_recorded_once(jobs: PgJobs, conn: ps
         assert completer.confirm([outcome], link.batch(*completer.statements([outcome])), link) == []
     assert [type(event).__name__ for event in events] == ["Recorded", "Recorded"]
     assert conn.execute("SELECT sum(jobs)::int FROM pgjobs.rollups").fetchone() == (1,)
+    link.close()
+
+
+@pytest.mark.parametrize("held", [False, True])
+def test_two_runs_of_one_job_in_one_worker_are_told_apart(
+    held: bool, jobs: PgJobs, conn: psycopg.Connection[Any], database_url: str
+) -> None:
+    """The job was taken away from the first (its timeout came, or it was deleted and enqueued anew), and came back."""
+    jobs.task(name="work")(lambda: None).enqueue()
+    link = Link(jobs.database, "test")
+    runs: list[Run] = []
+    for _ in range(2):
+        worker, claim_id = statements_of_a_worker(link)
+        rows = link.one(statements.claim(worker, claim_id, [Range(("default", 0))], 10))
+        runs.append(Run(rows[0], Claim(claim_id, 1), time.perf_counter(), "pgjobs"))
+        link.one(statements.time_out(None, [runs[0].id]) if len(runs) == 1 else statements.busy(worker))
+        conn.execute("UPDATE pgjobs.jobs SET due_at = now() WHERE due_at IS NOT NULL")
+        link.one(statements.promote())
+    events: list[Event] = []
+    completer = Completer(events.append)
+    for order in (runs[::-1], runs):
+        outcomes = [Outcome(run, "succeeded", 0.1, result="1") for run in order]
+        with psycopg.connect(database_url) as app:
+            if held:
+                app.execute("SELECT FROM pgjobs.jobs FOR UPDATE")
+            kept = completer.confirm(outcomes, link.batch(*completer.statements(outcomes)), link)
+        assert [outcome.run for outcome in kept] == (runs[1:] if held else [])
+        lost = [event.run for event in events if isinstance(event, ClaimLost)]
+        recorded = [outcome.run for event in events if isinstance(event, Recorded) for outcome in event.outcomes]
+        assert (lost, recorded) == (runs[:1], [] if held else runs[1:])
+        events.clear()
     link.close()

@@ -121,7 +121,7 @@ SELECT id FROM completed
 -- name: standing
 -- How jobs stand that a completion did not bring back, by a plain read: still running under the claim means that
 -- somebody holds the row; any other status under it, that the completion was recorded before; another claim, that it is lost.
-SELECT job.id, job.status, job.claim_id = asked.claim_id AS ours
+SELECT job.id, asked.claim_id, job.status, job.claim_id = asked.claim_id AS ours
   FROM unnest(%(ids)s::uuid[], %(claims)s::uuid[]) AS asked (id, claim_id)
   JOIN pgjobs.jobs AS job USING (id)
 

@@ -366,7 +366,7 @@ class Claimer:
         if back.ids:
             self._emit(Released(len(back.ids), "the reply to their claim was lost"))
         standing = self._link.one(statements.standing(job_ids, claims))
-        if not any(ours and status == "running" for _, status, ours in standing):
+        if not any(ours and status == "running" for _, _, status, ours in standing):
             self._link.one(statements.forget_claims([claim_id]))
 
 
