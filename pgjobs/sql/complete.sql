@@ -157,7 +157,8 @@ RETURNING job.id
 
 
 -- name: release
--- Gives jobs back that shall not run here: to their old place, the attempt not counted.
+-- Gives jobs back that shall not run here: to their old place, the attempt not counted. A clock that was turned back leaves
+-- no run_at to come, which a CHECK would refuse.
 -- Locks: jobs, by id, skipping. What is skipped stays under its claim, to be released again.
 WITH held AS (
     SELECT claim.id AS claim_id, held.id, held.position
@@ -179,6 +180,7 @@ WITH held AS (
            finished_at = CASE WHEN job.cancel_at IS NULL THEN NULL ELSE now() END,
            attempt = greatest(job.attempt - 1, 0),
            options = job.options #- '{suspect,runs}',
+           run_at = CASE WHEN job.run_at > now() THEN now() ELSE job.run_at END,
            claim_id = NULL,
            started_at = NULL
       FROM mine
