@@ -234,6 +234,7 @@ def test_reaper_and_completion_in_every_order_record_one_success(state: str, pai
         assert world.rollups(pair.conn) == {"succeeded": 1}, places
 
 
+@pytest.mark.timeout(600)
 def test_thousands_of_races_between_a_late_completion_and_a_new_claim_record_one_success_each(pair: Pair) -> None:
     world.reset(pair.conn)
     row = Template("work", "default", 0, 5, HOUR)
