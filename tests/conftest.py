@@ -13,16 +13,10 @@ from uuid import uuid4
 
 import psycopg
 import pytest
-from psycopg import sql
 
 import pgjobs
 from tests.bouncer import bouncer
-from tests.support import suite_server, with_database
-
-
-def _execute(url: str, statement: str, *names: str) -> None:
-    with psycopg.connect(url, autocommit=True) as conn:
-        conn.execute(sql.SQL(statement).format(*map(sql.Identifier, names)))  # type: ignore[arg-type]
+from tests.support import copy_of, execute, suite_server, with_database
 
 
 @pytest.fixture(scope="session")
@@ -51,24 +45,20 @@ def template(server_url: str) -> Iterator[str]:
     from pgjobs.migrations import migrate
 
     name = f"pgjobs_template_{uuid4().hex[:12]}"
-    _execute(server_url, "CREATE DATABASE {}", name)
+    execute(server_url, "CREATE DATABASE {}", name)
     try:
         migrate(with_database(server_url, name))
-        _execute(server_url, "ALTER DATABASE {} WITH ALLOW_CONNECTIONS false", name)
+        execute(server_url, "ALTER DATABASE {} WITH ALLOW_CONNECTIONS false", name)
         yield name
     finally:
-        _execute(server_url, "DROP DATABASE {} WITH (FORCE)", name)
+        execute(server_url, "DROP DATABASE {} WITH (FORCE)", name)
 
 
 @pytest.fixture
 def direct_url(server_url: str, template: str) -> Iterator[str]:
     """URL of the test's own migrated database, without a pooler."""
-    name = f"pgjobs_test_{uuid4().hex[:12]}"
-    _execute(server_url, "CREATE DATABASE {} TEMPLATE {}", name, template)
-    try:
-        yield with_database(server_url, name)
-    finally:
-        _execute(server_url, "DROP DATABASE {} WITH (FORCE)", name)
+    with copy_of(server_url, template) as url:
+        yield url
 
 
 @pytest.fixture

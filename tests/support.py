@@ -12,6 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
+from uuid import uuid4
+
+import psycopg
+from psycopg import sql
 
 from pgjobs import embedded
 from pgjobs.embedded import installation
@@ -69,6 +73,23 @@ def scratch_directory() -> Generator[Path]:
     finally:
         # A postmaster that is just ending may remove a file of its own meanwhile.
         shutil.rmtree(directory, ignore_errors=True)
+
+
+def execute(url: str, statement: str, *names: str) -> None:
+    """Executes a statement with names in it, outside any transaction."""
+    with psycopg.connect(url, autocommit=True) as conn:
+        conn.execute(sql.SQL(statement).format(*map(sql.Identifier, names)))  # type: ignore[arg-type]
+
+
+@contextmanager
+def copy_of(server_url: str, template: str) -> Generator[str]:
+    """Makes a database like the template as long as the block, and yields its URL."""
+    name = f"pgjobs_test_{uuid4().hex[:12]}"
+    execute(server_url, "CREATE DATABASE {} TEMPLATE {}", name, template)
+    try:
+        yield with_database(server_url, name)
+    finally:
+        execute(server_url, "DROP DATABASE {} WITH (FORCE)", name)
 
 
 def with_database(url: str, name: str) -> str:

@@ -15,12 +15,14 @@ from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
 
 from pgjobs import ClaimLostError, Job, PgJobs, Retry, RetryLater, Status, current_job, statements
-from pgjobs.events import ClaimLost, Event
+from pgjobs.events import ClaimLost, Event, Recorded
+from pgjobs.job import new_id
 from pgjobs.link import Link
-from pgjobs.run import Claim, Outcome
+from pgjobs.run import Claim, Outcome, Run
 from pgjobs.statements import Range
 from pgjobs.worker import Worker
 from pgjobs.worker import completer as completing
+from pgjobs.worker.completer import Completer
 from tests.support import eventually
 
 pytestmark = pytest.mark.server
@@ -274,8 +276,6 @@ def test_dead_worker_claims_nothing(jobs: PgJobs, conn: psycopg.Connection[Any])
 
 
 def statements_of_a_worker(link: Link) -> tuple[Any, Any]:
-    from pgjobs.job import new_id
-
     worker = new_id()
     link.one(
         statements.register(worker, supervisor=worker, name="w", host="h", pid=1, process="{}", queues=["*"], slots=1)
@@ -417,11 +417,43 @@ def test_claim_whose_reply_was_lost_is_given_back(
     assert job.get(timeout=1) == "done"
 
 
+def test_claim_whose_reply_was_lost_is_given_back_though_somebody_holds_a_job(
+    jobs: PgJobs, conn: psycopg.Connection[Any], database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its row must stay until the last job could be released: without it, that one would run under no claim."""
+    monkeypatch.setattr("pgjobs.worker.claimer.RECONCILE_S", 0.1)
+    task = jobs.task(name="work")(lambda: "done")
+    held, other = task.enqueue(), task.enqueue()
+    link = Link(jobs.database, "test")
+    with jobs.worker(queues="other") as worker, psycopg.connect(database_url) as app:
+        link.one(statements.claim(worker.id, new_id(), [Range(("default", 0))], 10))
+        app.execute("SELECT FROM pgjobs.jobs WHERE id = %s FOR UPDATE", [held.id])
+        eventually(lambda: other.refresh().status is Status.QUEUED)
+        rounds = conn.execute("SELECT count(*) FROM pgjobs.claims").fetchone()
+        app.rollback()
+        eventually(lambda: held.refresh().status is Status.QUEUED)
+        eventually(lambda: conn.execute("SELECT count(*) FROM pgjobs.claims").fetchone() == (0,))
+    assert rounds == (1,)
+    link.close()
+
+
+def test_claim_that_commits_after_its_worker_took_leave_is_reaped(jobs: PgJobs, conn: psycopg.Connection[Any]) -> None:
+    """Its connection was cut, or its commit waited for a standby, while another one took leave of the database."""
+    jobs.task(name="work")(lambda: None).enqueue()
+    link, late = Link(jobs.database, "test"), Link(jobs.database, "test")
+    worker, claim = statements_of_a_worker(link)
+    late.begin()
+    assert len(late.step(statements.claim(worker, claim, [Range(("default", 0))], 10))) == 1
+    link.one(statements.retire(worker))
+    late.commit()
+    link.one(statements.reap(None, None, 3, "gone"))
+    assert conn.execute("SELECT status FROM pgjobs.jobs").fetchone() == ("queued",)
+    link.close()
+    late.close()
+
+
 def test_completion_whose_reply_was_lost_is_recorded_once(jobs: PgJobs, conn: psycopg.Connection[Any]) -> None:
     """Sent again after its commit, the statement finds the job ended under its own claim, and counts it no more."""
-    from pgjobs.run import Run
-    from pgjobs.worker.completer import Completer
-
     work = jobs.task(name="work")(lambda: None)
     work.enqueue()
     link = Link(jobs.database, "test")
@@ -437,4 +469,35 @@ def test_completion_whose_reply_was_lost_is_recorded_once(jobs: PgJobs, conn: ps
         assert completer.confirm([outcome], link.batch(*completer.statements([outcome])), link) == []
     assert [type(event).__name__ for event in events] == ["Recorded", "Recorded"]
     assert conn.execute("SELECT sum(jobs)::int FROM pgjobs.rollups").fetchone() == (1,)
+    link.close()
+
+
+@pytest.mark.parametrize("held", [False, True])
+def test_two_runs_of_one_job_in_one_worker_are_told_apart(
+    held: bool, jobs: PgJobs, conn: psycopg.Connection[Any], database_url: str
+) -> None:
+    """The job was taken away from the first (its timeout came, or it was deleted and enqueued anew), and came back."""
+    jobs.task(name="work")(lambda: None).enqueue()
+    link = Link(jobs.database, "test")
+    runs: list[Run] = []
+    for _ in range(2):
+        worker, claim_id = statements_of_a_worker(link)
+        rows = link.one(statements.claim(worker, claim_id, [Range(("default", 0))], 10))
+        runs.append(Run(rows[0], Claim(claim_id, 1), time.perf_counter(), "pgjobs"))
+        link.one(statements.time_out(None, [runs[0].id]) if len(runs) == 1 else statements.busy(worker))
+        conn.execute("UPDATE pgjobs.jobs SET due_at = now() WHERE due_at IS NOT NULL")
+        link.one(statements.promote())
+    events: list[Event] = []
+    completer = Completer(events.append)
+    for order in (runs[::-1], runs):
+        outcomes = [Outcome(run, "succeeded", 0.1, result="1") for run in order]
+        with psycopg.connect(database_url) as app:
+            if held:
+                app.execute("SELECT FROM pgjobs.jobs FOR UPDATE")
+            kept = completer.confirm(outcomes, link.batch(*completer.statements(outcomes)), link)
+        assert [outcome.run for outcome in kept] == (runs[1:] if held else [])
+        lost = [event.run for event in events if isinstance(event, ClaimLost)]
+        recorded = [outcome.run for event in events if isinstance(event, Recorded) for outcome in event.outcomes]
+        assert (lost, recorded) == (runs[:1], [] if held else runs[1:])
+        events.clear()
     link.close()

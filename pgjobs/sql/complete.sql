@@ -123,7 +123,7 @@ SELECT id FROM completed
 -- name: standing
 -- How jobs stand that a completion did not bring back, by a plain read: still running under the claim means that
 -- somebody holds the row; any other status under it, that the completion was recorded before; another claim, that it is lost.
-SELECT job.id, job.status, job.claim_id = asked.claim_id AS ours
+SELECT job.id, asked.claim_id, job.status, job.claim_id = asked.claim_id AS ours
   FROM unnest(%(ids)s::uuid[], %(claims)s::uuid[]) AS asked (id, claim_id)
   JOIN pgjobs.jobs AS job USING (id)
 
@@ -159,7 +159,8 @@ RETURNING job.id
 
 
 -- name: release
--- Gives jobs back that shall not run here: to their old place, the attempt not counted.
+-- Gives jobs back that shall not run here: to their old place, the attempt not counted. A clock that was turned back leaves
+-- no run_at to come, which a CHECK would refuse.
 -- Locks: jobs, by id, skipping. What is skipped stays under its claim, to be released again.
 WITH held AS (
     SELECT claim.id AS claim_id, held.id, held.position
@@ -181,6 +182,7 @@ WITH held AS (
            finished_at = CASE WHEN job.cancel_at IS NULL THEN NULL ELSE now() END,
            attempt = greatest(job.attempt - 1, 0),
            options = job.options #- '{suspect,runs}',
+           run_at = CASE WHEN job.run_at > now() THEN now() ELSE job.run_at END,
            claim_id = NULL,
            started_at = NULL
       FROM mine

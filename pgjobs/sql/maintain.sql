@@ -32,6 +32,8 @@ UPDATE pgjobs.duties
 -- name: promote
 -- Queues jobs whose time has come, oldest first, and tells those who wait on their queues. Where back seconds are given, jobs
 -- that have been due for longer are left to another call: under an old snapshot their dead index entries are many.
+-- A run_at that is still to come (due_at was brought forward by hand, or the clock was turned back) is past with it: a CHECK
+-- would refuse the row, and with it all the others.
 -- now(), because an index serves no comparison with clock_timestamp(), which is volatile.
 -- Locks: jobs, by due time, skipping.
 WITH due AS MATERIALIZED (
@@ -44,7 +46,8 @@ WITH due AS MATERIALIZED (
        FOR UPDATE SKIP LOCKED
 ), promoted AS (
     UPDATE pgjobs.jobs
-       SET status = 'queued', position = nextval('pgjobs.positions'), due_at = NULL
+       SET status = 'queued', position = nextval('pgjobs.positions'), due_at = NULL,
+           run_at = CASE WHEN run_at > now() THEN now() ELSE run_at END
      WHERE id = ANY (ARRAY (SELECT id FROM due))
     RETURNING queue, priority
 ), told AS MATERIALIZED (
@@ -93,7 +96,7 @@ RETURNING worker.id, worker.name, worker.dead_at IS NOT NULL AS dead
 -- all become suspects, of whom sixteen may run at once. Those whose rows say that they ran in another such death are
 -- narrowed down: four at once, then one, and one that ran alone is charged. After a first crash
 -- a job returns to its old place, as one does that is not charged; later ones go behind. It leaves its claim, so that the dead worker, should it wake, can tell this from
--- an end that it recorded itself.
+-- an end that it recorded itself. A clock that was turned back leaves no run_at to come, which a CHECK would refuse.
 -- Locks: jobs, by id, skipping: what somebody holds is found by the next pass.
 WITH held AS (
     SELECT claim.id AS claim_id, held.id, held.position
@@ -143,6 +146,7 @@ WITH held AS (
                             || jsonb_build_object('suspect', jsonb_build_object('of', ending.among)) END,
            attempt = greatest(job.attempt - 1, 0),
            claim_id = NULL,
+           run_at = CASE WHEN job.run_at > now() THEN now() ELSE job.run_at END,
            unique_key = CASE WHEN ending.status = 'queued' OR job.options ? 'unique_for' THEN job.unique_key END,
            finished_at = CASE WHEN ending.status <> 'queued' THEN now() END,
            started_at = CASE WHEN ending.status <> 'queued' THEN job.started_at END

@@ -31,20 +31,15 @@ RETURNING id
 
 
 -- name: retire
--- Takes leave: the row goes if nothing is held under it, else it is marked dead, and its jobs are reaped.
+-- Takes leave: no flag stands any more, and the row is marked dead. It stays as long as that of one who died, because a claim
+-- may still be on its way (cut off, or its commit waits for a standby): under a worker that is not there nobody would find it.
 -- Locks: the worker's own row and flags.
 WITH quiet AS (
     DELETE FROM pgjobs.idlers WHERE worker_id = %(worker)s::uuid
-), gone AS (
-    DELETE FROM pgjobs.workers
-     WHERE id = %(worker)s::uuid
-       AND NOT EXISTS (SELECT FROM pgjobs.claims WHERE worker_id = %(worker)s::uuid)
-    RETURNING id
 )
 UPDATE pgjobs.workers
    SET dead_at = now()
- WHERE id = %(worker)s::uuid
-   AND EXISTS (SELECT FROM pgjobs.claims WHERE worker_id = %(worker)s::uuid)
+ WHERE id = %(worker)s::uuid AND dead_at IS NULL
 RETURNING id
 
 

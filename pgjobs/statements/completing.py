@@ -38,7 +38,7 @@ def complete_within(job_id: UUID, claim_id: UUID, result: str | None, duration_s
 
 
 def standing(ids: Sequence[Any], claims: Sequence[Any]) -> Statement[Rows]:
-    """Rows of (id, status, whether the claim is still ours)."""
+    """Rows of (id, claim, status, whether the job is still under that claim)."""
     return Statement(QUERIES["standing"], {"ids": list(ids), "claims": list(claims)}, rows)
 
 

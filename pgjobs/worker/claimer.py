@@ -370,7 +370,7 @@ class Claimer:
         if back.ids:
             self._emit(Released(len(back.ids), "the reply to their claim, or their completion, was lost"))
         standing = self._link.one(statements.standing(unheld, [claim_id] * len(unheld)))
-        left = any(mine and status == "running" for _, status, mine in standing)
+        left = any(ours and status == "running" for _, _, status, ours in standing)
         if not left and len(unheld) == len(job_ids):
             self._link.one(statements.forget_claims([claim_id]))
         return left

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 from uuid import UUID
@@ -62,8 +63,10 @@ class Completer:
             missing: list[Outcome] = []
             back = list(outcomes)
         else:
-            back = [outcome for outcome in outcomes if outcome.run.id in ids]
-            missing = [outcome for outcome in outcomes if outcome.run.id not in ids]
+            # An id does not say which of two runs of one job it is of: the one whose claim is lost, or the new one.
+            runs = Counter(outcome.run.id for outcome in outcomes)
+            back = [o for o in outcomes if o.run.id in ids and runs[o.run.id] == 1]
+            missing = [o for o in outcomes if o.run.id not in ids or runs[o.run.id] > 1]
         kept, done_before = self._look_up(missing, link) if missing else ([], [])
         for outcome in back:
             self._settle(outcome)
@@ -75,17 +78,17 @@ class Completer:
     def _look_up(self, missing: list[Outcome], link: Link) -> tuple[list[Outcome], list[Outcome]]:
         """Sorts outcomes that did not come back: kept (somebody holds the row), recorded before, or lost."""
         asked = statements.standing([o.run.id for o in missing], [o.run.claim.id for o in missing])
-        rows = {row[0]: row for row in link.one(asked)}
+        rows = {row[:2]: row[2:] for row in link.one(asked)}
         kept: list[Outcome] = []
         before: list[Outcome] = []
         for outcome in missing:
-            row = rows.get(outcome.run.id)
-            if row is not None and row[2] and row[1] == "running":
+            status, ours = rows.get((outcome.run.id, outcome.run.claim.id), (None, False))
+            if ours and status == "running":
                 kept.append(outcome)
                 continue
             self._settle(outcome)
-            if row is not None and row[2]:
-                before.append(_as_recorded(outcome, row[1]))
+            if ours:
+                before.append(_as_recorded(outcome, status))
             elif outcome.ending != "released":
                 self._emit(ClaimLost(outcome.run))
         return kept, before

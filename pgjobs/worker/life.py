@@ -149,7 +149,7 @@ class Life:
         return self.slots.empty and self.claimer.settled
 
     def end(self) -> None:
-        """Stops the services and takes the worker's row away."""
+        """Stops the services and takes leave of the database."""
         self.claiming.stop()
         self._maintaining.stop()
         self.claiming.join(5.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 from uuid import RFC_4122, UUID, uuid4
@@ -10,6 +11,9 @@ import psycopg
 import pytest
 from psycopg import errors
 from psycopg.rows import dict_row
+
+from pgjobs import PgJobs, statements
+from pgjobs.link import Link
 
 pytestmark = pytest.mark.server
 
@@ -239,3 +243,34 @@ def test_duration_bucket_is_the_power_of_two_above(seconds: float, bucket: int, 
 def test_duties_are_known_from_the_start(conn: psycopg.Connection) -> None:
     names = {name for (name,) in conn.execute("SELECT name FROM pgjobs.duties WHERE next_at <= now()")}
     assert {"reap", "expire", "roll_up", "prune", "tidy"} <= names
+
+
+# -- a start that was asked for, and does not lie behind any more
+
+
+@pytest.fixture
+def link(jobs: PgJobs) -> Iterator[Link]:
+    made = Link(jobs.database, "test")
+    yield made
+    made.close()
+
+
+def test_job_that_was_brought_forward_starts_and_holds_up_no_other(link: Link, conn: psycopg.Connection) -> None:
+    for _ in range(2):
+        conn.execute("SELECT pgjobs.enqueue('work', delay => '1 hour')")
+    conn.execute("UPDATE pgjobs.jobs SET due_at = now()")
+    assert link.one(statements.promote()) == 2
+
+
+@pytest.mark.parametrize("back", ["release", "reap"])
+def test_clock_that_was_turned_back_keeps_no_job_from_going_back(
+    back: str, link: Link, conn: psycopg.Connection
+) -> None:
+    waited = job(conn, "pgjobs.enqueue('work', run_at => now() - interval '1 minute')")["id"]
+    claim_id = claim(conn, waited)
+    conn.execute("UPDATE pgjobs.jobs SET run_at = now() + interval '1 hour'")
+    if back == "release":
+        assert link.one(statements.release([claim_id], [waited])).ids == [waited]
+    else:
+        conn.execute("UPDATE pgjobs.workers SET dead_at = now()")
+        assert link.one(statements.reap(None, None, 3, "gone")) == [(waited, "queued")]

@@ -1,0 +1,282 @@
+"""The protocol broken on purpose, in one place at a time: which test notices? ``--write`` keeps the answer in the docs.
+
+Each mutant is a copy of the tree in which one text is replaced by another. The tests named for it run there one after
+the other, until one fails. Some arguments: only those mutants whose names contain one of them.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from tests.chaos.document import replace, table
+from tests.support import suite_server
+
+ROOT: Final = Path(__file__).parents[1]
+AT_ONCE: Final = 2
+
+CLAIM, COMPLETE = "pgjobs/sql/claim.sql", "pgjobs/sql/complete.sql"
+MAINTAIN, WORKERS = "pgjobs/sql/maintain.sql", "pgjobs/sql/workers.sql"
+ENDINGS = "migrations/versions/0002_endings.sql"
+CLAIMER, COMPLETER = "pgjobs/worker/claimer.py", "pgjobs/worker/completer.py"
+LANES, SLOTS, RUN = "pgjobs/worker/lanes.py", "pgjobs/worker/slots.py", "pgjobs/run.py"
+
+MODEL = "tests/model"
+FENCING, SUSPECTS, TIMEOUTS = "tests/test_fencing.py", "tests/test_suspects.py", "tests/test_timeouts.py"
+PAIRS = "tests/sql/test_interleavings.py"
+WORKER, CONTROL = "tests/test_worker.py", "tests/test_control.py"
+BOUNDS, SLOT, RUNS = "tests/unit/test_lanes.py", "tests/unit/test_slots.py", "tests/unit/test_run.py"
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One breakage: the text after anchor is replaced, once. tests run in this order until one fails."""
+
+    name: str
+    file: str
+    anchor: str
+    old: str
+    new: str
+    tests: tuple[str, ...] = (MODEL, FENCING, PAIRS)
+
+    def break_(self, tree: Path) -> None:
+        """Breaks the tree."""
+        path = tree / self.file
+        head, anchor, rest = path.read_text().partition(self.anchor)
+        assert self.old in rest, f"{self.name}: {self.file} has no {self.old!r} after {self.anchor!r}"
+        path.write_text(head + anchor + rest.replace(self.old, self.new, 1))
+
+
+def beside(second: str, first: str = "delete") -> str:
+    """The test that runs a statement while another one is in an open transaction."""
+    return f"{PAIRS}::test_nothing_waits_and_nothing_is_lost[{first}-{second}]"
+
+
+def _query(name: str) -> str:
+    return f"-- name: {name}\n"
+
+
+FENCE = "job.claim_id = held.claim_id AND job.status = 'running'"
+LATERAL = "WHERE id = held.id AND claim_id = held.claim_id AND status = 'running'"
+DONE = "WHERE id = done.id AND claim_id = done.claim_id AND status = 'running'"
+SKIP = "FOR UPDATE SKIP LOCKED"
+
+MUTANTS: Final = (
+    # claim
+    Mutant("claim skips no locked rows", CLAIM, _query("claim"), SKIP, "FOR UPDATE", (beside("claim"), MODEL)),
+    Mutant("claim by a dead worker", CLAIM, _query("claim"), " AND dead_at IS NULL", "", (MODEL, FENCING)),
+    Mutant("claim by a worker that is not there", CLAIM, _query("claim"),
+           "WHERE EXISTS (SELECT FROM pgjobs.workers WHERE id = %(worker)s::uuid AND dead_at IS NULL)",
+           "WHERE NOT EXISTS (SELECT FROM pgjobs.workers WHERE id = %(worker)s::uuid AND dead_at IS NOT NULL)"),
+    Mutant("claim of expired jobs", CLAIM, _query("claim"), "AND (expires_at IS NULL OR expires_at > now())", ""),
+    Mutant("claim in no order", CLAIM, _query("claim"), "ORDER BY position\n", "ORDER BY position DESC\n"),
+    Mutant("claim leaves the old fence", CLAIM, _query("claim"),
+           "claim_id = %(claim)s::uuid,", "claim_id = coalesce(claim_id, %(claim)s::uuid),"),
+    Mutant("claim notes no job", CLAIM, _query("claim"), "array_agg(id), array_agg(position)", "'{}', '{}'"),
+    Mutant("claim beyond its range", CLAIM, _query("claim"), " AND position < lane.high", ""),
+    # complete
+    Mutant("complete without the fence", COMPLETE, _query("complete"), " AND claim_id = done.claim_id", ""),
+    Mutant("complete whatever the status", COMPLETE, _query("complete"), " AND status = 'running'", ""),
+    Mutant("complete waits for locked rows", COMPLETE, _query("complete"), SKIP, "FOR UPDATE",
+           (beside("complete"), MODEL)),
+    Mutant("complete keeps the unique key", COMPLETE, _query("complete"), ", unique_key = NULL", ""),
+    Mutant("complete without a rollup", COMPLETE, _query("complete"),
+           "FROM completed\n", "FROM completed WHERE false\n"),
+    # settle
+    Mutant("settle without the fence", COMPLETE, _query("settle"), " AND claim_id = done.claim_id", ""),
+    Mutant("settle whatever the status", COMPLETE, _query("settle"), " AND status = 'running'", ""),
+    Mutant("settle waits for locked rows", COMPLETE, _query("settle"), SKIP, "FOR UPDATE",
+           (beside("settle"), MODEL)),
+    Mutant("settle retries what was cancelled", COMPLETE, _query("settle"),
+           "WHEN done.status = 'scheduled' AND job.cancel_at IS NOT NULL THEN 'cancelled' ELSE",
+           "WHEN false THEN '' ELSE"),
+    Mutant("settle refunds nothing", COMPLETE, _query("settle"), "job.attempt - mine.refund", "job.attempt"),
+    Mutant("settle counts no crash", COMPLETE, _query("settle"), "job.crashes + mine.crash", "job.crashes"),
+    Mutant("settle drops the key of a retry", COMPLETE, _query("settle"),
+           "unique_key = CASE WHEN mine.ending = 'scheduled' THEN job.unique_key END", "unique_key = NULL"),
+    Mutant("settle leaves a suspect one", COMPLETE, _query("settle"),
+           "THEN job.options - 'suspect'", "THEN job.options",
+           (SUSPECTS,)),
+    # complete_within, release
+    Mutant("complete_within without the fence", COMPLETE, _query("complete_within"),
+           " AND claim_id = %(claim)s::uuid", " AND %(claim)s::uuid IS NOT NULL"),
+    Mutant("complete_within whatever the status", COMPLETE, _query("complete_within"), " AND status = 'running'", "",
+           (beside("complete_within", "complete"), FENCING)),
+    Mutant("release without the fence", COMPLETE, _query("release"), FENCE, "job.status = 'running'"),
+    Mutant("release whatever the status", COMPLETE, _query("release"), FENCE, "job.claim_id = held.claim_id"),
+    Mutant("release waits for locked rows", COMPLETE, _query("release"), "FOR UPDATE OF job SKIP LOCKED",
+           "FOR UPDATE OF job", (beside("release"), MODEL)),
+    Mutant("release charges the attempt", COMPLETE, _query("release"), "greatest(job.attempt - 1, 0)", "job.attempt"),
+    Mutant("release to the end of the lane", COMPLETE, _query("release"), "THEN mine.position END",
+           "THEN nextval('pgjobs.positions') END"),
+    Mutant("release keeps the fence", COMPLETE, _query("release"), "claim_id = NULL", "claim_id = job.claim_id"),
+    Mutant("release revives what was cancelled", COMPLETE, _query("release"),
+           "CASE WHEN job.cancel_at IS NULL THEN 'queued' ELSE 'cancelled' END", "'queued'"),
+    # reap, forget, time_out, promote, expire
+    Mutant("reap without the fence", MAINTAIN, _query("reap"), " AND claim_id = held.claim_id", ""),
+    Mutant("reap whatever the status", MAINTAIN, _query("reap"),
+           LATERAL, LATERAL.removesuffix(" AND status = 'running'")),
+    Mutant("reap of the living", MAINTAIN, _query("reap"), "WHERE worker.dead_at IS NOT NULL", "WHERE true"),
+    Mutant("reap waits for locked rows", MAINTAIN, _query("reap"), SKIP, "FOR UPDATE",
+           (beside("reap"), MODEL)),
+    Mutant("reap keeps the fence", MAINTAIN, _query("reap"), "claim_id = NULL", "claim_id = job.claim_id"),
+    Mutant("reap charges the attempt", MAINTAIN, _query("reap"), "greatest(job.attempt - 1, 0)", "job.attempt"),
+    Mutant("reap counts no crash", MAINTAIN, _query("reap"), "job.crashes + ending.crash,", "job.crashes,"),
+    Mutant("reap keeps the place of a second crash", MAINTAIN, _query("reap"),
+           "OR ending.crashes_before = 0", "OR true"),
+    Mutant("reap revives what was cancelled", MAINTAIN, _query("reap"), "WHEN cancelled THEN 'cancelled' ", ""),
+    Mutant("reap is stopped by a run_at to come", MAINTAIN, _query("reap"),
+           "run_at = CASE WHEN job.run_at > now() THEN now() ELSE job.run_at END", "run_at = job.run_at"),
+    Mutant("claims of the dead go with a job running", MAINTAIN, _query("forget_dead_claims"),
+           "AND job.status = 'running'", "AND false"),
+    Mutant("claims of the living go", MAINTAIN, _query("forget_dead_claims"), "worker.dead_at IS NOT NULL", "true"),
+    Mutant("time_out without the fence", MAINTAIN, _query("time_out"), " AND claim_id = held.claim_id", "",
+           (MODEL, TIMEOUTS, PAIRS)),
+    Mutant("time_out waits for locked rows", MAINTAIN, _query("time_out"), SKIP, "FOR UPDATE",
+           (beside("time_out"), MODEL)),
+    Mutant("time_out keeps the fence", MAINTAIN, _query("time_out"), "claim_id = NULL", "claim_id = job.claim_id",
+           (MODEL, TIMEOUTS)),
+    Mutant("promote without a position", MAINTAIN, _query("promote"), "position = nextval('pgjobs.positions')",
+           "position = NULL"),
+    Mutant("promote before it is due", MAINTAIN, _query("promote"), "AND due_at <= now()", ""),
+    Mutant("promote waits for locked rows", MAINTAIN, _query("promote"), SKIP, "FOR UPDATE",
+           (beside("promote"), MODEL)),
+    Mutant("expire of running jobs", MAINTAIN, _query("expire"), "('queued', 'scheduled', 'blocked')",
+           "('queued', 'scheduled', 'blocked', 'running')"),
+    Mutant("expire of ended jobs", MAINTAIN, _query("expire"), "AND status IN ('queued', 'scheduled', 'blocked')", ""),
+    Mutant("expire keeps the unique key", MAINTAIN, _query("expire"), "unique_key = NULL, ", ""),
+    # workers
+    Mutant("an outage counts as silence", MAINTAIN, _query("mark_silent"),
+           "worker.misses >= 6 AND NOT %(interrupted)s::bool", "worker.misses >= 6"),
+    Mutant("a beat does not clear misses", MAINTAIN, _query("mark_silent"),
+           "CASE WHEN worker.beat = worker.missed_beat AND", "CASE WHEN"),
+    Mutant("dead after one miss", MAINTAIN, _query("mark_silent"), "worker.misses >= 6", "worker.misses >= 0"),
+    Mutant("mark_silent waits for a beat", MAINTAIN, _query("mark_silent"), SKIP, "FOR UPDATE",
+           (beside("mark_silent", "beat"),)),
+    Mutant("a beat revives the dead", WORKERS, _query("beat"), " AND dead_at IS NULL", ""),
+    Mutant("a worker that leaves is deleted", WORKERS, _query("retire"),
+           "UPDATE pgjobs.workers\n   SET dead_at = now()\n",
+           "DELETE FROM pgjobs.workers\n"),
+    # cancel, retry, delete
+    Mutant("cancel ends what runs", ENDINGS, "FUNCTION pgjobs.cancel",
+           "CASE WHEN job.status = 'running' THEN 'running' ELSE 'cancelled' END", "'cancelled'"),
+    Mutant("cancel of what has ended meanwhile", ENDINGS, "FROM target",
+           " AND job.status IN ('scheduled', 'blocked', 'queued', 'running')", "",
+           (beside("cancel", "complete"), MODEL)),
+    Mutant("cancel of ended jobs", ENDINGS, "FUNCTION pgjobs.cancel",
+           "AND job.status IN ('scheduled', 'blocked', 'queued', 'running')\n         ORDER", "\n         ORDER",
+           (MODEL, CONTROL)),
+    Mutant("retry of running jobs", ENDINGS, "FUNCTION pgjobs.retry",
+           "('succeeded', 'failed', 'cancelled', 'expired')\n         ORDER",
+           "('succeeded', 'failed', 'cancelled', 'expired', 'running')\n         ORDER", (CONTROL, PAIRS)),
+    Mutant("retry keeps the fence", ENDINGS, "FUNCTION pgjobs.retry", "claim_id = NULL,", "claim_id = job.claim_id,"),
+    Mutant("retry keeps the ttl", ENDINGS, "FUNCTION pgjobs.retry", "expires_at = NULL, ", ""),
+    Mutant("delete leaves the failures", ENDINGS, "FUNCTION pgjobs.delete", "failure.job_id = gone.id", "false",
+           (CONTROL, MODEL)),
+    # the worker
+    Mutant("reconcile removed", CLAIMER, "def _reconcile", "if claim_id not in self.known:", "if False:"),
+    Mutant("reconcile forgets a claim under which a job runs", CLAIMER, "def _give_back_unknown",
+           "if not any(ours and status == \"running\" for _, _, status, ours in standing):", "if standing:"),
+    Mutant("a dead worker goes on", CLAIMER, "def _reconcile", "if not alive:", "if False:"),
+    Mutant("outcomes of a failed batch are dropped", CLAIMER, "def _send", "self._slots.put_back(outcomes)", "pass",
+           ("tests/test_outage.py", FENCING, WORKER)),
+    Mutant("a claim is not remembered", CLAIMER, "def _take", " | {claim_id: claim}", "", (FENCING, WORKER)),
+    Mutant("jobs below the bound are not looked for", CLAIMER, "def _look_below",
+           "for lane, low, high in ranges:", "for lane, low, high in ():", ("tests/sql/test_lanes.py", WORKER)),
+    Mutant("an outcome whose row is held is dropped", COMPLETER, "def _look_up", "kept.append(outcome)\n", "pass\n"),
+    Mutant("a completion sent twice is lost", COMPLETER, "def _look_up", "            if ours:\n",
+           "            if False:\n"),
+    Mutant("a claim is forgotten early", COMPLETER, "def _settle", "if claim.left == 0:", "if claim.left >= 0:"),
+    Mutant("two runs of a job are confused", COMPLETER, "def confirm", " and runs[o.run.id] == 1", ""),
+    Mutant("one bad result spoils its batch", COMPLETER, "def record_apart", "if len(outcomes) > 1:", "if False:"),
+    Mutant("a bound never rises", LANES, "def note(",
+           "self.low = max(self.low, min(ripe, current))", "pass", (BOUNDS,)),
+    Mutant("a bound does not wait for the horizon", LANES, "def note(", "xmin >= horizon and ", "", (BOUNDS,)),
+    Mutant("a bound waits for ever", LANES, "def note(", "elif now - noted_at > PATIENCE_S:", "elif False:", (BOUNDS,)),
+    Mutant("a bound sinks", LANES, "def note(", "max(self.low, min(ripe, current))", "min(ripe, current)", (BOUNDS,)),
+    Mutant("a bound rises past a live position", LANES, "def note(", "min(ripe, current)", "ripe", (BOUNDS,)),
+    Mutant("what commits late is forgotten", LANES, "def note(", "elif xmin >= self._doubt:", "elif False:", (BOUNDS,)),
+    Mutant("an empty lane rises to what was just drawn", LANES, "def refresh", "self._drawn, xmin", "rows[0][3], xmin",
+           (BOUNDS,)),
+    Mutant("bounds outlive a reconnect", LANES, "def reset", "Bound(now, bound.rank)", "bound", (BOUNDS,)),
+    Mutant("an end is taken from a run that was given up", SLOTS, "def finish",
+           "if run not in self._running:", "if False:",
+           (SLOT, WORKER, TIMEOUTS)),
+    Mutant("a slot is not given back", SLOTS, "def finish", "self._free.append(run.slot)", "pass", (SLOT, WORKER)),
+    Mutant("stale jobs stay", SLOTS, "def take_stale", "return self._take_waiting()", "return []", (SLOT, WORKER)),
+    Mutant("a rolled-back completion succeeds", RUN, "def returned", "if run.completed:", "if False:", (FENCING, RUNS)),
+    Mutant("attempts without end", RUN, "def failed", "run.attempt >= run.max_attempts or ", "", (RUNS, WORKER)),
+    Mutant("crashes without end", RUN, "def crashed", "run.crashes + 1 >= MAX_CRASHES", "False", (MODEL, RUNS)),
+    Mutant("a snooze burns an attempt", RUN, "def raised", "refund=1", "refund=0", (RUNS, WORKER)),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The test that failed first; None where all passed."""
+
+    mutant: Mutant
+    test: str | None
+
+    @property
+    def row(self) -> list[str]:
+        """For the table."""
+        return [self.mutant.name, self.mutant.file.rpartition("/")[2], self.test or "**nobody notices**"]
+
+
+def verdict(mutant: Mutant, url: str) -> Verdict:
+    """Breaks a copy of the tree, and runs the mutant's tests there until one fails."""
+    with tempfile.TemporaryDirectory(prefix="pgjobs-mutant-") as directory:
+        tree = Path(directory, "tree")
+        shutil.copytree(ROOT, tree, ignore=shutil.ignore_patterns(".*", "dist", "__pycache__"))
+        mutant.break_(tree)
+        command = [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-x",
+            "-q",
+            "-p",
+            "no:randomly",
+            "-p",
+            "no:cacheprovider",
+            *mutant.tests,
+        ]
+        environment = {**os.environ, "PGJOBS_TEST_URL": url, "PGJOBS_MUTANT": mutant.name}
+        done = subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True, check=False)
+    failed = re.search(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.MULTILINE)
+    assert done.returncode in (0, 1), done.stdout[-2_000:]
+    print(f"{mutant.name}: {failed[1] if failed else 'nobody notices'}", file=sys.stderr, flush=True)
+    return Verdict(mutant, failed[1] if failed else None)
+
+
+def chosen(words: Sequence[str]) -> list[Mutant]:
+    """The mutants whose names contain one of the words; all without words."""
+    return [mutant for mutant in MUTANTS if not words or any(word in mutant.name for word in words)]
+
+
+def main() -> None:
+    """Prints the table; fails where a mutant lives."""
+    words = [word for word in sys.argv[1:] if word != "--write"]
+    with suite_server() as url, ThreadPoolExecutor(AT_ONCE) as pool:
+        verdicts = list(pool.map(lambda mutant: verdict(mutant, url), chosen(words)))
+    killed = sum(each.test is not None for each in verdicts)
+    text = table(["Broken", "Where", "The test that failed first"], [each.row for each in verdicts])
+    text = f"{killed} of {len(verdicts)} are noticed.\n\n{text}"
+    print(text)
+    if "--write" in sys.argv:
+        replace("mutants", text)
+    sys.exit(killed < len(verdicts))
+
+
+if __name__ == "__main__":
+    main()
