@@ -24,6 +24,11 @@ def pid() -> int:
     return os.getpid()
 
 
+@jobs.task
+def clock() -> float:
+    return time.time()
+
+
 @jobs.task(retry=Retry(2, backoff=0))
 def boom() -> None:
     raise ValueError("boom")
