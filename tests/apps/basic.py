@@ -25,6 +25,12 @@ def pid() -> int:
 
 
 @jobs.task
+def echo(text: str) -> str:
+    time.sleep(0.02)
+    return text
+
+
+@jobs.task
 def clock() -> float:
     return time.time()
 
@@ -60,6 +66,12 @@ def kill_me(times: int) -> str:
     if current_job().crashes < times:
         os.kill(os.getpid(), 9)
     return "survived"
+
+
+@jobs.task
+async def block_loop(seconds: float) -> None:
+    """Lets no other coroutine of its process go on."""
+    time.sleep(seconds)
 
 
 @jobs.task
