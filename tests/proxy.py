@@ -69,6 +69,11 @@ class Proxy:
         self._hole = False
 
     @property
+    def living(self) -> int:
+        """How many connections are open of which nothing has been swallowed."""
+        return sum(pair.server is not None and not pair.swallowed for pair in list(self._pairs))
+
+    @property
     def dead(self) -> int:
         """How many connections are open of which something has been swallowed."""
         return sum(pair.swallowed for pair in list(self._pairs))

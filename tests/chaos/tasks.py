@@ -27,10 +27,13 @@ ONCE: Final = Retry(max_attempts=1)
 
 
 def note(begun: bool = True) -> None:
-    """Appends a line, which a crash of this process cannot tear: one write to a file in memory."""
+    """Appends a line, which a crash of this process cannot tear: one write to a file in memory.
+
+    The time is the machine's monotonic one, which all its processes share, whatever their clocks say.
+    """
     if not _file:
         _file.append(os.open(_RUNS, os.O_WRONLY | os.O_APPEND | os.O_CREAT))
-    os.write(_file[0], f"{'+' if begun else '-'}{current_job().id.hex} {os.getpid()} {time.time():.3f}\n".encode())
+    os.write(_file[0], f"{'+' if begun else '-'}{current_job().id.hex} {os.getpid()} {time.monotonic():.3f}\n".encode())
 
 
 @jobs.task(retry=PATIENT)
