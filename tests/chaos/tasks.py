@@ -66,11 +66,15 @@ def pooled(n: int) -> int:
 
 @jobs.task(retry=PATIENT)
 def effect(n: int) -> None:
-    """Its effect and its completion are one transaction."""
+    """Its effect and its completion are one transaction. An attempt that fails has ended."""
     note()
-    with psycopg.connect(_DIRECT, connect_timeout=5) as conn:
-        conn.execute("INSERT INTO chaos.effects (n) VALUES (%s)", [n])
-        current_job().complete(conn)
+    try:
+        with psycopg.connect(_DIRECT, connect_timeout=5) as conn:
+            conn.execute("INSERT INTO chaos.effects (n) VALUES (%s)", [n])
+            current_job().complete(conn)
+    except psycopg.Error:
+        note(begun=False)
+        raise
 
 
 @jobs.task(retry=PATIENT)
