@@ -7,7 +7,7 @@ TEST_PROCESSES ?= 3
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench chaos endings mutants nightly format build clean
+.PHONY: help demo test check bench chaos coverage endings mutants nightly format build clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,14 +42,21 @@ bench: $(READY) ## Take the figures of docs/performance.md: an hour, with other 
 chaos: $(READY) ## Inject faults under load for two minutes, and see what became of every job (SEED=7 repeats a run)
 	@$(BIN)/python -m tests.chaos --jobs 60000 --seed $(or $(SEED),1)
 
+coverage: $(READY) ## Run the tests and say which branches of the core they take, in all its processes (95 % at least)
+	@$(BIN)/coverage erase
+	@$(BIN)/coverage run -m pytest -q -n $(TEST_PROCESSES) --timeout 300
+	@$(BIN)/coverage combine --quiet
+	@$(BIN)/coverage report --fail-under 95
+
 endings: $(READY) ## Take the table of docs/endings.md
 	@$(BIN)/python -m tests.endings
 
 mutants: $(READY) ## Break the protocol in ninety places, see which test notices, and keep it in docs/reliability.md
 	@$(BIN)/python -m tests.mutants --write
 
-nightly: $(READY) ## Run the tests with what takes longer, and a million jobs under faults
+nightly: $(READY) ## Run the tests with what takes longer, coverage, and a million jobs under faults
 	@PGJOBS_LONG_S=60 $(BIN)/python -m pytest -q -n $(TEST_PROCESSES)
+	@$(MAKE) coverage
 	@$(BIN)/python -m tests.chaos --jobs 1000000 --seed $(or $(SEED),1)
 	@$(BIN)/python -m tests.chaos --jobs 1000000 --calm
 	@$(BIN)/python -m tests.mutants

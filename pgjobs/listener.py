@@ -6,10 +6,12 @@ Through a pooler in transaction mode none arrive. That is found out at the start
 from __future__ import annotations
 
 import contextlib
+import os
 import select
 import socket
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import Final
 
 import psycopg
@@ -21,6 +23,9 @@ from pgjobs.link import Link
 
 QUIET_S: Final = 10.0
 """After so much silence the connection is asked whether it still lives."""
+
+ANSWER_S: Final = 5.0
+"""How long the answer may take."""
 
 TRIAL_S: Final = 2.0
 """How long a pooler may take to pass on a notification; it is tried again after a minute."""
@@ -76,7 +81,8 @@ class Listener:
                 self._heard(notification.payload)
             self._quiet_since = time.monotonic()
         elif time.monotonic() - self._quiet_since >= QUIET_S:
-            conn.execute("SELECT 1")
+            with _answering(conn):
+                conn.execute("SELECT 1")
             self._quiet_since = time.monotonic()
         return 0.0
 
@@ -93,7 +99,8 @@ class Listener:
                     self.hears = False
                     self._unheard()
                 return None
-            conn.execute(self._listen)
+            with _answering(conn):
+                conn.execute(self._listen)
             self.hears = True
             self._conn = conn
             self._quiet_since = time.monotonic()
@@ -124,3 +131,21 @@ class Listener:
         self._link.close()
         self._bell.close()
         self._ear.close()
+
+
+@contextlib.contextmanager
+def _answering(conn: psycopg.Connection[tuple[object, ...]]) -> Generator[None]:
+    """Hangs up where no answer comes: what sits between may take all and give nothing back, and TCP sees no fault."""
+    with socket.socket(fileno=os.dup(conn.fileno())) as own:
+        timer = threading.Timer(ANSWER_S, _hang_up, [own])
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+            timer.join()
+
+
+def _hang_up(connection: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        connection.shutdown(socket.SHUT_RDWR)

@@ -117,8 +117,8 @@ class Failure:
 class Outcome:
     """How a run ended.
 
-    wait_s is the time in the buffer, seconds that of the run, delay_s the rest before the next attempt. refund is 1
-    where the attempt does not count, crash where a crash does.
+    wait_s is the time in the buffer, seconds that of the run, delay_s the rest before the next attempt; None lets it
+    rest for as long as the job has waited. refund is 1 where the attempt does not count, crash where a crash does.
     """
 
     __slots__ = ("crash", "delay_s", "ending", "failure", "reason", "refund", "result", "run", "seconds")

@@ -59,9 +59,24 @@ class Proxy:
 
     def heal(self) -> None:
         """Passes data on again, at once and whole; what was swallowed has broken its connections."""
-        self._hole = self.byte_by_byte = False
+        self.relent()
+        self.byte_by_byte = False
         self.delay_s = 0.0
         self._soon(lambda: self._abort(only_swallowed=True))
+
+    def relent(self) -> None:
+        """Serves new connections again; those of which it has swallowed something stay open and dead."""
+        self._hole = False
+
+    @property
+    def living(self) -> int:
+        """How many connections are open of which nothing has been swallowed."""
+        return sum(pair.server is not None and not pair.swallowed for pair in list(self._pairs))
+
+    @property
+    def dead(self) -> int:
+        """How many connections are open of which something has been swallowed."""
+        return sum(pair.swallowed for pair in list(self._pairs))
 
     def reset(self) -> None:
         """Resets every connection there is."""

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import urlsplit
 
 import psycopg
 import pytest
 
-from pgjobs import PgJobs, Status
+from pgjobs import PgJobs, Status, listener
 from pgjobs.embedded import ControlledServer
 from pgjobs.events import DatabaseAway, DatabaseBack, Event
 from pgjobs.migrations import migrate
 from pgjobs.worker import pace
+from tests.proxy import Proxy
 from tests.support import eventually, scratch_directory
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
@@ -172,6 +175,38 @@ def test_pick_up_goes_on_when_the_listening_connection_is_killed(
         for _ in range(6):
             time.sleep(0.45)
             add.enqueue(1, 2).get(timeout=20)  # it listens again, and need not wait for its next look
+
+
+def test_pick_up_goes_on_when_the_listening_connection_is_swallowed_and_it_is_made_anew(
+    jobs: PgJobs, direct_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To TCP such a connection is in good health. Until that is noticed, the worker finds by polling what there is."""
+    monkeypatch.setattr(listener, "QUIET_S", 2.0)
+    monkeypatch.setattr(listener, "ANSWER_S", 1.0)
+    add = jobs.task(name="add")(lambda a, b: a + b)
+    host = urlsplit(direct_url)
+    proxy = Proxy(host.hostname or "", host.port or 5432)
+    monkeypatch.setenv("PGJOBS_LISTEN_URL", host._replace(netloc=f"{host.username}@127.0.0.1:{proxy.port}").geturl())
+    events: list[Event] = []
+    with contextlib.closing(proxy), jobs.worker(emit=events.append):
+        wait_of(add)
+        proxy.swallow()
+        waits = [wait_of(add) for _ in range(3)]
+        assert max(waits) < 3, "pick-up by polling: each second, and a fifth"
+        proxy.relent()
+        assert proxy.dead, "the silence has not ended yet, or this test sees nothing"
+        eventually(lambda: any(isinstance(event, DatabaseBack) for event in events), timeout_s=25)
+        monkeypatch.setattr(pace, "POLL_S", 60.0)
+        assert max(wait_of(add) for _ in range(4)) < 20, "it listens again, and need not wait for its next look"
+
+
+def wait_of(task: Any) -> float:
+    """How long an idle worker takes to pick up a job, in seconds."""
+    time.sleep(0.7)
+    job = task.enqueue(1, 2)
+    eventually(lambda: job.refresh().status is Status.SUCCEEDED, timeout_s=20)
+    assert job.row.started_at is not None
+    return (job.row.started_at - job.row.created_at).total_seconds()
 
 
 @pytest.mark.parametrize("name", ["pgjobs worker", "pgjobs upkeep", "pgjobs beat"])

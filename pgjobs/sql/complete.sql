@@ -44,6 +44,8 @@ SELECT NULL, channel FROM pgjobs.waiters WHERE seen_at > now() - interval '30 se
 -- Records every other end of an attempt: failed, cancelled, scheduled (a retry or a snooze). refund is 1 where the attempt
 -- does not count, crash where a crash does. A job that somebody asked to cancel is cancelled instead of tried again, for the reason that they gave.
 -- What failed leaves a failures row. A suspect whose run has ended is none any more.
+-- Without a delay a job rests for as long as it has waited, from a second to a minute: by this clock, since a worker's may be
+-- wrong by hours.
 -- outcome is how the attempt counts in the rollups: failed, retried, snoozed, cancelled.
 -- Locks: jobs, by id, skipping.
 WITH done AS (
@@ -69,7 +71,10 @@ WITH done AS (
     UPDATE pgjobs.jobs AS job
        SET status = mine.ending,
            reason = CASE WHEN mine.asked THEN job.reason ELSE mine.reason END,
-           due_at = CASE WHEN mine.ending = 'scheduled' THEN clock_timestamp() + mine.delay * interval '1 second' END,
+           due_at = CASE WHEN mine.ending = 'scheduled'
+                         THEN clock_timestamp()
+                            + coalesce(mine.delay * interval '1 second',
+                                       least(greatest(now() - job.created_at, interval '1 second'), interval '1 minute')) END,
            attempt = job.attempt - mine.refund,
            crashes = job.crashes + mine.crash,
            finished_at = CASE WHEN mine.ending <> 'scheduled' THEN now() END,

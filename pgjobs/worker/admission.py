@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime
 
 from pgjobs.errors import ArgumentsError
 from pgjobs.events import Event, Unrunnable
@@ -42,10 +41,8 @@ class Admission:
         return None
 
     def _send_back(self, run: Run, reason: str) -> Outcome:
-        """Puts a job that cannot run here back for one second, doubling to sixty; its attempt does not count."""
+        """Puts a job that cannot run here back for as long as it has waited, up to a minute; no attempt counts."""
         if (run.task_name, reason) not in self._said:
             self._said.add((run.task_name, reason))
             self._emit(Unrunnable(run.task_name, reason, 1))
-        waited_s = (datetime.now(UTC) - run.created_at).total_seconds()
-        delay_s = min(60.0, max(1.0, waited_s))
-        return Outcome(run, "scheduled", 0.0, reason=reason, delay_s=delay_s, refund=1)
+        return Outcome(run, "scheduled", 0.0, reason=reason, refund=1)

@@ -126,10 +126,12 @@ class Maintenance:
         return None, len(ended) == 1_000
 
     def _expire(self, duty: Duty) -> tuple[Any, bool]:
-        """Looks back ten minutes, for rows that were held when their time came; once an hour, at all."""
-        now = datetime.now(UTC)
+        """Looks back ten minutes, for rows that were held when their time came; once an hour, at all.
+
+        Hours and days are those of the database: two workers whose clocks differ would call each other's rounds old.
+        """
         state: dict[str, Any] = duty.state or {}
-        hour = now.strftime("%Y-%m-%dT%H")
+        hour = _when(duty, "%Y-%m-%dT%H")
         since = datetime(1970, 1, 1, tzinfo=UTC)
         if duty.ran_at is not None and state.get("whole") == hour:
             since = duty.ran_at - timedelta(minutes=10)
@@ -140,7 +142,7 @@ class Maintenance:
     def _prune(self, duty: Duty) -> tuple[Any, bool]:
         """Walks the ids up to each retention's age from where it stopped; stragglers are looked for once a day."""
         state: dict[str, Any] = dict(duty.state or {})
-        today = datetime.now(UTC).date().isoformat()
+        today = _when(duty, "%Y-%m-%d")
         if state.get("day") != today:
             state = {"day": today}
         for keep_s in self._retentions:
@@ -162,3 +164,8 @@ class Maintenance:
     def _tidy(self, duty: Duty) -> tuple[Any, bool]:
         self._link.step(statements.tidy())
         return None, False
+
+
+def _when(duty: Duty, form: str) -> str | None:
+    """When the duty was taken last, by the database's clock; None if it never was."""
+    return None if duty.ran_at is None else duty.ran_at.astimezone(UTC).strftime(form)

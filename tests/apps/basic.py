@@ -24,6 +24,17 @@ def pid() -> int:
     return os.getpid()
 
 
+@jobs.task
+def echo(text: str) -> str:
+    time.sleep(0.02)
+    return text
+
+
+@jobs.task
+def clock() -> float:
+    return time.time()
+
+
 @jobs.task(retry=Retry(2, backoff=0))
 def boom() -> None:
     raise ValueError("boom")
@@ -55,6 +66,12 @@ def kill_me(times: int) -> str:
     if current_job().crashes < times:
         os.kill(os.getpid(), 9)
     return "survived"
+
+
+@jobs.task
+async def block_loop(seconds: float) -> None:
+    """Lets no other coroutine of its process go on."""
+    time.sleep(seconds)
 
 
 @jobs.task

@@ -12,6 +12,7 @@ from typing import Final
 
 import psycopg
 
+from tests import clock
 from tests.chaos.scene import Scene, Worker
 
 DEATH_S: Final = 16.0
@@ -35,7 +36,7 @@ def _any(scene: Scene) -> Worker:
 
 
 def _kill(scene: Scene, pid: int) -> None:
-    scene.killed[pid] = time.time()
+    scene.killed[pid] = time.monotonic()
     with suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
 
@@ -57,7 +58,7 @@ def kill_supervisor(scene: Scene) -> None:
     time.sleep(scene.rng.uniform(0.0, 0.5))
     _start_again(scene, worker)
     for pid in children:
-        scene.killed.setdefault(pid, time.time())
+        scene.killed.setdefault(pid, time.monotonic())
 
 
 def kill_worker(scene: Scene) -> None:
@@ -101,12 +102,7 @@ def pause(scene: Scene) -> None:
 
 def restart_politely(scene: Scene) -> None:
     """SIGTERM, as a deployment sends it."""
-    worker = _any(scene)
-    worker.process.signal(signal.SIGTERM)
-    code = worker.process.leave(60)
-    if code != 0:
-        scene.trouble.append(f"SIGTERM: exit code {code}")
-    _start_again(scene, worker)
+    _start_anew(scene, _any(scene), {})
 
 
 def crash_server(scene: Scene) -> None:
@@ -176,6 +172,25 @@ def slow_network(scene: Scene) -> None:
     proxy.delay_s, proxy.byte_by_byte = 0.0, False
 
 
+def deafen(scene: Scene) -> None:
+    """The LISTEN connections of a worker are swallowed, and nothing else; half of them never break by themselves."""
+    proxy = _any(scene).ear
+    proxy.swallow()
+    time.sleep(scene.rng.uniform(0.5, 4.0))
+    if scene.rng.random() < 0.5:
+        proxy.heal()
+    else:
+        proxy.relent()
+
+
+def set_clock_wrong(scene: Scene) -> None:
+    """A worker works with a clock that is an hour ahead, or behind."""
+    worker = _any(scene)
+    _start_anew(scene, worker, clock.wrong_by(scene.rng.choice([-3600, 3600])))
+    time.sleep(scene.rng.uniform(2.0, 4.0))
+    _start_anew(scene, worker, {})
+
+
 def conflicts(scene: Scene) -> None:
     """Every third write to jobs fails with a serialization failure or a deadlock."""
     with scene.connect() as conn:
@@ -225,14 +240,25 @@ FAULTS: Final = (
     Fault("reset", "every connection of a worker reset", 30, reset),
     Fault("cut commits", "connections cut before, inside, after COMMIT", 60, cut_commits),
     Fault("slow network", "delays of up to 0.2 s, or byte by byte", 15, slow_network),
+    Fault("deaf listener", "the LISTEN connections of a worker swallowed", 20, deafen),
+    Fault("wrong clock", "a worker's clock an hour ahead or behind", 20, set_clock_wrong),
     Fault("conflicts", "40001, 40P01 and 55P03 from a third of the writes", 20, conflicts),
     Fault("hold rows", "an application's locks on jobs, up to 2 s", 25, hold_rows),
 )
 
 
-def _start_again(scene: Scene, worker: Worker) -> None:
-    worker.process = worker.start()
+def _start_again(scene: Scene, worker: Worker, **more: str) -> None:
+    worker.process = worker.start(more)
     worker.process.ready()
+
+
+def _start_anew(scene: Scene, worker: Worker, more: dict[str, str]) -> None:
+    """Has a worker leave, and starts it again with this in its environment."""
+    worker.process.signal(signal.SIGTERM)
+    code = worker.process.leave(60)
+    if code != 0:
+        scene.trouble.append(f"SIGTERM: exit code {code}")
+    _start_again(scene, worker, **more)
 
 
 def _names(worker: Worker) -> list[str]:

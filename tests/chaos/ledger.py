@@ -45,6 +45,7 @@ def check(scene: Scene, ended: bool, codes: list[int]) -> list[Promise]:
             _reaped(conn, scene),
         ]
     promises += [_rescue(scene.killed, runs), _back(scene.back_s), _workers_lived(scene, codes)]
+    promises.append(zero("LISTEN connections dead and not made anew", "at the end", scene.deaf))
     return promises
 
 

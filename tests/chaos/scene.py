@@ -41,12 +41,17 @@ SETTINGS: Final = {
 
 @dataclass
 class Worker:
-    """A ``pgjobs worker`` behind its own proxy, and the processes of it that we have hurt."""
+    """A ``pgjobs worker`` behind its own proxies, one of them for LISTEN, and the processes of it that we have hurt."""
 
     process: WorkerProcess
     proxy: Proxy
-    start: Callable[[], WorkerProcess]
+    ear: Proxy
+    start: Callable[[dict[str, str]], WorkerProcess]
     stopped: list[int] = field(default_factory=list)
+
+    def listens_in_vain(self) -> bool:
+        """Whether fewer connections hear than there are processes; what is dead for good is not counted among them."""
+        return self.ear.living < len(self.process.children())
 
 
 @dataclass
@@ -80,6 +85,7 @@ class Scene:
         self.excused: set[str] = set()
         self.back_s: list[float] = []
         self.trouble: list[str] = []
+        self.deaf = 0
         self.processes: list[WorkerProcess] = []
         self.workers = [self._worker(stack, processes=2), self._worker(stack, processes=1)]
         self._produced = 0
@@ -100,13 +106,14 @@ class Scene:
         return psycopg.connect(self.url, autocommit=True, connect_timeout=5)
 
     def _worker(self, stack: ExitStack, processes: int) -> Worker:
-        parts = urlsplit(self.url)
-        proxy = Proxy(unquote(parse_qs(parts.query)["host"][0]), 5432)
+        directory = unquote(parse_qs(urlsplit(self.url).query)["host"][0])
+        proxy, ear = Proxy(directory, 5432), Proxy(directory, 5432)
         stack.callback(proxy.close)
-        url = f"postgresql://postgres@127.0.0.1:{proxy.port}/postgres"
+        stack.callback(ear.close)
+        url, listen = (f"postgresql://postgres@127.0.0.1:{each.port}/postgres" for each in (proxy, ear))
 
-        def start() -> WorkerProcess:
-            more = {"PGJOBS_CHAOS_RUNS": str(self.runs), "PGJOBS_CHAOS_URL": self.url}
+        def start(more: dict[str, str]) -> WorkerProcess:
+            own = {"PGJOBS_CHAOS_RUNS": str(self.runs), "PGJOBS_CHAOS_URL": self.url, "PGJOBS_LISTEN_URL": listen}
             arguments = (
                 "--processes",
                 str(processes),
@@ -116,11 +123,11 @@ class Scene:
                 "10",
                 "--wait-for-db",
             )
-            process = stack.enter_context(WorkerProcess(url, *arguments, app=APP, **more))
+            process = stack.enter_context(WorkerProcess(url, *arguments, app=APP, **own, **more))
             self.processes.append(process)
             return process
 
-        return Worker(start(), proxy, start)
+        return Worker(start({}), proxy, ear, start)
 
     def begin(self) -> None:
         """Has the producers begin, when the workers are ready."""
@@ -218,6 +225,13 @@ class Scene:
                     return True
             time.sleep(0.5)
         return False
+
+    def wait_until_all_hear(self, timeout_s: float) -> None:
+        """Waits until every worker listens on a living connection; ``deaf`` says how many don't."""
+        deadline = time.monotonic() + timeout_s
+        while (deaf := sum(worker.listens_in_vain() for worker in self.workers)) and time.monotonic() < deadline:
+            time.sleep(0.2)
+        self.deaf = deaf
 
     def leave(self) -> list[int]:
         """Sends every worker SIGTERM; returns the exit codes."""

@@ -27,10 +27,13 @@ ONCE: Final = Retry(max_attempts=1)
 
 
 def note(begun: bool = True) -> None:
-    """Appends a line, which a crash of this process cannot tear: one write to a file in memory."""
+    """Appends a line, which a crash of this process cannot tear: one write to a file in memory.
+
+    The time is the machine's monotonic one, which all its processes share, whatever their clocks say.
+    """
     if not _file:
         _file.append(os.open(_RUNS, os.O_WRONLY | os.O_APPEND | os.O_CREAT))
-    os.write(_file[0], f"{'+' if begun else '-'}{current_job().id.hex} {os.getpid()} {time.time():.3f}\n".encode())
+    os.write(_file[0], f"{'+' if begun else '-'}{current_job().id.hex} {os.getpid()} {time.monotonic():.3f}\n".encode())
 
 
 @jobs.task(retry=PATIENT)
@@ -63,11 +66,15 @@ def pooled(n: int) -> int:
 
 @jobs.task(retry=PATIENT)
 def effect(n: int) -> None:
-    """Its effect and its completion are one transaction."""
+    """Its effect and its completion are one transaction. An attempt that fails has ended."""
     note()
-    with psycopg.connect(_DIRECT, connect_timeout=5) as conn:
-        conn.execute("INSERT INTO chaos.effects (n) VALUES (%s)", [n])
-        current_job().complete(conn)
+    try:
+        with psycopg.connect(_DIRECT, connect_timeout=5) as conn:
+            conn.execute("INSERT INTO chaos.effects (n) VALUES (%s)", [n])
+            current_job().complete(conn)
+    except psycopg.Error:
+        note(begun=False)
+        raise
 
 
 @jobs.task(retry=PATIENT)

@@ -47,7 +47,7 @@ class Staged:
         jobs.close()
         self.told.acknowledged.update(ids)
         self.told.rolled_back.add(new_id())
-        self.lines = [f"+{job_id.hex} 7 {time.time():.3f}" for job_id in ids]
+        self.lines = [f"+{job_id.hex} 7 {time.monotonic():.3f}" for job_id in ids]
         self.scene = cast(
             "Scene",
             SimpleNamespace(
@@ -57,6 +57,7 @@ class Staged:
                 excused=set(),
                 back_s=[0.5],
                 trouble=[],
+                deaf=0,
                 connect=self.connect,
             ),
         )
@@ -93,16 +94,20 @@ def run_again(staged: Staged) -> None:
 
 
 def run_rolled_back(staged: Staged) -> None:
-    staged.lines.append(f"+{next(iter(staged.told.rolled_back)).hex} 7 {time.time():.3f}")
+    staged.lines.append(f"+{next(iter(staged.told.rolled_back)).hex} 7 {time.monotonic():.3f}")
 
 
 def rescue_late(staged: Staged) -> None:
-    staged.killed[7] = time.time() + 1
-    staged.lines.append(f"{staged.lines[0].rpartition(' ')[0]} {time.time() + 30:.3f}")
+    staged.killed[7] = time.monotonic() + 1
+    staged.lines.append(f"{staged.lines[0].rpartition(' ')[0]} {time.monotonic() + 30:.3f}")
 
 
 def exit_wrongly(staged: Staged) -> None:
     staged.codes[0] = 1
+
+
+def stay_deaf(staged: Staged) -> None:
+    staged.scene.deaf = 1  # type: ignore[misc]
 
 
 def sql(statement: str) -> Callable[[Staged], None]:
@@ -157,6 +162,7 @@ WRONGS: dict[str, tuple[Callable[[Staged], None], str]] = {
     ),
     "a rescue came late": (rescue_late, "rescue after SIGKILL, other faults included"),
     "a worker left wrongly": (exit_wrongly, "workers that left without being told, or not in order"),
+    "a listener stays deaf": (stay_deaf, "LISTEN connections dead and not made anew"),
     "a job ran twice": (run_again, "jobs that ran twice without a fault"),
 }  # fmt: skip
 
