@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         ClaimLostError,
         CompletionRolledBackError,
         ConfigurationError,
+        DecryptionError,
         EncodingError,
         JobExistsError,
         JobFailedError,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     )
     from pgjobs.handle import Job
     from pgjobs.job import Status
+    from pgjobs.privacy import Private
     from pgjobs.queue import Queue
     from pgjobs.retry import Cancel, Retry, RetryLater, Snooze
     from pgjobs.task import Task
@@ -45,6 +47,7 @@ __all__ = [
     "CompletionRolledBackError",
     "ConfigurationError",
     "CurrentJob",
+    "DecryptionError",
     "EncodingError",
     "Job",
     "JobExistsError",
@@ -56,6 +59,7 @@ __all__ = [
     "OptionError",
     "PgJobs",
     "PgJobsError",
+    "Private",
     "ProcessDiedError",
     "Queue",
     "ResultTimeoutError",
@@ -76,6 +80,7 @@ _HOMES = {
     "current": ("CurrentJob", "current_job"),
     "handle": ("Job",),
     "job": ("Status",),
+    "privacy": ("Private",),
     "queue": ("Queue",),
     "retry": ("Cancel", "Retry", "RetryLater", "Snooze"),
     "task": ("Task",),

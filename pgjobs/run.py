@@ -164,7 +164,7 @@ def returned(run: Run, value: object, duration_s: float) -> Outcome:
     if isinstance(value, Snooze):
         return raised(run, value, duration_s)
     try:
-        return Outcome(run, "succeeded", duration_s, result=codec.dumps(value, what="result"))
+        return Outcome(run, "succeeded", duration_s, result=run.task.signature.dumps(value, what="result"))
     except EncodingError as error:
         return unstorable(run, error, duration_s)
 

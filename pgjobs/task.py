@@ -5,13 +5,14 @@ from __future__ import annotations
 import functools
 import inspect
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Generic, Literal, ParamSpec, TypedDict, TypeVar, Unpack, cast
 from uuid import UUID
 
 from pgjobs import codec
+from pgjobs.cipher import Cipher
 from pgjobs.codec import Json
 from pgjobs.config import (
     DEFAULT_QUEUE,
@@ -25,9 +26,10 @@ from pgjobs.config import (
 from pgjobs.errors import ArgumentsError, EncodingError, OptionError, TaskError
 from pgjobs.handle import Job
 from pgjobs.job import Template, as_id
+from pgjobs.privacy import POSITIONALS
 from pgjobs.producer import Producer
 from pgjobs.retry import Retry
-from pgjobs.signature import POSITIONALS, Signature
+from pgjobs.signature import Signature
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -55,11 +57,12 @@ class Options(TypedDict, total=False):
     job_id: UUID | str
 
 
-def template(task: str, options: Options, *, stored_retry: bool) -> Template:
+def template(task: str, options: Options, *, stored_retry: bool, private: Collection[str] = ()) -> Template:
     """Merges options into what the rows will say.
 
     Args:
         stored_retry: keep the policy with the job, since its task does not have it.
+        private: names of arguments that whoever shows the row is to leave out.
 
     Raises:
         OptionError: a value that cannot be meant.
@@ -72,6 +75,8 @@ def template(task: str, options: Options, *, stored_retry: bool) -> Template:
         keep_s := seconds(keep, what="result_ttl")
     ) != DEFAULT_RESULT_TTL_S:
         document["keep"] = keep_s
+    if private:
+        document["private"] = sorted(private)
     timeout = options.get("timeout", DEFAULT_TIMEOUT_S)
     if timeout is not None and seconds(timeout, what="timeout") == 0:
         raise OptionError("timeout is 0; give the seconds that an attempt may run, or None for no limit")
@@ -133,6 +138,10 @@ class Task(Generic[P, C, R]):
         function: the function itself.
         executor: where it runs.
         retry: its policy.
+
+    Args:
+        cipher: seals the arguments and results of its jobs; None where they are stored open.
+        private: parameters whose values are to be shown nowhere.
     """
 
     def __init__(
@@ -143,6 +152,8 @@ class Task(Generic[P, C, R]):
         name: str,
         executor: Executor | None = None,
         aliases: Iterable[str] = (),
+        cipher: Cipher | None = None,
+        private: Collection[str] = (),
         **options: Unpack[Options],
     ) -> None:
         self.name = name
@@ -151,11 +162,11 @@ class Task(Generic[P, C, R]):
         self.options = options
         self.executor: Executor = _executor(function, executor)
         self.retry = _retry(options.get("retry", Retry()))
-        self.signature = Signature(function, name)
+        self.signature = Signature(function, name, cipher=cipher, private=private)
         if "job_id" in options:
             raise OptionError("job_id belongs to one job; pass it with using(job_id=…)")
         self._producer = producer
-        self._template = template(name, options, stored_retry=False)
+        self._template = template(name, options, stored_retry=False, private=self.signature.private)
         functools.update_wrapper(cast("Callable[..., Any]", self), function)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> C:
@@ -183,7 +194,8 @@ class Task(Generic[P, C, R]):
             merged.pop("run_at", None)
         if "run_at" in options and "delay" not in options:
             merged.pop("delay", None)
-        row = template(self.name, merged, stored_retry="retry" in options and not isinstance(options["retry"], int))
+        stored_retry = "retry" in options and not isinstance(options["retry"], int)
+        row = template(self.name, merged, stored_retry=stored_retry, private=self.signature.private)
         job_id = options.get("job_id")
         return Call(self._producer, self.signature, row, conn, None if job_id is None else as_id(job_id))
 
@@ -258,7 +270,8 @@ class Call(Generic[P, R]):
                 elif isinstance(call, tuple):  # pyright: ignore[reportUnnecessaryIsInstance] - a bare 42 is the usual slip
                     yield _encode(self._signature, call, {})
                 else:
-                    raise ArgumentsError(f"{call!r:.60} is neither a tuple nor a dict; write (value,) for one argument")
+                    kind = type(call).__name__  # not the value, which may be private
+                    raise ArgumentsError(f"a {kind} is neither a tuple nor a dict; write (value,) for one argument")
             except (ArgumentsError, EncodingError) as error:
                 error.add_note(f"in call {index} of enqueue_many; no job was enqueued")
                 raise
@@ -266,7 +279,7 @@ class Call(Generic[P, R]):
 
 def _encode(signature: Signature | None, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
     if signature is not None:
-        return codec.dumps(signature.bind(args, kwargs), what="arguments")
+        return signature.encode(args, kwargs)
     return codec.dumps({**kwargs, POSITIONALS: list(args)} if args else dict(kwargs), what="arguments")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-from pgjobs.errors import ArgumentsError
+from pgjobs.errors import ArgumentsError, ConfigurationError, DecryptionError
 from pgjobs.events import Event, Unrunnable
 from pgjobs.registry import Registry
 from pgjobs.run import Outcome, Run
@@ -37,7 +37,7 @@ class Admission:
             run.guarded = run.is_suspect or run.executor != "process"
         try:
             run.positional, run.named = task.signature.unbind(run.args)
-        except ArgumentsError as error:
+        except (ArgumentsError, DecryptionError, ConfigurationError) as error:
             return self._send_back(run, f"arguments do not fit: {error}")
         return None
 
