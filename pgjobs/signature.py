@@ -85,7 +85,7 @@ class Signature:
             args = self._cipher.loads(args)
         elif isinstance(args, dict) and SEALED in args:
             raise ArgumentsError(f"task {self._name!r}: they are encrypted; give the task encrypt=True here too")
-        if not isinstance(args, dict):
+        if not isinstance(args, dict) or isinstance(args, codec.Unreadable):
             raise ArgumentsError(f"task {self._name!r}: they are no JSON object that can be read")
         return cast("dict[str, Json]", args)
 

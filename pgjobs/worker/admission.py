@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-from pgjobs.errors import ArgumentsError, ConfigurationError, DecryptionError
+from pgjobs.errors import ArgumentsError, ConfigurationError, DecryptionError, OptionError
 from pgjobs.events import Event, Unrunnable
 from pgjobs.registry import Registry
 from pgjobs.run import Outcome, Run
@@ -31,6 +31,11 @@ class Admission:
             return self._send_back(run, "unknown task")
         run.task = task
         run.executor = task.executor
+        if run.options is not None:
+            try:
+                run.check_options()
+            except OptionError as error:
+                return self._send_back(run, f"options do not fit: {error}")
         if run.crashes or run.is_suspect:
             if self._apart and (run.crashes or run.among == 1):
                 run.executor = "process"

@@ -21,7 +21,7 @@ from pgjobs.events import Event, Released, Trouble
 from pgjobs.job import new_id
 from pgjobs.link import Link
 from pgjobs.run import Claim, Outcome, Run, released
-from pgjobs.statements import Lane, Range, Rows, Statement
+from pgjobs.statements import NO_BOUND, Lane, Range, Rows, Statement
 from pgjobs.worker.completer import Completer, is_unstorable
 from pgjobs.worker.lanes import Lanes
 from pgjobs.worker.pace import POLL_S, Pace
@@ -100,7 +100,7 @@ class Claimer:
 
     def hint_restored(self, queue: str, priority: int, position: int) -> bool:
         """Says that jobs went back to old places, which may lie below our bound."""
-        if not self.hint(queue, priority):
+        if position >= NO_BOUND or not self.hint(queue, priority):
             return False
         self._look_below([Range((queue, priority), max(0, position))])
         return True
