@@ -281,9 +281,9 @@ def test_private_arguments_are_shown_by_no_command(jobs: PgJobs, database_url: s
 
     marked = jobs.task(name="login", private=["password"])(login).enqueue("ann", "canary-1")
     by_name = PgJobs(database_url)
-    unmarked = by_name.enqueue("tests.apps.secrets.login", "ann", "canary-2")
+    unmarked = by_name.enqueue("tests.apps.canaries.login", "ann", "canary-2")
     by_name.close()
-    for app in ((), ("-A", "tests.apps.secrets")):
+    for app in ((), ("-A", "tests.apps.canaries")):
         for job, arguments in ((marked, '"user": "ann"'), (unmarked, "[private]")):
             if job is unmarked and not app:
                 continue  # nobody here knows what the task calls private
