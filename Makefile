@@ -7,17 +7,25 @@ TEST_PROCESSES ?= 3
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench chaos coverage endings mutants nightly format build clean
+.PHONY: help demo test check audit lock bench chaos coverage endings mutants nightly format build clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
+# On Python 3.11 everybody installs what CI tests with, by hash; the lock fits no other version. LOCK= takes what is newest.
+LOCK ?= requirements/ci.txt
+
 # The stamp is written last, so that an installation that was interrupted is repeated.
-$(READY): pyproject.toml
+$(READY): pyproject.toml requirements/ci.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "pgjobs needs Python 3.11 or newer; make PYTHON=python3.12")'
 	@echo "Setting up $(VENV) ..."
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	@if [ -n "$(LOCK)" ] && $(BIN)/python -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))'; then \
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement $(LOCK) && \
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .; \
+	else \
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'; \
+	fi
 	@touch $@
 
 demo: $(READY) ## Watch a queue at work, on an embedded PostgreSQL
@@ -32,6 +40,13 @@ check: $(READY) ## Lint, check the format, the types and the directions of impor
 	$(BIN)/mypy
 	$(BIN)/pyright
 	$(BIN)/lint-imports
+
+audit: $(READY) ## Ask the advisory database about the locked releases; SKIPPED where it is out of reach
+	@$(BIN)/python requirements/audit.py $(BIN) requirements/ci.txt
+
+lock: $(READY) ## Write requirements/ci.txt anew, from pyproject.toml; on Python 3.11
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check pip-tools
+	@$(BIN)/python requirements/lock.py requirements/ci.txt
 
 bench: $(READY) ## Take the figures of docs/performance.md: an hour, with other queues beside ours (Redis from apt)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check matplotlib

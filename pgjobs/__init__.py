@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         ClaimLostError,
         CompletionRolledBackError,
         ConfigurationError,
+        DecryptionError,
         DuplicateJobError,
         EncodingError,
         JobExistsError,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     )
     from pgjobs.handle import Job
     from pgjobs.job import Status
+    from pgjobs.privacy import Private
     from pgjobs.queue import Queue
     from pgjobs.retry import Cancel, Retry, RetryLater, Snooze
     from pgjobs.task import Task
@@ -47,6 +49,7 @@ __all__ = [
     "CompletionRolledBackError",
     "ConfigurationError",
     "CurrentJob",
+    "DecryptionError",
     "DuplicateJobError",
     "EncodingError",
     "Job",
@@ -59,6 +62,7 @@ __all__ = [
     "OptionError",
     "PgJobs",
     "PgJobsError",
+    "Private",
     "ProcessDiedError",
     "Queue",
     "ResultTimeoutError",
@@ -80,6 +84,7 @@ _HOMES = {
     "current": ("CurrentJob", "current_job"),
     "handle": ("Job",),
     "job": ("Status",),
+    "privacy": ("Private",),
     "queue": ("Queue",),
     "retry": ("Cancel", "Retry", "RetryLater", "Snooze"),
     "task": ("Task",),

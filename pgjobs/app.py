@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, Unpack, cast, overload
 from uuid import UUID
 
+from pgjobs.cipher import Cipher
 from pgjobs.config import DEFAULT_FAILED_TTL_S, DEFAULT_RESULT_TTL_S, DEFAULT_SCHEMA, Duration, schema_name, seconds
 from pgjobs.database import Database
 from pgjobs.door import Door, Doorway
@@ -43,6 +44,7 @@ class PgJobs(Doorway):
             PG*; ``embedded:`` for a server of your own.
         schema: where the tables are; PGJOBS_SCHEMA, else pgjobs, by default.
         result_ttl, failed_ttl: how long ended jobs are kept: succeeded, cancelled and expired ones; failed ones.
+        keys: Fernet keys for tasks that encrypt, the first one encrypts; PGJOBS_KEYS, with commas between, by default.
 
     Raises:
         ConfigurationError: the schema's name cannot be one.
@@ -55,6 +57,7 @@ class PgJobs(Doorway):
         schema: str | None = None,
         result_ttl: Duration = DEFAULT_RESULT_TTL_S,
         failed_ttl: Duration = DEFAULT_FAILED_TTL_S,
+        keys: Sequence[str] | None = None,
     ) -> None:
         self.schema = schema_name(schema or os.environ.get("PGJOBS_SCHEMA") or DEFAULT_SCHEMA)
         self.database = Database(database, self.schema)
@@ -63,7 +66,8 @@ class PgJobs(Doorway):
         self.tasks: dict[str, Task[..., Any, Any]] = {}
         self.functions: dict[str, Callable[..., Any]] = {}
         self._signatures: dict[str, Signature] = {}
-        self._ledger = Ledger(self.database)
+        self.cipher = Cipher(keys)
+        self._ledger = Ledger(self.database, self.cipher)
         self._producer = Producer(self.database, self._ledger)
 
     def __repr__(self) -> str:
@@ -82,6 +86,8 @@ class PgJobs(Doorway):
         name: str | None = None,
         aliases: Iterable[str] = (),
         executor: Executor | None = None,
+        encrypt: bool = False,
+        private: Collection[str] = (),
         **options: Unpack[Options],
     ) -> TaskDecorator: ...
     def task(
@@ -91,6 +97,8 @@ class PgJobs(Doorway):
         name: str | None = None,
         aliases: Iterable[str] = (),
         executor: Executor | None = None,
+        encrypt: bool = False,
+        private: Collection[str] = (),
         **options: Unpack[Options],
     ) -> Any:
         """Registers a function as a task: ``@jobs.task``, or ``@jobs.task(queue="mail", timeout=30)``.
@@ -100,6 +108,8 @@ class PgJobs(Doorway):
             aliases: its former names, so that rows enqueued under them still run.
             executor: ``async`` or ``thread``, by the kind of function by default; or ``process``, for what computes for
                 long, crashes, or must be killed when it is over its timeout.
+            encrypt: store arguments and results encrypted, with the keys of this PgJobs.
+            private: parameters whose values no message and no command shows; ``Annotated[str, Private]`` says the same.
             **options: the options of its jobs, see Options.
 
         Raises:
@@ -114,6 +124,8 @@ class PgJobs(Doorway):
                 name=name or task_name(function),
                 aliases=aliases,
                 executor=executor,
+                cipher=self.cipher if encrypt else None,
+                private=private,
                 **options,
             )
             for known in (task.name, *task.aliases):

@@ -5,6 +5,8 @@ The kinds are told apart by where their classes come from, so that no driver is 
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Generator
 from typing import Any, Final, Literal, TypeAlias
 
 from pgjobs.statements import Query, Rows, Statement, T
@@ -52,7 +54,20 @@ def run(conn: Any, statement: Statement[T], schema: str) -> T:
     Raises:
         TypeError: the connection is async, or is no connection.
     """
-    return statement.read(_fetch(conn, kind_of(conn), statement.query.text(schema), dict(statement.params)))
+    with _discreet():
+        return statement.read(_fetch(conn, kind_of(conn), statement.query.text(schema), dict(statement.params)))
+
+
+@contextlib.contextmanager
+def _discreet() -> Generator[None]:
+    """Lets SQLAlchemy's errors quote no parameters, among which the arguments of jobs are."""
+    try:
+        yield
+    except Exception as error:
+        known: Any = error
+        if hasattr(known, "hide_parameters"):
+            known.hide_parameters = True
+        raise
 
 
 async def arun(conn: Any, statement: Statement[T], schema: str) -> T:
@@ -70,12 +85,14 @@ async def arun(conn: Any, statement: Statement[T], schema: str) -> T:
     if kind in ("async-sqlalchemy", "async-session"):
         owner = conn if kind == "async-sqlalchemy" else await conn.connection()
         sql, values = _for_dialect(statement.query, params, schema, owner.dialect.driver)
-        result = await owner.exec_driver_sql(sql, values)
+        with _discreet():
+            result = await owner.exec_driver_sql(sql, values)
         return statement.read(_plain(result.fetchall() if result.returns_rows else []))
     if kind == "asyncpg":
         sql, names = statement.query.numbered(schema)
         return statement.read(_plain(await conn.fetch(sql, *(params[name] for name in names))))
-    return statement.read(_fetch(conn, kind, statement.query.text(schema), params))
+    with _discreet():
+        return statement.read(_fetch(conn, kind, statement.query.text(schema), params))
 
 
 def _fetch(conn: Any, kind: Kind, sql: str, params: dict[str, Any]) -> Rows:

@@ -36,12 +36,22 @@ def _make_encoder() -> Callable[[Json], str]:
 _encode: Final = _make_encoder()
 
 
+class Unreadable(dict[str, str]):
+    """Stands for a document that PostgreSQL holds and Python cannot: SQL may write deeper and larger than ``dumps``.
+
+    One such row must not fail the batch that it was read with.
+    """
+
+
 def loads(data: bytes | str) -> Json:
-    """Reads what PostgreSQL has stored as JSON."""
+    """Reads what PostgreSQL has stored as JSON; Unreadable stands for what is too deep, or has too long a number."""
     try:
         value: Json = msgspec.json.decode(data)
-    except msgspec.DecodeError:  # a number that no float holds
-        value = json.loads(data)
+    except (msgspec.DecodeError, RecursionError):  # a number that no float holds
+        try:
+            value = json.loads(data)
+        except (ValueError, RecursionError) as error:
+            return Unreadable(unreadable=str(error))
     return value
 
 

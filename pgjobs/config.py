@@ -52,7 +52,7 @@ def seconds(value: Duration, *, what: str = "duration") -> float:
     elif isinstance(value, bool) or not isinstance(value, int | float):  # pyright: ignore[reportUnnecessaryIsInstance] - callers are not all typed
         raise OptionError(f"{what} is {value!r}; give seconds, a timedelta, or text such as '10m'")
     else:
-        result = float(value)
+        result = float(value) if abs(value) <= MAX_DURATION_S else math.inf  # it may fit no float
     if not math.isfinite(result) or not 0 <= result <= MAX_DURATION_S:
         raise OptionError(f"{what} is {value!r}; give a length of time from 0 to a hundred years")
     return result

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from pgjobs import borrowed, codec, statements
+from pgjobs import borrowed, statements
 from pgjobs.codec import Json
 from pgjobs.errors import NoCurrentJobError
 from pgjobs.run import CURRENT, Run, lost
@@ -78,8 +78,8 @@ class CurrentJob:
 
     @property
     def args(self) -> dict[str, Json]:
-        """Its arguments as stored."""
-        return self._run.args
+        """Its arguments as stored; decrypted where the task encrypts them."""
+        return self._run.task.signature.opened(self._run.args)
 
     @property
     def created_at(self) -> datetime:
@@ -121,7 +121,7 @@ class CurrentJob:
 
     def _completion(self, result: Json) -> Any:
         run = self._run
-        text = None if result is None else codec.dumps(result, what="result")
+        text = None if result is None else run.task.signature.dumps(result, what="result")
         return statements.complete_within(run.id, run.claim.id, text, time.perf_counter() - run.begun)
 
     def _note(self, held: bool) -> None:

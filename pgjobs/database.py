@@ -18,7 +18,7 @@ from psycopg import errors
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from pgjobs import borrowed, source
-from pgjobs.errors import SchemaError
+from pgjobs.errors import ConfigurationError, SchemaError
 from pgjobs.source import Source
 from pgjobs.statements import Statement, Steps, T
 
@@ -63,7 +63,14 @@ class Database:
 
     @functools.cached_property
     def _source(self) -> Source:
-        return source.find(self._given)
+        found = source.find(self._given)
+        try:
+            conninfo_to_dict(found.url)
+        except psycopg.Error:  # its text quotes the URL, password and all
+            raise ConfigurationError(
+                "the database's URL cannot be read; write postgresql://user:password@host/name, with %40 for @"
+            ) from None
+        return found
 
     @property
     def url(self) -> str:

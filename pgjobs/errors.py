@@ -45,6 +45,10 @@ class EncodingError(PgJobsError, ValueError):
         self.path = path
 
 
+class DecryptionError(PgJobsError):
+    """Arguments or a result are stored encrypted, and no key that is known here opens them."""
+
+
 class JobNotFoundError(PgJobsError, LookupError):
     """There is no job of this id: pruned, deleted, rolled back, or not yet committed."""
 

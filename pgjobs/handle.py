@@ -89,13 +89,18 @@ class Job(Generic[R_co]):
 
     @property
     def args(self) -> Mapping[str, Json]:
-        """Its arguments by parameter name."""
-        return self.row.args
+        """Its arguments by parameter name.
+
+        Raises:
+            DecryptionError: they are stored encrypted, and no key fits; so for its result.
+        """
+        args: Mapping[str, Json] = self._ledger.open(self.row.args)
+        return args
 
     @property
     def result(self) -> Json:
         """What its task returned, as JSON; None before it has succeeded."""
-        return self.row.result
+        return self._ledger.open(self.row.result)
 
     @property
     def attempt(self) -> int:
@@ -151,15 +156,16 @@ class Job(Generic[R_co]):
             JobFailedError: it failed, was cancelled or expired; carries the remote traceback.
             ResultTimeoutError: it had not ended in time.
             JobNotFoundError: it is not there; one that your own open transaction enqueued is not there yet.
+            DecryptionError: the result is stored encrypted, and no key fits.
         """
         self._row = self._ledger.await_result(self._id, timeout)
-        result: Any = self._row.result
+        result: Any = self._ledger.open(self._row.result)
         return result  # type: ignore[no-any-return]
 
     async def aget(self, timeout: Duration | None = None) -> R_co:
         """The async twin of ``get``."""
         self._row = await self._ledger.aawait_result(self._id, timeout)
-        result: Any = self._row.result
+        result: Any = self._ledger.open(self._row.result)
         return result  # type: ignore[no-any-return]
 
     def failures(self) -> list[FailureRow]:

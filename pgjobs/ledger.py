@@ -11,6 +11,7 @@ from typing import Final
 from uuid import UUID
 
 from pgjobs import statements
+from pgjobs.cipher import Cipher
 from pgjobs.config import Duration, seconds
 from pgjobs.database import Database
 from pgjobs.errors import JobFailedError, JobNotFoundError, ResultTimeoutError
@@ -32,10 +33,15 @@ _AT_ONCE: Final = 500
 
 
 class Ledger:
-    """The jobs of a database, by their ids."""
+    """The jobs of a database, by their ids.
 
-    def __init__(self, database: Database) -> None:
+    Attributes:
+        open: makes of arguments or a result what the application gave, where they are stored encrypted.
+    """
+
+    def __init__(self, database: Database, cipher: Cipher) -> None:
         self._database = database
+        self.open = cipher.loads
         self._waiting = Waiting(database)
 
     def fetch(self, job_id: UUID, conn: object = None) -> JobRow:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import TypedDict
 from uuid import UUID
@@ -55,11 +55,12 @@ OF_ONE_JOB = ("job_id", "idempotency_key")
 """Options that no two jobs can share."""
 
 
-def template(task: str, options: Options, *, stored_retry: bool) -> Template:
+def template(task: str, options: Options, *, stored_retry: bool, private: Collection[str] = ()) -> Template:
     """Merges options into what the rows will say.
 
     Args:
         stored_retry: keep the policy with the job, since its task does not have it.
+        private: names of arguments that whoever shows the row is to leave out.
 
     Raises:
         OptionError: a value that cannot be meant.
@@ -75,6 +76,8 @@ def template(task: str, options: Options, *, stored_retry: bool) -> Template:
         keep_s := seconds(keep, what="result_ttl")
     ) != DEFAULT_RESULT_TTL_S:
         document["keep"] = keep_s
+    if private:
+        document["private"] = sorted(private)
     timeout = options.get("timeout", DEFAULT_TIMEOUT_S)
     if timeout is not None and seconds(timeout, what="timeout") == 0:
         raise OptionError("timeout is 0; give the seconds that an attempt may run, or None for no limit")

@@ -80,8 +80,15 @@ class Retry:
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any], max_attempts: int) -> Retry:
-        """The policy that ``document()`` stored."""
-        return cls(max_attempts, document["backoff"], document["cap"], document["jitter"])
+        """The policy that ``document()`` stored.
+
+        Raises:
+            OptionError: it is none; SQL may have written anything.
+        """
+        try:
+            return cls(max_attempts, document["backoff"], document["cap"], bool(document["jitter"]))
+        except (KeyError, TypeError, OptionError):
+            raise OptionError("retry is no policy; write backoff, cap and jitter as Retry.document() does") from None
 
 
 def _is_list(backoff: Backoff) -> bool:

@@ -7,11 +7,11 @@ import traceback
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, cast
 from uuid import UUID
 
 from pgjobs import codec
-from pgjobs.errors import ClaimLostError, CompletionRolledBackError, EncodingError, TimeoutExceededError
+from pgjobs.errors import ClaimLostError, CompletionRolledBackError, EncodingError, OptionError, TimeoutExceededError
 from pgjobs.retry import Cancel, Retry, RetryLater, Snooze
 from pgjobs.task import Task
 
@@ -19,6 +19,9 @@ Ending = Literal["succeeded", "failed", "scheduled", "cancelled", "released"]
 
 MAX_CRASHES: Final = 3
 """After so many crashes a job is given up as poison."""
+
+MAX_AMONG: Final = 16
+"""So many that were in a death nobody could explain run at once, at first."""
 
 MAX_TEXT: Final = 100_000
 """Characters of a message or traceback that are kept."""
@@ -78,6 +81,22 @@ class Run:
 
     def __repr__(self) -> str:
         return f"<Run {self.id} {self.task_name} attempt {self.attempt}>"
+
+    def check_options(self) -> None:
+        """Makes sure that the row's options can be read, which SQL may have written.
+
+        Raises:
+            OptionError: they cannot.
+        """
+        options: Any = self.options
+        if not isinstance(options, dict) or isinstance(options, codec.Unreadable):
+            raise OptionError("they are no JSON object that can be read")
+        if "suspect" in options:
+            suspect: Any = cast("dict[str, Any]", options)["suspect"]
+            among: Any = cast("Any", suspect).get("of") if isinstance(suspect, dict) else None
+            if not isinstance(among, int) or isinstance(among, bool) or not 1 <= among <= MAX_AMONG:
+                raise OptionError(f'suspect is of pgjobs\'s own making, {{"of": 1…{MAX_AMONG}}}; take it out')
+        _ = self.retry
 
     @property
     def is_suspect(self) -> bool:
@@ -164,7 +183,7 @@ def returned(run: Run, value: object, duration_s: float) -> Outcome:
     if isinstance(value, Snooze):
         return raised(run, value, duration_s)
     try:
-        return Outcome(run, "succeeded", duration_s, result=codec.dumps(value, what="result"))
+        return Outcome(run, "succeeded", duration_s, result=run.task.signature.dumps(value, what="result"))
     except EncodingError as error:
         return unstorable(run, error, duration_s)
 

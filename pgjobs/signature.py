@@ -5,26 +5,34 @@ from __future__ import annotations
 import inspect
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final, cast
 
 import msgspec
 
+from pgjobs import codec, privacy
+from pgjobs.cipher import SEALED, Cipher
 from pgjobs.codec import Json
-from pgjobs.errors import ArgumentsError, TaskError
-
-POSITIONALS: Final = "*"
-"""The key in args under which positional arguments without a parameter name stand."""
+from pgjobs.errors import ArgumentsError, EncodingError, TaskError
+from pgjobs.privacy import POSITIONALS
 
 
 class Signature:
     """Binds arguments to parameter names and checks their types; compiled once a task.
 
+    Args:
+        cipher: seals arguments and results; None where they are stored open.
+        private: parameters that no message may quote, beside those that are annotated so.
+
     Attributes:
         names: of its parameters, in their order.
+        dumps: how results become JSON text.
+        private: the names in args that are private.
     """
 
-    def __init__(self, function: Callable[..., Any], name: str) -> None:
+    def __init__(
+        self, function: Callable[..., Any], name: str, *, cipher: Cipher | None = None, private: Collection[str] = ()
+    ) -> None:
         self._name = name
         try:
             self._signature = inspect.signature(function)
@@ -33,7 +41,8 @@ class Signature:
         parameters = list(self._signature.parameters.values())
         kinds = {parameter.kind for parameter in parameters}
         self._plain = kinds <= {inspect.Parameter.POSITIONAL_OR_KEYWORD}
-        self._by_name_only = kinds <= {inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY}
+        by_name = {inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY}
+        self._by_name_only = kinds <= by_name and cipher is None
         self.names = tuple(parameter.name for parameter in parameters)
         self._known = frozenset(self.names)
         self._required = frozenset(
@@ -42,6 +51,42 @@ class Signature:
             if parameter.default is parameter.empty and parameter.kind not in _VARIADIC
         )
         self._model, self._converts = _model(function, parameters)
+        self._cipher = cipher
+        self.dumps = codec.dumps if cipher is None else cipher.dumps
+        self.private = privacy.private_names(function, parameters, private)
+        self._shown = privacy.shown_signature(self._signature, self.private)
+
+    def encode(self, bound: dict[str, Json]) -> str:
+        """Returns bound arguments as the JSON text that the row holds.
+
+        Raises:
+            EncodingError: they cannot be stored as JSON.
+            ConfigurationError: they are to be encrypted, and there is no key.
+        """
+        try:
+            return self.dumps(bound, what="arguments")
+        except EncodingError as error:
+            name = privacy.unstorable_name(error.path, self.private)
+            if name is None:
+                raise
+            raise EncodingError(f"arguments cannot be stored as JSON: {name} is not JSON", f"$.{name}") from None
+
+    def opened(self, args: Json) -> dict[str, Json]:
+        """Returns arguments as ``bind`` made them, from a row that may hold them sealed.
+
+        Raises:
+            ArgumentsError: they are no object, or sealed although the task does not encrypt: its results would then
+                stand open in the table.
+            DecryptionError, ConfigurationError: no key fits, or there is none.
+        """
+        if self._cipher is not None:
+            self._cipher.check()
+            args = self._cipher.loads(args)
+        elif isinstance(args, dict) and SEALED in args:
+            raise ArgumentsError(f"task {self._name!r}: they are encrypted; give the task encrypt=True here too")
+        if not isinstance(args, dict) or isinstance(args, codec.Unreadable):
+            raise ArgumentsError(f"task {self._name!r}: they are no JSON object that can be read")
+        return cast("dict[str, Json]", args)
 
     def bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Json]:
         """Returns the arguments as the row holds them.
@@ -60,14 +105,14 @@ class Signature:
                 bound = cast("dict[str, Json]", msgspec.to_builtins(bound, enc_hook=_to_builtin, str_keys=True))
             msgspec.convert(bound, self._model, dec_hook=_from_builtin)
         except (msgspec.ValidationError, TypeError, ValueError) as error:
-            raise ArgumentsError(f"task {self._name!r}: {error}") from None
+            raise self._misfit(error) from None
         return bound
 
     def _bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         try:
             arguments = self._signature.bind(*args, **kwargs).arguments
         except TypeError as error:
-            raise ArgumentsError(f"task {self._name!r}: {error}; its signature is {self._signature}") from None
+            raise ArgumentsError(f"task {self._name!r}: {error}; its signature is {self._shown}") from None
         bound: dict[str, Any] = {}
         for name, value in arguments.items():
             match self._signature.parameters[name].kind:
@@ -84,20 +129,24 @@ class Signature:
 
         Raises:
             ArgumentsError: they do not fit the signature (any more).
+            DecryptionError, ConfigurationError: they are sealed, see ``opened``.
         """
         names = args.keys()
         if self._by_name_only and (names == self._known or (names <= self._known and names >= self._required)):
             return (), (self._convert(args) if self._converts else args)
-        rest = dict(args)
-        positionals = rest.pop(POSITIONALS, [])
+        rest = dict(self.opened(args))
+        positionals: Json = rest.pop(POSITIONALS, [])
+        if not isinstance(positionals, list):
+            raise ArgumentsError(f"task {self._name!r}: {POSITIONALS!r} holds no list of positional arguments")
         try:
             if self._converts:
                 rest = self._convert(rest)
-            by_position = [name for name in self.names if self._leads(name, bool(positionals)) and name in rest]
+            several = bool(positionals)  # pyright: ignore[reportUnknownArgumentType] - a list of JSON
+            by_position = [name for name in self.names if self._leads(name, several) and name in rest]
             leading = [rest.pop(name) for name in by_position]
             call = self._signature.bind(*leading, *positionals, **rest)
         except TypeError as error:
-            raise ArgumentsError(f"task {self._name!r}: {error}; its signature is {self._signature}") from None
+            raise ArgumentsError(f"task {self._name!r}: {error}; its signature is {self._shown}") from None
         return call.args, call.kwargs
 
     def _leads(self, name: str, has_positionals: bool) -> bool:
@@ -111,8 +160,12 @@ class Signature:
         try:
             typed = msgspec.convert(args, self._model, dec_hook=_from_builtin)
         except msgspec.ValidationError as error:
-            raise ArgumentsError(f"task {self._name!r}: {error}") from None
+            raise self._misfit(error) from None
         return {name: getattr(typed, name, value) for name, value in args.items()}
+
+    def _misfit(self, error: Exception) -> ArgumentsError:
+        text = privacy.misfit(str(error), self.private, all_private=self._cipher is not None)
+        return ArgumentsError(f"task {self._name!r}: {text}")
 
 
 _VARIADIC: Final = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)

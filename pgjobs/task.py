@@ -5,12 +5,13 @@ from __future__ import annotations
 import functools
 import inspect
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Generic, Literal, ParamSpec, TypeVar, Unpack, cast
 from uuid import UUID
 
 from pgjobs import codec
+from pgjobs.cipher import Cipher
 from pgjobs.errors import ArgumentsError, EncodingError, OptionError, TaskError
 from pgjobs.handle import Job
 from pgjobs.job import Draft, Template, as_id
@@ -25,8 +26,9 @@ from pgjobs.options import (
     retry_of,
     template,
 )
+from pgjobs.privacy import POSITIONALS
 from pgjobs.producer import Producer
-from pgjobs.signature import POSITIONALS, Signature
+from pgjobs.signature import Signature
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -45,6 +47,10 @@ class Task(Generic[P, C, R]):
         function: the function itself.
         executor: where it runs.
         retry: its policy.
+
+    Args:
+        cipher: seals the arguments and results of its jobs; None where they are stored open.
+        private: parameters whose values are to be shown nowhere.
     """
 
     def __init__(
@@ -55,6 +61,8 @@ class Task(Generic[P, C, R]):
         name: str,
         executor: Executor | None = None,
         aliases: Iterable[str] = (),
+        cipher: Cipher | None = None,
+        private: Collection[str] = (),
         **options: Unpack[Options],
     ) -> None:
         self.name = name
@@ -63,10 +71,10 @@ class Task(Generic[P, C, R]):
         self.options = options
         self.executor: Executor = _executor(function, executor)
         self.retry = retry_of(options)
-        self.signature = Signature(function, name)
+        self.signature = Signature(function, name, cipher=cipher, private=private)
         of_one_job(options)
         self._producer = producer
-        self._template = template(name, options, stored_retry=False)
+        self._template = template(name, options, stored_retry=False, private=self.signature.private)
         if self._template.unique is not None:
             self._template.unique.check(self.signature.names, name)
         functools.update_wrapper(cast("Callable[..., Any]", self), function)
@@ -92,7 +100,7 @@ class Task(Generic[P, C, R]):
         if not options:
             return Call(self._producer, self.signature, self._template, conn)
         own = merged(self.options, options)
-        row = template(self.name, own, stored_retry=keeps_retry(options))
+        row = template(self.name, own, stored_retry=keeps_retry(options), private=self.signature.private)
         if row.unique is not None:
             row.unique.check(self.signature.names, self.name)
         return Call(self._producer, self.signature, row, conn, options)
@@ -178,7 +186,8 @@ class Call(Generic[P, R]):
                 elif isinstance(call, tuple):  # pyright: ignore[reportUnnecessaryIsInstance] - a bare 42 is the usual slip
                     yield self._draft(call, {})
                 else:
-                    raise ArgumentsError(f"{call!r:.60} is neither a tuple nor a dict; write (value,) for one argument")
+                    kind = type(call).__name__  # not the value, which may be private
+                    raise ArgumentsError(f"a {kind} is neither a tuple nor a dict; write (value,) for one argument")
             except (ArgumentsError, EncodingError) as error:
                 error.add_note(f"in call {index} of enqueue_many; no job was enqueued")
                 raise
@@ -201,7 +210,8 @@ def _draft(
         if row.unique.on_conflict == "debounce" and row.delay is None:
             raise OptionError("unique with on_conflict='debounce' moves the start by the delay; add using(delay=…)")
         key = row.unique.key(row.task, row.queue, bound, args, kwargs)
-    return Draft(codec.dumps(bound, what="arguments"), job_id, key)
+    text = codec.dumps(bound, what="arguments") if signature is None else signature.encode(bound)
+    return Draft(text, job_id, key)
 
 
 def _executor(function: Callable[..., Any], chosen: Executor | None) -> Executor:

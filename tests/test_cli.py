@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from typing import Any
@@ -11,6 +12,7 @@ import psycopg
 import pytest
 
 from pgjobs import PgJobs, Retry, Status, __version__
+from pgjobs.cipher import generate
 from pgjobs.cli import COMMANDS
 from pgjobs.config import SCHEMA_REVISION
 from tests.processes import ROOT, environment, pgjobs
@@ -269,3 +271,43 @@ def test_demo_runs_on_a_given_database_and_loses_no_job(database_url: str, conn:
     ).fetchone()
     assert words is not None
     assert words[0] > 1_000, "the pages are real"
+
+
+# -- what is private
+
+
+def test_private_arguments_are_shown_by_no_command(jobs: PgJobs, database_url: str) -> None:
+    def login(user: str, password: str) -> None: ...
+
+    marked = jobs.task(name="login", private=["password"])(login).enqueue("ann", "canary-1")
+    by_name = PgJobs(database_url)
+    unmarked = by_name.enqueue("tests.apps.canaries.login", "ann", "canary-2")
+    by_name.close()
+    for app in ((), ("-A", "tests.apps.canaries")):
+        for job, arguments in ((marked, '"user": "ann"'), (unmarked, "[private]")):
+            if job is unmarked and not app:
+                continue  # nobody here knows what the task calls private
+            for command in (("list",), ("list", "--json"), ("show", str(job.id)), ("show", str(job.id), "--json")):
+                said = ok(database_url, "jobs", *command, *app)
+                assert arguments in said
+                assert "canary-1" not in said
+                assert "canary-2" not in said or not app
+    assert marked.args == {"user": "ann", "password": "canary-1"}
+
+
+def test_encrypted_job_is_shown_without_its_tokens(jobs: PgJobs, database_url: str) -> None:
+    sealed = PgJobs(database_url, keys=[generate()])
+    job = sealed.task(name="double", encrypt=True)(lambda i: i).enqueue(21)
+    sealed.close()
+    said = ok(database_url, "jobs", "show", str(job.id))
+    assert re.search(r"args +\[encrypted\]", said)
+    assert "gAAAA" not in said + ok(database_url, "jobs", "list")
+    assert list(json.loads(ok(database_url, "jobs", "show", str(job.id), "--json"))["job"]["args"]) == ["$encrypted"]
+
+
+def test_names_from_rows_are_text_and_no_markup(jobs: PgJobs, database_url: str) -> None:
+    job = jobs.enqueue("[red]mail[/red]", text="[/bold] [link=x]")
+    for command in (("list",), ("show", str(job.id))):
+        said = ok(database_url, "jobs", *command)
+        assert "[red]mail[/red]" in said
+        assert "[/bold] [link=x]" in said

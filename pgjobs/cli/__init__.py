@@ -18,6 +18,7 @@ COMMANDS: Final = {
     "enqueue": "Enqueue one job.",
     "info": "Show queues, workers and what they have handled.",
     "jobs": "List, show, cancel, retry or delete jobs.",
+    "keys": "Make keys for encrypted jobs, or change them.",
     "migrate": "Bring the database up to this release.",
     "purge": "Delete the jobs that wait in a queue.",
     "roles": "Make or check PostgreSQL roles with least privilege.",

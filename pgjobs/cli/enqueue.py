@@ -60,22 +60,23 @@ def parse(arguments: tuple[str, ...]) -> tuple[list[Any], dict[str, Any]]:
     """Reads ``text``, ``:json``, ``key=text`` and ``key:=json``."""
     positional: list[Any] = []
     named: dict[str, Any] = {}
-    for argument in arguments:
+    for place, argument in enumerate(arguments, start=1):
         key, equals, value = argument.partition("=")
         if equals and key.removesuffix(":").isidentifier():
-            named[key.removesuffix(":")] = _json(value, argument) if key.endswith(":") else value
+            named[key.removesuffix(":")] = _json(value, key.removesuffix(":")) if key.endswith(":") else value
         elif named:
-            raise click.UsageError(f"{argument!r} stands after an argument with a name; put it before")
+            raise click.UsageError(f"argument {place} stands after one with a name; put it before")
         else:
-            positional.append(_json(argument[1:], argument) if argument.startswith(":") else argument)
+            positional.append(_json(argument[1:], f"argument {place}") if argument.startswith(":") else argument)
     return positional, named
 
 
-def _json(text: str, argument: str) -> Any:
+def _json(text: str, what: str) -> Any:
+    """Reads JSON. An error does not quote the value, which may be private."""
     try:
         return json.loads(text)
-    except ValueError as error:
-        raise click.UsageError(f"{argument!r} is no JSON ({error}); for a text write key=text") from None
+    except (ValueError, RecursionError) as error:
+        raise click.UsageError(f"{what} is no JSON ({error}); for a text write key=text") from None
 
 
 def _time(text: str) -> datetime:

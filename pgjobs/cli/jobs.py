@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -47,22 +48,32 @@ def list_(
     """List jobs, newest first."""
     from pgjobs import statements
 
-    rows = options.jobs_of(app, url, schema).database.run(statements.jobs(status, queue, task, limit))
+    known = options.jobs_of(app, url, schema)
+    rows = [_without_private(known, row) for row in known.database.run(statements.jobs(status, queue, task, limit))]
     if as_json:
         options.write_json(rows)
         return
     if not rows:
         click.echo("no such jobs")
         return
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for title in ("id", "task", "queue", "status", "attempt", "age", "arguments"):
         table.add_column(title, no_wrap=title != "arguments", overflow="ellipsis" if title == "arguments" else "fold")
     for row in rows:
-        arguments = json.dumps(row.args, ensure_ascii=False)
+        arguments = _document(row.args)
         attempt = f"{row.attempt}/{row.max_attempts}"
-        table.add_row(str(row.id), row.task, row.queue, _status(row), attempt, _age(row.created_at), arguments[:60])
+        table.add_row(
+            str(row.id),
+            escape(row.task),
+            escape(row.queue),
+            _status(row),
+            attempt,
+            _age(row.created_at),
+            escape(arguments[:60]),
+        )
     options.console().print(table)
 
 
@@ -71,16 +82,19 @@ def list_(
 @options.as_json
 @options.database
 def show(job_id: str, as_json: bool, app: str | None, url: str | None, schema: str | None) -> None:
-    """Show a job, with its failures."""
-    job = options.jobs_of(app, url, schema).job(job_id)
-    failures = job.failures()
+    """Show a job, with its failures.
+
+    Private arguments are left out, and what is stored encrypted stays so.
+    """
+    known = options.jobs_of(app, url, schema)
+    job = known.job(job_id)
+    row, failures = _without_private(known, job.row), job.failures()
     if as_json:
-        options.write_json({"job": job.row, "failures": failures})
+        options.write_json({"job": row, "failures": failures})
         return
     from rich.markup import escape
 
     out = options.console()
-    row = job.row
     lines: list[tuple[str, Any]] = [
         ("task", row.task),
         ("queue", f"{row.queue}, priority {row.priority}"),
@@ -91,8 +105,8 @@ def show(job_id: str, as_json: bool, app: str | None, url: str | None, schema: s
         ("started", row.started_at),
         ("finished", row.finished_at),
         ("reason", row.reason),
-        ("args", json.dumps(row.args, ensure_ascii=False)),
-        ("result", None if row.result is None else json.dumps(row.result, ensure_ascii=False)),
+        ("args", _document(row.args)),
+        ("result", None if row.result is None else _document(row.result)),
     ]
     out.print(f"[bold]{row.id}[/bold]  {_status(row)}")
     for name, value in lines:
@@ -164,6 +178,23 @@ def _act(
     if selection.confirm(jobs, chosen, verb, yes=yes):
         done = sum(len(act(ids)) for ids in selection.chunks(jobs, chosen))
         click.echo(f"{done:,} {PAST[verb]}")
+
+
+def _without_private(jobs: PgJobs, row: JobRow) -> JobRow:
+    """A row as it may be shown: private are the arguments that it says itself, or its task where that is loaded."""
+    from pgjobs.privacy import masked
+
+    said: Any = row.options.get("private") if isinstance(row.options, dict) else None  # whatever SQL has written
+    names = {str(name) for name in said} if isinstance(said, list) else set[str]()  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
+    if (task := jobs.tasks.get(row.task)) is not None:
+        names |= task.signature.private
+    return dataclasses.replace(row, args=masked(row.args, names)) if names else row
+
+
+def _document(value: Any) -> str:
+    from pgjobs.cipher import sealed
+
+    return json.dumps(value, ensure_ascii=False) if sealed(value) is None else "[encrypted]"
 
 
 def _status(row: JobRow) -> str:

@@ -31,7 +31,7 @@ WITH picked AS MATERIALIZED (
 UPDATE pgjobs.jobs
    SET status = 'running', position = NULL, reason = NULL, claim_id = %(claim)s::uuid,
        unique_key = CASE WHEN options->>'unique_until' = 'started' THEN NULL ELSE unique_key END,
-       attempt = attempt + 1, started_at = now()
+       attempt = least(attempt, 32766) + 1, started_at = now()
  WHERE ctid = ANY (ARRAY (SELECT place FROM picked))
 RETURNING id, task, queue, priority, attempt, max_attempts, crashes,
           extract(epoch FROM timeout)::float8 AS timeout_s, created_at, args, options

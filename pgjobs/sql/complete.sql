@@ -43,7 +43,8 @@ SELECT NULL, channel FROM pgjobs.waiters WHERE seen_at > now() - interval '30 se
 -- name: settle
 -- Records every other end of an attempt: failed, cancelled, scheduled (a retry or a snooze). refund is 1 where the attempt
 -- does not count, crash where a crash does. A job that somebody asked to cancel is cancelled instead of tried again, for the reason that they gave.
--- What failed leaves a failures row. A suspect whose run has ended is none any more.
+-- What failed leaves a failures row. A suspect whose run has ended is none any more. Options may have any shape that SQL has
+-- written, so nothing of them is cast.
 -- Without a delay a job rests for as long as it has waited, from a second to a minute: by this clock, since a worker's may be
 -- wrong by hours.
 -- outcome is how the attempt counts in the rollups: failed, retried, snoozed, cancelled.
@@ -79,7 +80,7 @@ WITH done AS (
            crashes = job.crashes + mine.crash,
            finished_at = CASE WHEN mine.ending <> 'scheduled' THEN now() END,
            unique_key = CASE WHEN mine.ending = 'scheduled' OR job.options ? 'unique_for' THEN job.unique_key END,
-           options = CASE WHEN (job.options->'suspect'->'runs')::boolean THEN job.options - 'suspect' ELSE job.options END,
+           options = CASE WHEN job.options->'suspect'->'runs' = 'true' THEN job.options - 'suspect' ELSE job.options END,
            started_at = job.started_at + mine.wait * interval '1 second'
       FROM mine
      WHERE job.ctid = mine.place
@@ -186,8 +187,9 @@ WITH held AS (
            unique_key = CASE WHEN job.cancel_at IS NULL OR job.options ? 'unique_for' THEN job.unique_key END,
            finished_at = CASE WHEN job.cancel_at IS NULL THEN NULL ELSE now() END,
            attempt = greatest(job.attempt - 1, 0),
-           options = job.options #- '{suspect,runs}',
            run_at = CASE WHEN job.run_at > now() THEN now() ELSE job.run_at END,
+           options = CASE WHEN job.options->'suspect'->'runs' IS NULL THEN job.options
+                          ELSE job.options #- '{suspect,runs}' END,
            claim_id = NULL,
            started_at = NULL
       FROM mine

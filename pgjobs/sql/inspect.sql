@@ -63,7 +63,7 @@ SELECT id
 SELECT task, reason, count(*) AS jobs
   FROM pgjobs.jobs
  WHERE due_at IS NOT NULL AND due_at < now() + interval '1 minute'
-   AND (reason = 'unknown task' OR reason LIKE 'arguments do not fit%%')
+   AND (reason = 'unknown task' OR reason LIKE 'arguments do not fit%%' OR reason LIKE 'options do not fit%%')
  GROUP BY task, reason
  ORDER BY task, reason
 

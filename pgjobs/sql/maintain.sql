@@ -62,8 +62,9 @@ SELECT count(*) AS promoted
 
 
 -- name: next_due
--- Seconds until the next scheduled job is due; NULL if there is none. Looks back as promote does.
-SELECT extract(epoch FROM min(due_at) - clock_timestamp())::float8
+-- Seconds until the next scheduled job is due; NULL if there is none. Looks back as promote does. Not the difference of the two
+-- instants: SQL may write infinity, from which PostgreSQL before 17 subtracts nothing.
+SELECT (extract(epoch FROM min(due_at)) - extract(epoch FROM clock_timestamp()))::float8
   FROM pgjobs.jobs
  WHERE due_at IS NOT NULL
    AND due_at >= coalesce(now() - %(back)s::float8 * interval '1 second', '-infinity')
@@ -118,8 +119,9 @@ WITH held AS (
             FOR UPDATE SKIP LOCKED
      ) AS job
      CROSS JOIN LATERAL (
-         SELECT (job.options->'suspect'->'of')::int AS among,
-                coalesce((job.options->'suspect'->'runs')::boolean, false) AS ran
+         SELECT CASE WHEN jsonb_typeof(job.options->'suspect'->'of') = 'number'
+                     THEN least(greatest((job.options->'suspect'->'of')::numeric, 1), 16)::int END AS among,
+                coalesce(job.options->'suspect'->'runs' = 'true', false) AS ran
      ) AS suspect
      CROSS JOIN LATERAL (
          SELECT CASE WHEN job.id = ANY (%(begun)s::uuid[]) THEN 1
@@ -140,7 +142,7 @@ WITH held AS (
            reason = CASE WHEN ending.status = 'cancelled' THEN job.reason
                          WHEN ending.status = 'failed' THEN 'poison'
                          WHEN ending.crash = 1 OR %(begun)s::uuid[] IS NULL THEN 'worker lost' END,
-           crashes = job.crashes + ending.crash,
+           crashes = least(job.crashes, 32766) + ending.crash,
            options = CASE WHEN ending.among IS NULL THEN job.options
                           ELSE coalesce(job.options, '{}')
                             || jsonb_build_object('suspect', jsonb_build_object('of', ending.among)) END,
@@ -282,12 +284,15 @@ SELECT count(*) FROM expired
 -- name: prune
 -- Deletes ended jobs past their retention, with their failures: walks up to 1,000 ids after a cursor, up to the age of keep
 -- seconds, and says where it stopped and whether there is more. Ids are time-ordered, so no index on a time is needed.
+-- A keep that SQL has written may be anything: what is no number counts as absent, and a hundred years are the most.
 -- Locks: jobs, by id, skipping.
 WITH edge AS (
     SELECT (substr(hex, 1, 8) || '-' || substr(hex, 9, 4) || '-7000-8000-000000000000')::uuid AS id
       FROM lpad(to_hex((extract(epoch FROM now() - %(age)s::float8 * interval '1 second') * 1000)::bigint), 12, '0') AS hex
 ), walked AS MATERIALIZED (
-    SELECT id, status, finished_at, (options->>'keep')::float8 AS keep
+    SELECT id, status, finished_at,
+           CASE WHEN jsonb_typeof(options->'keep') = 'number'
+                THEN least(greatest((options->'keep')::numeric, 0), 3153600000)::float8 END AS keep
       FROM pgjobs.jobs
      WHERE id > %(after)s::uuid AND id < (SELECT id FROM edge)
      ORDER BY id

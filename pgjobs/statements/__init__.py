@@ -74,6 +74,7 @@ from pgjobs.statements.reading import (
     unrunnable,
     workers,
 )
+from pgjobs.statements.sealing import Resealed, reseal, sealed_jobs
 from pgjobs.statements.waiting import tell, wait_no_more, wait_on
 
 __all__ = [
@@ -87,6 +88,7 @@ __all__ = [
     "Query",
     "Range",
     "Recorded",
+    "Resealed",
     "Row",
     "Rows",
     "Selection",
@@ -134,10 +136,12 @@ __all__ = [
     "register",
     "release",
     "replace_args",
+    "reseal",
     "retire",
     "retry",
     "roll_up",
     "schema_revision",
+    "sealed_jobs",
     "select_jobs",
     "settle",
     "somebody_idle",

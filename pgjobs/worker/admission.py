@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from pgjobs.errors import ArgumentsError
+from pgjobs.errors import ArgumentsError, ConfigurationError, DecryptionError, OptionError
 from pgjobs.events import Event, Unrunnable
 from pgjobs.registry import Registry
 from pgjobs.run import Outcome, Run
@@ -30,13 +30,18 @@ class Admission:
             return self._send_back(run, "unknown task")
         run.task = task
         run.executor = task.executor
+        if run.options is not None:
+            try:
+                run.check_options()
+            except OptionError as error:
+                return self._send_back(run, f"options do not fit: {error}")
         if run.crashes or run.is_suspect:
             if self._apart and (run.crashes or run.among == 1):
                 run.executor = "process"
             run.guarded = run.is_suspect or run.executor != "process"
         try:
             run.positional, run.named = task.signature.unbind(run.args)
-        except ArgumentsError as error:
+        except (ArgumentsError, DecryptionError, ConfigurationError) as error:
             return self._send_back(run, f"arguments do not fit: {error}")
         return None
 

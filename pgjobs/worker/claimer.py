@@ -101,9 +101,9 @@ class Claimer:
 
     def hint_restored(self, queue: str, priority: int, position: int) -> bool:
         """Says that jobs went back to old places, which may lie below our bound."""
-        if not self.hint(queue, priority):
+        if position >= NO_BOUND or not self.hint(queue, priority):
             return False
-        self._look_below([Range((queue, priority), max(LOWEST, min(position, NO_BOUND)))])
+        self._look_below([Range((queue, priority), max(LOWEST, position))])
         return True
 
     def hint_stops(self) -> None:

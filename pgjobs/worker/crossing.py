@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from dataclasses import astuple
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
-from pgjobs.run import Claim, Failure, Outcome, Run
+import msgspec
+
+from pgjobs.run import Claim, Ending, Failure, Outcome, Run
 
 
 def run_line(run: Run) -> bytes:
@@ -49,16 +51,32 @@ def outcome_line(outcome: Outcome, rss_bytes: int) -> bytes:
     return json.dumps(document).encode() + b"\n"
 
 
-def outcome_of(run: Run, document: dict[str, Any]) -> Outcome:
-    """The outcome of a line."""
-    failure = document["failure"]
-    return Outcome(
+class _Said(msgspec.Struct):
+    ending: Ending
+    seconds: float
+    result: str | None
+    reason: str | None
+    failure: tuple[str, str, str, str] | None
+    delay_s: float | None
+    refund: Literal[0, 1]
+    rss_bytes: int
+
+
+def outcome_of(run: Run, document: dict[str, Any]) -> tuple[Outcome, int]:
+    """The outcome of a line, and the memory that its process has taken so far.
+
+    Raises:
+        msgspec.ValidationError: it is none: the job's code has the socket too, and may have written to it.
+    """
+    said = msgspec.convert(document, _Said)
+    outcome = Outcome(
         run,
-        document["ending"],
-        document["seconds"],
-        result=document["result"],
-        reason=document["reason"],
-        failure=None if failure is None else Failure(*failure),
-        delay_s=document["delay_s"],
-        refund=document["refund"],
+        said.ending,
+        said.seconds,
+        result=said.result,
+        reason=said.reason,
+        failure=None if said.failure is None else Failure(*said.failure),
+        delay_s=said.delay_s,
+        refund=said.refund,
     )
+    return outcome, said.rss_bytes

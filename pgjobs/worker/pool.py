@@ -16,6 +16,8 @@ import time
 from collections import deque
 from typing import Any, Final
 
+import msgspec
+
 from pgjobs.errors import OptionError, ProcessDiedError
 from pgjobs.run import Outcome, Run, cancelled, crashed, failed, released, timed_out
 from pgjobs.task import Task
@@ -87,12 +89,12 @@ class _Process:
             return self.since + IDLE_S
         return float("inf") if self.run.timeout_s is None else self.run.begun + self.run.timeout_s
 
-    def begin(self) -> None:
+    def begin(self, line: bytes) -> None:
         """Hands its run to the process."""
         assert self.run is not None  # noqa: S101 - it was just given one
         self.run.begun = self.since = time.perf_counter()
         with contextlib.suppress(OSError):  # it has died, which the next look shows
-            self.pipe.sendall(run_line(self.run))
+            self.pipe.sendall(line)
 
     def messages(self) -> list[dict[str, Any]] | None:
         """Reads what the process has said; None if it will say no more."""
@@ -103,7 +105,10 @@ class _Process:
         if not data:
             return None
         *lines, self._unread = (self._unread + data).split(b"\n")
-        return [json.loads(line) for line in lines]
+        try:
+            return [dict(json.loads(line)) for line in lines]
+        except (ValueError, TypeError, RecursionError):  # a job's code has written to the socket
+            return None
 
     def kill(self) -> str:
         """Ends the process and all that it has started; says how it ended."""
@@ -233,8 +238,13 @@ class ProcessExecutor:
             self._selector.register(process.pipe, selectors.EVENT_READ, process)
 
     def _give(self, process: _Process, run: Run) -> None:
+        try:
+            line = run_line(run)
+        except RecursionError as error:  # SQL has nested its arguments deeper than they can be written here
+            self._finish(failed(run, error, 0.0), process)
+            return
         process.run = run
-        process.begin()
+        process.begin(line)
         self._slots.began(run)
 
     def _hear(self, process: _Process) -> None:
@@ -249,7 +259,7 @@ class ProcessExecutor:
             elif "error" in message:
                 self._bury(process, f"it could not import the application:\n{message['error']}")
                 return
-            else:
+            elif process in self._processes:
                 self._ended(process, message)
 
     def _ended(self, process: _Process, message: dict[str, Any]) -> None:
@@ -257,16 +267,21 @@ class ProcessExecutor:
         run = process.run
         if run is None:
             return
+        try:
+            outcome, rss_bytes = outcome_of(run, message)
+        except msgspec.ValidationError:
+            self._bury(process, "killed: it said what is no outcome")
+            return
         process.run = None
         process.jobs += 1
         process.since = time.perf_counter()
         worn = self._max_jobs is not None and process.jobs >= self._max_jobs
-        if worn or (self._max_rss is not None and message["rss_bytes"] > self._max_rss):
+        if worn or (self._max_rss is not None and rss_bytes > self._max_rss):
             self._processes.remove(process)
             self._selector.unregister(process.pipe)
             self._leaving.add(process)
             process.dismiss()
-        self._finish(outcome_of(run, message), process if process in self._processes else None)
+        self._finish(outcome, process if process in self._processes else None)
 
     def _finish(self, outcome: Outcome, process: _Process | None = None) -> None:
         following = self._slots.finish(outcome, KIND)

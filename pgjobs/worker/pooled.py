@@ -23,7 +23,7 @@ import traceback
 from typing import Any, cast
 
 from pgjobs.app import PgJobs
-from pgjobs.errors import ArgumentsError
+from pgjobs.errors import ArgumentsError, ConfigurationError, DecryptionError
 from pgjobs.loading import load
 from pgjobs.registry import Registry
 from pgjobs.run import CURRENT, Outcome, Run, raised, returned
@@ -74,7 +74,7 @@ def _execute(document: dict[str, Any], tasks: Tasks, runner: asyncio.Runner) -> 
     try:
         run.task = tasks.find(run.task_name, *document["function"])
         run.positional, run.named = run.task.signature.unbind(run.args)
-    except (LookupError, ArgumentsError, ImportError) as error:
+    except (LookupError, ArgumentsError, DecryptionError, ConfigurationError, ImportError) as error:
         return Outcome(run, "scheduled", 0.0, reason=str(error), delay_s=60.0, refund=1)
     return _attempt(run, runner)
 

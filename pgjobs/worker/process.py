@@ -81,7 +81,7 @@ class Process:
         except OSError:
             data = b""
         *lines, self._unread = (self._unread + data).split(b"\n")
-        return [json.loads(line) for line in lines]
+        return [message for line in lines if (message := _message(line))]
 
     def tell(self, word: str) -> None:
         """Says a word to the child."""
@@ -157,6 +157,14 @@ class Process:
         """Gives up the pipe and the board."""
         self.pipe.close()
         self.board.close()
+
+
+def _message(line: bytes) -> dict[str, Any] | None:
+    """What a child says in a line; None where it is none: the jobs' code has the pipe too, and may write to it."""
+    try:
+        return dict(json.loads(line))
+    except (ValueError, TypeError, RecursionError):
+        return None
 
 
 def describe_exit(code: int) -> str:

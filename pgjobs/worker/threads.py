@@ -145,7 +145,7 @@ class ThreadExecutor:
             for _, run in overdue:
                 if run.given_up:
                     self._replace(run)
-            self._bell.wait(None if rest_s == float("inf") else max(0.0, rest_s))
+            self._bell.wait(None if rest_s == float("inf") else min(max(0.0, rest_s), threading.TIMEOUT_MAX))
 
     def _tell(self, ident: int, run: Run, now: float) -> None:
         """Tells an overdue run so; told before, it is given up."""

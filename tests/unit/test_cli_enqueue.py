@@ -58,10 +58,11 @@ def test_any_text_can_be_written_by_name(name: str, text: str) -> None:
 def test_what_should_be_json_and_is_not_is_refused(argument: str) -> None:
     with pytest.raises(click.UsageError, match="is no JSON") as caught:
         parse((argument,))
-    assert repr(argument) in caught.value.message
+    assert ("limit" if argument.startswith("limit") else "argument 1") in caught.value.message
+    assert "ten" not in caught.value.message  # it may be private
 
 
 @pytest.mark.parametrize("argument", ["ann", ":5"])
 def test_a_place_after_a_name_is_refused(argument: str) -> None:
-    with pytest.raises(click.UsageError, match="stands after an argument with a name"):
+    with pytest.raises(click.UsageError, match="argument 2 stands after one with a name"):
         parse(("a=1", argument))

@@ -1,0 +1,14 @@
+"""An encrypting task of the process executor."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pgjobs import PgJobs, current_job
+
+jobs = PgJobs()
+
+
+@jobs.task(encrypt=True, executor="process")
+def apart(word: str) -> dict[str, Any]:
+    return {"word": word, "seen": current_job().args}

@@ -1,0 +1,175 @@
+"""Whatever SQL writes into a row or sends as a notification: workers live on, neighbours run, nothing is imported."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from importlib.abc import MetaPathFinder
+from typing import Any
+
+import psycopg
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from psycopg import sql
+
+from pgjobs import PgJobs, Retry
+from pgjobs.config import MAX_DOCUMENT_DEPTH
+from pgjobs.events import Event, Trouble
+from tests.support import eventually
+
+pytestmark = pytest.mark.server
+
+
+def nested(depth: int) -> str:
+    return "[" * depth + "1" + "]" * depth
+
+
+VALUES = [
+    "null", "true", "-1", "0.5", "1e400", "-1e-400", "9" * 5_000, '""', '"\\u202e"', "[]", '["suspect"]', "{}",
+    nested(MAX_DOCUMENT_DEPTH), nested(MAX_DOCUMENT_DEPTH + 1), nested(500), nested(990), nested(3_000),
+]  # fmt: skip
+ARGS = [f'{{"{name}": {value}}}' for name in ("a", "*", "x", "", "$encrypted", "self", "__class__") for value in VALUES]
+ARGS += [f'{{"a": {value}, "*": {value}}}' for value in VALUES]
+OPTIONS = [
+    *VALUES,
+    *(f'{{"{name}": {value}}}' for name in ("retry", "keep", "suspect", "private", "") for value in VALUES),
+]
+OPTIONS += [f'{{"suspect": {{"{name}": {value}}}}}' for name in ("of", "runs") for value in VALUES]
+OPTIONS += [f'{{"suspect": {{"of": {value}, "runs": true}}}}' for value in (0, 1, 4, 16, 17, 10**9, -1)]
+OPTIONS += [
+    f'{{"retry": {{"backoff": {rest}, "cap": {cap}, "jitter": {cap}}}}}'
+    for rest in VALUES
+    for cap in ("1", "1e400", "[]")
+]
+NAMES = [
+    "os:system", "builtins:__import__", "builtins:eval", "antigravity:fly", "antigravity", "this",
+    "xml.dom.pulldom:parse", "tests.apps.basic:jobs", "../../etc/passwd", "a" * 10_000,
+    "\x1b[2J\x07\r\n\t", "\u202e", ":", "::", "a:b:c", "os:", " ", "", ".", "__main__:x", "%s %(id)s", "'; --",
+]  # fmt: skip
+QUEUES = [" ", "*", "a,b:3", "x" * 1_000, "\n\t\x1b[31m", "ü", "'; DROP TABLE pgjobs.jobs --", "%s", "\u202e"]
+PAYLOADS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=30) | st.sampled_from([
+    "queued", "queued 0", "queued x y", "queued 99999999999 default", f"queued {'9' * 500} default",
+    "restored 0 99999999999999999999 default", "restored 0 9223372036854775807 default", "restored 0 -1 default",
+    f"restored 0 {'9' * 400} q", "restored", "cancelled",
+])  # fmt: skip
+
+
+def rows() -> Iterator[dict[str, Any]]:
+    """Rows each of which is strange in one way, for tasks of every kind."""
+    for task in ("take", "take_any", "sealed", "nothing"):
+        for args in ARGS:
+            yield {"task": task, "args": args}
+        for options in OPTIONS:
+            yield {"task": task, "options": options}
+    for name in NAMES:
+        yield {"task": name}
+    for queue in QUEUES:
+        yield {"task": "nothing", "queue": queue}
+    for value in VALUES:
+        yield {"task": "nothing", "meta": value, "result": value, "progress": value}
+    for count in (-1, 1, 32_766, 32_767):
+        for column in ("attempt", "crashes"):
+            yield {"task": "fails", column: count}
+    for timeout in ("-1 day", "0", "0.000001 s", "100000 years", "178000000 years"):
+        yield {"task": "nothing", "timeout": timeout}
+
+
+class Imports(MetaPathFinder):
+    """Notes whatever is imported, and finds nothing."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+
+    def find_spec(self, name: str, path: Any, target: Any = None) -> None:
+        self.names.append(name)
+
+
+@contextmanager
+def no_imports() -> Iterator[None]:
+    """Fails if anything is imported meanwhile, by whatever thread."""
+    watch = Imports()
+    sys.meta_path.insert(0, watch)
+    try:
+        yield
+    finally:
+        sys.meta_path.remove(watch)
+    assert watch.names == []
+
+
+def insert(conn: psycopg.Connection[Any], row: dict[str, Any]) -> None:
+    """Writes a row as somebody who may write anything; what PostgreSQL itself refuses is nobody's trouble."""
+    query = sql.SQL("INSERT INTO pgjobs.jobs ({}) VALUES ({})").format(
+        sql.SQL(", ").join(map(sql.Identifier, row)), sql.SQL(", ").join(sql.SQL("%s") for _ in row)
+    )
+    with suppress(psycopg.errors.ProgramLimitExceeded, psycopg.errors.StatementTooComplex):
+        conn.execute(query, list(row.values()))
+
+
+@contextmanager
+def at_work(jobs: PgJobs, conn: psycopg.Connection[Any]) -> Iterator[list[Event]]:
+    """A worker with some tasks, warm, so that what it imports by itself it has imported."""
+
+    @jobs.task(name="take")
+    def take(a: int, b: str = "") -> int:
+        return a
+
+    @jobs.task(name="take_any")
+    async def take_any(*args: Any, **kwargs: Any) -> None: ...
+
+    @jobs.task(name="sealed", encrypt=True)
+    def sealed(a: int) -> None: ...
+
+    @jobs.task(name="nothing")
+    def nothing() -> None: ...
+
+    @jobs.task(name="fails", retry=Retry(backoff=0))
+    def fails(z: int = 0) -> None:
+        raise ValueError
+
+    @jobs.task(name="neighbour")
+    def neighbour() -> str:
+        return "ran"
+
+    events: list[Event] = []
+    with jobs.worker(emit=events.append):
+        assert jobs.enqueue("neighbour").get(10) == "ran"
+        for task in ("nobody", "nobody:here", "take", "take_any", "sealed", "fails"):
+            insert(conn, {"task": task, "args": '{"z": 1}', "max_attempts": 1})
+        eventually(lambda: not still_open(conn))
+        yield events
+    assert [event for event in events if isinstance(event, Trouble)] == []
+
+
+def still_open(conn: psycopg.Connection[Any]) -> list[tuple[Any, ...]]:
+    """What neither has ended nor waits with a reason."""
+    return conn.execute(
+        "SELECT left(task, 30), left(queue, 30), status, attempt, crashes, left(args::text, 60),"
+        "       left(options::text, 90)"
+        "  FROM pgjobs.jobs"
+        " WHERE status IN ('queued', 'running') OR status <> 'succeeded' AND reason IS NULL"
+    ).fetchall()
+
+
+def test_worker_survives_whatever_stands_in_its_rows(jobs: PgJobs, conn: psycopg.Connection[Any]) -> None:
+    with at_work(jobs, conn), no_imports():
+        for row in rows():
+            insert(conn, row)
+        assert jobs.enqueue("neighbour").get(10) == "ran"
+        with suppress(AssertionError):
+            eventually(lambda: not still_open(conn), timeout_s=30)
+        assert still_open(conn) == []
+
+
+def test_worker_survives_whatever_it_is_told(jobs: PgJobs, conn: psycopg.Connection[Any]) -> None:
+    with at_work(jobs, conn):
+
+        @settings(max_examples=20, deadline=None)
+        @given(payloads=st.lists(PAYLOADS, min_size=10, max_size=40))
+        def survive(payloads: list[str]) -> None:
+            for payload in payloads:
+                conn.execute("SELECT pg_notify('pgjobs.jobs', %s)", [payload[:7_000]])
+            assert jobs.enqueue("neighbour").get(10) == "ran"
+
+        survive()
