@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from pgjobs import statements
-from pgjobs.job import Template, new_id
+from pgjobs.job import Draft, Template, new_id
 from pgjobs.run import Claim, Run
 from pgjobs.statements import NO_BOUND, Range, Statement
 from pgjobs.worker.claimer import DeclaredDeadError
@@ -108,7 +108,7 @@ class Protocol(RuleBasedStateMachine):
     def enqueue(self, delay: int | None, ttl: int | None, hang: bool) -> None:
         job = Expected(new_id(), due_h=delay, ttl_h=ttl)
         row = Template("work", "default", 0, 3, HOUR, delay=delay and HOUR, ttl=None if ttl is None else ttl * HOUR)
-        self.apply(statements.enqueue(row, job.id, "{}"), self.book.enqueue(job), hang)
+        self.apply(statements.enqueue_many(row, [job.id], [Draft("{}")]), self.book.enqueue(job), hang)
 
     @rule(key=st.sampled_from("ab"))
     def enqueue_unique(self, key: str) -> None:

@@ -16,7 +16,7 @@ import psycopg
 import pytest
 
 from pgjobs import PgJobs, statements
-from pgjobs.job import Template, new_id
+from pgjobs.job import Draft, Template, new_id
 from pgjobs.link import Link
 from pgjobs.statements import Range, Statement
 from tests.model import world
@@ -54,7 +54,7 @@ class Pair:
         self.job = new_id()
         delay = HOUR if state == "scheduled" else None
         row = Template("work", "default", 0, 5, HOUR, delay=delay, ttl=HOUR)
-        self.jobs.database.run(statements.enqueue(row, self.job, "{}"))
+        self.jobs.database.run(statements.enqueue_many(row, [self.job], [Draft("{}")]))
         if state not in ("queued", "scheduled"):
             self.first.one(statements.claim(self.owner, self.claim, [Range(world.LANE)], 1))
         if state == "succeeded":
@@ -241,7 +241,7 @@ def test_thousands_of_races_between_a_late_completion_and_a_new_claim_record_one
     won: Counter[str] = Counter()
     for batch in range(RACES // RACING):
         ids = [new_id() for _ in range(RACING)]
-        pair.jobs.database.run(statements.enqueue_many(row, ids, ["{}"] * RACING))
+        pair.jobs.database.run(statements.enqueue_many(row, ids, [Draft("{}")] * RACING))
         owner, other = world.register(pair.first), world.register(pair.first)
         claim, taken = world.claim(pair.first, owner)
         assert sorted(taken) == sorted(ids)
