@@ -84,7 +84,8 @@ MUTANTS: Final = (
     Mutant("claim notes no job", CLAIM, _query("claim"), "array_agg(id), array_agg(position)", "'{}', '{}'"),
     Mutant("claim beyond its range", CLAIM, _query("claim"), " AND position < lane.high", ""),
     # complete
-    Mutant("complete without the fence", COMPLETE, _query("complete"), " AND claim_id = done.claim_id", ""),
+    Mutant("complete without the fence", COMPLETE, _query("complete"), " AND claim_id = done.claim_id", "",
+           (f"{PAIRS}::test_reaper_and_completion_in_every_order_record_one_success", MODEL)),
     Mutant("complete whatever the status", COMPLETE, _query("complete"), " AND status = 'running'", ""),
     Mutant("complete waits for locked rows", COMPLETE, _query("complete"), SKIP, "FOR UPDATE",
            (beside("complete"), MODEL)),

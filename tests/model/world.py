@@ -36,6 +36,9 @@ WRONG: Final = {
         SELECT id FROM pgjobs.jobs WHERE (status IN {ENDED}) <> (finished_at IS NOT NULL)""",
     "an ended job keeps its unique key": f"""
         SELECT id FROM pgjobs.jobs WHERE status IN {ENDED} AND unique_key IS NOT NULL""",
+    "a result is that of another claim": """
+        SELECT id FROM pgjobs.jobs
+         WHERE status = 'succeeded' AND jsonb_typeof(result) = 'string' AND result #>> '{}' <> claim_id::text""",
     "a count is below nothing": "SELECT id FROM pgjobs.jobs WHERE attempt < 0 OR crashes < 0",
 }
 
@@ -81,9 +84,9 @@ def complete(link: Link, claim_id: UUID, ids: list[UUID]) -> list[UUID]:
 
 
 def completion(claim_id: UUID, ids: list[UUID]) -> statements.Statement[statements.Recorded]:
-    """The statement that completes jobs."""
+    """The statement that completes jobs; their results say under which claim."""
     count = len(ids)
-    columns = {"ids": ids, "claims": [claim_id] * count, "results": ["1"] * count}
+    columns = {"ids": ids, "claims": [claim_id] * count, "results": [f'"{claim_id}"'] * count}
     return statements.complete(columns | {"waits": [0.0] * count, "seconds": [0.1] * count})
 
 

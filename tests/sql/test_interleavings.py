@@ -231,6 +231,7 @@ def test_reaper_and_completion_in_every_order_record_one_success(state: str, pai
         world.complete(pair.first, pair.claim, [pair.job])
         assert world.violations(pair.conn) == {}
         world.finish(pair.third, pair.conn)
+        assert world.violations(pair.conn) == {}
         assert world.rollups(pair.conn) == {"succeeded": 1}, places
 
 
