@@ -207,6 +207,20 @@ def test_reaper_does_so_without_being_asked(
         eventually(lambda: jobs.job(ids[0]).status is Status.SCHEDULED, timeout_s=8)
 
 
+def test_suspect_that_was_over_its_timeout_is_none_any_more(
+    held: tuple[Link, list[Any]], jobs: PgJobs, conn: psycopg.Connection[Any]
+) -> None:
+    link, ids = held
+    for job_id, suspect in zip(ids, ('{"of": 4, "runs": true}', '{"of": 4}'), strict=False):
+        conn.execute(
+            "UPDATE pgjobs.jobs SET options = jsonb_build_object('suspect', %s::jsonb) WHERE id = %s", [suspect, job_id]
+        )
+    conn.execute("UPDATE pgjobs.jobs SET started_at = now() - interval '90 seconds'")
+    assert len(link.one(statements.time_out(None, None))) == 3
+    assert [jobs.job(job_id).row.options for job_id in ids] == [{}, {"suspect": {"of": 4}}, None]
+    link.close()
+
+
 def test_cancelled_job_over_its_timeout_is_cancelled(
     held: tuple[Link, list[Any]], jobs: PgJobs, conn: psycopg.Connection[Any]
 ) -> None:

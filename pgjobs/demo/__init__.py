@@ -85,7 +85,7 @@ def _workers(url: str, count: int) -> Generator[list[subprocess.Popen[bytes]]]:
 
 def _kill_one(conn: psycopg.Connection[Any], process: subprocess.Popen[bytes], total: int, out: Console) -> None:
     """Waits until a third has ended and the victim holds jobs; then kills it, parent and child, without a word."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while not (held := _number(conn, HELD, f"%:{process.pid}.%")) or _number(conn, ENDED) < total // 3:
         if time.monotonic() > deadline:
             raise TimeoutError("the workers did not start; run `pgjobs worker -A pgjobs.demo.tasks` to see why")

@@ -180,7 +180,7 @@ SELECT reaped.id, reaped.status
 -- name: time_out
 -- Ends attempts that were over their timeout where their own worker could not: those of some jobs, which somebody has seen;
 -- or, where ids is NULL, those that have run 15 seconds past it. They count; a retry rests as the default policy says, since
--- nobody here knows the task's own. Each is found by primary key, one after the other: asked for the first thousand by id,
+-- nobody here knows the task's own. A suspect whose run has ended is none any more. Each is found by primary key, one after the other: asked for the first thousand by id,
 -- the planner walked through the whole table.
 -- Locks: jobs, by id, skipping.
 WITH held AS (
@@ -211,6 +211,7 @@ WITH held AS (
                          THEN now() + random() * least(3600, 5 * 2 ^ least(job.attempt - 1, 12)) * interval '1 second' END,
            finished_at = CASE WHEN mine.ending <> 'scheduled' THEN now() END,
            unique_key = CASE WHEN mine.ending = 'scheduled' OR job.options ? 'unique_for' THEN job.unique_key END,
+           options = CASE WHEN job.options->'suspect'->'runs' = 'true' THEN job.options - 'suspect' ELSE job.options END,
            claim_id = NULL
       FROM mine
      WHERE job.id = mine.id
