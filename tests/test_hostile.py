@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib.abc import MetaPathFinder
 from typing import Any
+from uuid import UUID
 
 import psycopg
 import pytest
@@ -14,10 +15,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from psycopg import sql
 
-from pgjobs import PgJobs, Retry
+from pgjobs import PgJobs, Retry, statements
 from pgjobs.config import MAX_DOCUMENT_DEPTH
 from pgjobs.events import Event, Trouble
+from pgjobs.job import new_id
+from pgjobs.link import Link
+from pgjobs.statements import Range
 from tests.support import eventually
+from tests.test_budgets import register
 
 pytestmark = pytest.mark.server
 
@@ -173,3 +178,20 @@ def test_worker_survives_whatever_it_is_told(jobs: PgJobs, conn: psycopg.Connect
             assert jobs.enqueue("neighbour").get(10) == "ran"
 
         survive()
+
+
+def test_dead_workers_are_reaped_and_old_jobs_pruned_whatever_their_options(
+    jobs: PgJobs, conn: psycopg.Connection[Any]
+) -> None:
+    link = Link(jobs.database, "test")
+    worker = register(link)
+    for options in OPTIONS:
+        insert(conn, {"task": "nothing", "options": options, "crashes": 32_767})
+    held = link.one(statements.claim(worker, new_id(), [Range(("default", 0))], 1_000))
+    link.one(statements.declare_dead([worker]))
+    assert len(link.one(statements.reap(None, None, 3, "lost"))) == len(held) > 100
+    conn.execute(
+        "UPDATE pgjobs.jobs SET status = 'succeeded', position = NULL, finished_at = now() - interval '200 years'"
+    )
+    assert link.one(statements.prune(UUID(int=0), 0.0, 1.0, 1.0)).count == len(held)
+    link.close()
