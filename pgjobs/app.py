@@ -18,8 +18,9 @@ from pgjobs.job import as_id
 from pgjobs.ledger import Ledger
 from pgjobs.options import Options, keeps_retry, known_options, template
 from pgjobs.producer import Producer
+from pgjobs.reference import reference
 from pgjobs.signature import Signature
-from pgjobs.task import Call, Executor, P, Task, reference, task_name
+from pgjobs.task import Call, Executor, P, Task, task_name
 
 if TYPE_CHECKING:
     from pgjobs.worker import Worker

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import Any, cast
 
 from pgjobs.app import PgJobs
+from pgjobs.reference import resolve
 from pgjobs.task import Task
 
 
@@ -36,15 +37,14 @@ class Registry:
         return self._plain[name]
 
     def _look_up(self, name: str) -> Task[..., Any, Any] | None:
-        module_name, _, function_name = name.partition(":")
+        module, _, path = name.partition(":")
         function = self._jobs.functions.get(name)
-        if function is None and module_name in self._modules and not function_name.startswith("_"):
-            function = getattr(sys.modules.get(module_name), function_name, None)
+        if function is None and module in self._modules:
+            function = resolve(module, path)
         if isinstance(function, Task):
             return cast("Task[..., Any, Any]", function)
-        if not inspect.isfunction(function) or function.__module__ != module_name:
-            return None
-        return self._jobs.task_of(function, name)
+        own = inspect.ismethod(function) or (inspect.isfunction(function) and function.__module__ == module)
+        return self._jobs.task_of(cast("Any", function), name) if own else None
 
 
 def loaded_since(before: Iterable[str], roots: Iterable[str]) -> set[str]:

@@ -12,7 +12,7 @@ from uuid import UUID
 
 from pgjobs import codec
 from pgjobs.cipher import Cipher
-from pgjobs.errors import ArgumentsError, EncodingError, OptionError, TaskError
+from pgjobs.errors import ArgumentsError, EncodingError, OptionError
 from pgjobs.handle import Job
 from pgjobs.job import Draft, Template, as_id
 from pgjobs.options import (
@@ -235,28 +235,3 @@ def task_name(function: Callable[..., Any]) -> str:
         file = getattr(main, "__file__", None)
         module = spec.name.removesuffix(".__main__") if spec else Path(file).stem if file else module
     return f"{module}.{function.__qualname__}".replace(".<locals>", "")
-
-
-def reference(function: Callable[..., Any]) -> str:
-    """The name ``module:function`` under which a worker finds an undecorated function.
-
-    Raises:
-        TaskError: a worker could not find it.
-    """
-    why: str | None = None
-    name = getattr(function, "__qualname__", "")
-    if not callable(function) or not inspect.isfunction(function):
-        why = "is not a plain function"
-    elif "<lambda>" in name:
-        why = "is a lambda, which has no name to import"
-    elif "<locals>" in name:
-        why = "is defined inside a function, where a worker cannot import it from"
-    elif function.__module__ == "__main__":
-        why = "stands in the script that is running, which a worker cannot import"
-    elif "." in name:
-        why = "is a method; a worker could not find its object"
-    if why:
-        raise TaskError(
-            f"{name or function!r} {why}; move it to a module that the worker loads with -A, or decorate it"
-        )
-    return f"{function.__module__}:{name}"

@@ -25,6 +25,7 @@ from typing import Any, cast
 from pgjobs.app import PgJobs
 from pgjobs.errors import ArgumentsError, ConfigurationError, DecryptionError
 from pgjobs.loading import load
+from pgjobs.reference import resolve
 from pgjobs.registry import Registry
 from pgjobs.run import CURRENT, Outcome, Run, raised, returned
 from pgjobs.task import Task
@@ -61,11 +62,14 @@ class Tasks:
 
 def _imported(name: str, module: str, qualname: str) -> Task[..., Any, Any] | None:
     value: Any = importlib.import_module(module)
-    for part in qualname.split("."):
-        value = getattr(value, part, None)
+    if ":" in name:
+        value = resolve(*name.split(":", 1))
+    else:
+        for part in qualname.split("."):
+            value = getattr(value, part, None)
     if isinstance(value, Task):
         return cast("Task[..., Any, Any]", value)
-    return PgJobs().task_of(value, name) if inspect.isfunction(value) else None
+    return PgJobs().task_of(value, name) if inspect.isroutine(value) else None
 
 
 def _execute(document: dict[str, Any], tasks: Tasks, runner: asyncio.Runner) -> Outcome:
