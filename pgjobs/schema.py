@@ -58,6 +58,7 @@ __all__ = [
     "rollups",
     "running",
     "tables",
+    "tasks",
     "waiters",
     "workers",
 ]
@@ -81,6 +82,7 @@ class Tables:
     duties: Table
     failures: Table
     rollups: Table
+    tasks: Table
     running: Table
     queue_stats: Table
 
@@ -100,6 +102,7 @@ def tables(schema: str = DEFAULT_SCHEMA) -> Tables:
         duties=_duties(metadata),
         failures=_failures(metadata),
         rollups=_rollups(metadata),
+        tasks=_tasks(metadata),
         running=_running(metadata),
         queue_stats=_queue_stats(metadata),
     )
@@ -278,6 +281,21 @@ def _rollups(metadata: MetaData) -> Table:
     )
 
 
+def _tasks(metadata: MetaData) -> Table:
+    return Table(
+        "tasks",
+        metadata,
+        Column("name", Text(), primary_key=True),
+        Column("queue", Text(), nullable=False),
+        Column("priority", SmallInteger(), nullable=False),
+        Column("max_attempts", SmallInteger(), nullable=False),
+        Column("timeout", Interval()),
+        Column("schema", JSONB(), nullable=False),
+        Column("doc", Text()),
+        _time("published_at", nullable=False, server_default=_NOW),
+    )
+
+
 def _running(metadata: MetaData) -> Table:
     return Table(
         "running",
@@ -326,6 +344,7 @@ lanes: Final = _default.lanes
 duties: Final = _default.duties
 failures: Final = _default.failures
 rollups: Final = _default.rollups
+tasks: Final = _default.tasks
 running: Final = _default.running
 queue_stats: Final = _default.queue_stats
 

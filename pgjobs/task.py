@@ -85,6 +85,11 @@ class Task(Generic[P, C, R]):
     def __repr__(self) -> str:
         return f"<Task {self.name}>"
 
+    @property
+    def row(self) -> Template:
+        """What the rows of its jobs say, where nothing else is asked for."""
+        return self._template
+
     def using(self, conn: object = None, /, **options: Unpack[Options]) -> Call[P, R]:
         """Says how the next jobs are enqueued: in whose transaction, and with which options.
 
