@@ -88,11 +88,11 @@ def grants(schema: str = DEFAULT_SCHEMA) -> Iterator[sql.Composed]:
         for table, privileges in _TABLES[role].items():
             words = sql.SQL(", ").join(sql.SQL(privilege) for privilege in PRIVILEGES if privilege in privileges)
             yield sql.SQL("GRANT {} ON {}.{} TO {}").format(words, space, sql.Identifier(table), to)
-        words: tuple[tuple[LiteralString, Sequence[str] | None], ...] = (
+        by_column: tuple[tuple[LiteralString, Sequence[str] | None], ...] = (
             ("INSERT", _INSERTS.get(role)),
             ("UPDATE", _UPDATES.get(role)),
         )
-        for word, columns in words:
+        for word, columns in by_column:
             if columns:
                 names = sql.SQL(", ").join(map(sql.Identifier, columns))
                 yield sql.SQL("GRANT {} ({}) ON {}.jobs TO {}").format(sql.SQL(word), names, space, to)
