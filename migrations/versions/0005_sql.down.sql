@@ -69,3 +69,7 @@ LANGUAGE sql VOLATILE AS $$
       FROM changed
       CROSS JOIN (SELECT count(*) FROM told) AS told
 $$;
+
+ALTER FUNCTION pgjobs.cancel(uuid[], text) RESET plan_cache_mode;
+ALTER FUNCTION pgjobs.retry(uuid[]) RESET plan_cache_mode;
+ALTER FUNCTION pgjobs.delete(uuid[]) RESET plan_cache_mode;

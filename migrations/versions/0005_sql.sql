@@ -65,7 +65,7 @@ CREATE FUNCTION pgjobs.enqueue(
     unique_key text DEFAULT NULL,
     meta jsonb DEFAULT NULL
 ) RETURNS uuid
-LANGUAGE plpgsql VOLATILE AS $$
+LANGUAGE plpgsql VOLATILE SET plan_cache_mode = force_custom_plan AS $$
 #variable_conflict use_column
 DECLARE
     known pgjobs.tasks;
@@ -172,5 +172,10 @@ LANGUAGE sql VOLATILE AS $$
       FROM changed
       CROSS JOIN (SELECT count(*) FROM told) AS told
 $$;
+
+-- Since PostgreSQL 18 a session keeps the plans of such functions: one made while the table was small scanned it when it was huge.
+ALTER FUNCTION pgjobs.cancel(uuid[], text) SET plan_cache_mode = force_custom_plan;
+ALTER FUNCTION pgjobs.retry(uuid[]) SET plan_cache_mode = force_custom_plan;
+ALTER FUNCTION pgjobs.delete(uuid[]) SET plan_cache_mode = force_custom_plan;
 
 COMMENT ON TABLE pgjobs.alembic_version IS 'works with releases of revision 0003 and later';
