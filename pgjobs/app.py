@@ -88,6 +88,7 @@ class PgJobs(Doorway):
         executor: Executor | None = None,
         encrypt: bool = False,
         private: Collection[str] = (),
+        throws: tuple[type[BaseException], ...] = (),
         **options: Unpack[Options],
     ) -> TaskDecorator: ...
     def task(
@@ -99,6 +100,7 @@ class PgJobs(Doorway):
         executor: Executor | None = None,
         encrypt: bool = False,
         private: Collection[str] = (),
+        throws: tuple[type[BaseException], ...] = (),
         **options: Unpack[Options],
     ) -> Any:
         """Registers a function as a task: ``@jobs.task``, or ``@jobs.task(queue="mail", timeout=30)``.
@@ -110,6 +112,8 @@ class PgJobs(Doorway):
                 long, crashes, or must be killed when it is over its timeout.
             encrypt: store arguments and results encrypted, with the keys of this PgJobs.
             private: parameters whose values no message and no command shows; ``Annotated[str, Private]`` says the same.
+            throws: exceptions that it is expected to raise now and then: they are logged at INFO, without a traceback,
+                and fail or are tried again as any other.
             **options: the options of its jobs, see Options.
 
         Raises:
@@ -126,6 +130,7 @@ class PgJobs(Doorway):
                 executor=executor,
                 cipher=self.cipher if encrypt else None,
                 private=private,
+                throws=throws,
                 **options,
             )
             for known in (task.name, *task.aliases):

@@ -22,13 +22,13 @@ PRIVILEGES: Final[tuple[LiteralString, ...]] = (
 
 NEW_JOB: Final = (
     "id", "task", "queue", "priority", "args", "status", "position", "run_at", "due_at", "expires_at", "timeout",
-    "max_attempts", "options", "meta",
+    "max_attempts", "options", "meta", "unique_key",
 )  # fmt: skip
 """The columns of a job that its producer writes: none that says how a run went, or which claim holds it."""
 
 TABLES: Final[tuple[str, ...]] = (
     "alembic_version", "jobs", "claims", "workers", "idlers", "waiters", "lanes", "duties", "failures", "rollups",
-    "running", "queue_stats",
+    "audit", "running", "queue_stats", "failed_by_fingerprint",
 )  # fmt: skip
 
 ROLES: Final[Mapping[str, str]] = {
@@ -45,11 +45,12 @@ _TABLES: Final[Mapping[str, Mapping[str, frozenset[str]]]] = {
         "alembic_version": READ, "jobs": READ, "failures": READ, "idlers": READ, "running": READ, "queue_stats": READ,
         "waiters": WRITE,
     },
-    "worker": {**_ALL_WRITE, "alembic_version": READ, "running": READ, "queue_stats": READ},
+    "worker": {**_ALL_WRITE, **dict.fromkeys(
+        ("alembic_version", "audit", "running", "queue_stats", "failed_by_fingerprint"), READ)},
     "reader": _ALL_READ,
     "admin": {**_ALL_READ, "jobs": frozenset({"SELECT", "UPDATE", "DELETE"}),
                           "rollups": frozenset({"SELECT", "INSERT"}), "failures": frozenset({"SELECT", "DELETE"}),
-                          "waiters": WRITE},
+                          "waiters": WRITE, "audit": frozenset({"SELECT", "INSERT", "UPDATE"})},
 }  # fmt: skip
 _COLUMNS: Final = {"producer": NEW_JOB}
 _DRAW: Final = frozenset({"producer", "worker", "admin"})

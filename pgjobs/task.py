@@ -28,6 +28,7 @@ from pgjobs.options import (
 )
 from pgjobs.privacy import POSITIONALS
 from pgjobs.producer import Producer
+from pgjobs.retry import exceptions
 from pgjobs.signature import Signature
 
 P = ParamSpec("P")
@@ -47,6 +48,7 @@ class Task(Generic[P, C, R]):
         function: the function itself.
         executor: where it runs.
         retry: its policy.
+        throws: exceptions that it is expected to raise now and then.
 
     Args:
         cipher: seals the arguments and results of its jobs; None where they are stored open.
@@ -63,6 +65,7 @@ class Task(Generic[P, C, R]):
         aliases: Iterable[str] = (),
         cipher: Cipher | None = None,
         private: Collection[str] = (),
+        throws: tuple[type[BaseException], ...] = (),
         **options: Unpack[Options],
     ) -> None:
         self.name = name
@@ -71,6 +74,7 @@ class Task(Generic[P, C, R]):
         self.options = options
         self.executor: Executor = _executor(function, executor)
         self.retry = retry_of(options)
+        self.throws = exceptions(throws, "throws")
         self.signature = Signature(function, name, cipher=cipher, private=private)
         of_one_job(options)
         self._producer = producer
