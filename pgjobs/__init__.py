@@ -10,6 +10,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from pgjobs.app import PgJobs
+    from pgjobs.callbacks import Ended
     from pgjobs.current import CurrentJob, current_job
     from pgjobs.errors import (
         ArgumentsError,
@@ -55,6 +56,7 @@ __all__ = [
     "DecryptionError",
     "DuplicateJobError",
     "EncodingError",
+    "Ended",
     "Job",
     "JobExistsError",
     "JobFailedError",
@@ -85,6 +87,7 @@ __all__ = [
 
 _HOMES = {
     "app": ("PgJobs",),
+    "callbacks": ("Ended",),
     "current": ("CurrentJob", "current_job"),
     "handle": ("Job",),
     "job": ("Status",),

@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, Unpack, cast, overload
 from uuid import UUID
 
+from pgjobs.callbacks import Notifying
 from pgjobs.cipher import Cipher
 from pgjobs.config import DEFAULT_FAILED_TTL_S, DEFAULT_RESULT_TTL_S, DEFAULT_SCHEMA, Duration, schema_name, seconds
 from pgjobs.database import Database
@@ -36,7 +37,7 @@ class TaskDecorator(Protocol):
     def __call__(self, function: Callable[P, R], /) -> Task[P, R, R]: ...
 
 
-class PgJobs(Doorway):
+class PgJobs(Doorway, Notifying):
     """An application's job queue. Assigns only: connections are opened when they are needed.
 
     Args:
@@ -59,6 +60,7 @@ class PgJobs(Doorway):
         failed_ttl: Duration = DEFAULT_FAILED_TTL_S,
         keys: Sequence[str] | None = None,
     ) -> None:
+        super().__init__()
         self.schema = schema_name(schema or os.environ.get("PGJOBS_SCHEMA") or DEFAULT_SCHEMA)
         self.database = Database(database, self.schema)
         self.result_ttl_s = seconds(result_ttl, what="result_ttl")

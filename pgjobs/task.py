@@ -11,6 +11,7 @@ from typing import Any, Generic, Literal, ParamSpec, TypeVar, Unpack, cast
 from uuid import UUID
 
 from pgjobs import codec
+from pgjobs.callbacks import Notifying
 from pgjobs.cipher import Cipher
 from pgjobs.errors import ArgumentsError, EncodingError, OptionError, TaskError
 from pgjobs.handle import Job
@@ -37,7 +38,7 @@ C = TypeVar("C")
 Executor = Literal["async", "thread", "process"]
 
 
-class Task(Generic[P, C, R]):
+class Task(Notifying, Generic[P, C, R]):
     """A function under a name. Calling it runs it here and now; its ``enqueue`` makes a job of the same call.
 
     Of its type parameters, C is what a call returns (a coroutine, for an async function) and R what a job results in.
@@ -68,6 +69,7 @@ class Task(Generic[P, C, R]):
         throws: tuple[type[BaseException], ...] = (),
         **options: Unpack[Options],
     ) -> None:
+        super().__init__()
         self.name = name
         self.function = function
         self.aliases = tuple(aliases)

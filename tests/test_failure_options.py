@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import threading
 from datetime import timedelta
 from typing import Any
 
 import psycopg
 import pytest
 
-from pgjobs import OptionError, PgJobs, Retry, Status
+from pgjobs import Cancel, Ended, OptionError, PgJobs, Retry, Status
 from tests.support import eventually
 
 pytestmark = pytest.mark.server
@@ -147,3 +149,109 @@ def test_policy_that_cannot_be_meant_is_refused(make: Any, remedy: str) -> None:
 def test_exceptions_that_are_none_are_refused(jobs: PgJobs) -> None:
     with pytest.raises(OptionError, match="throws is"):
         jobs.task(throws=ValueError)(lambda: 1)  # type: ignore[arg-type]
+
+
+# -- callbacks
+
+
+def test_callbacks_hear_of_the_ends_of_runs(jobs: PgJobs) -> None:
+    heard: list[tuple[str, Ended]] = []
+
+    @jobs.task(retry=Retry(2, [0]), throws=(KeyError,))
+    def work(how: str) -> str:
+        match how:
+            case "fails":
+                raise KeyError(how)
+            case "cancels":
+                raise Cancel("enough")
+            case _:
+                return how
+
+    @work.on_failure
+    @work.on_dead
+    def one(ended: Ended) -> None:
+        heard.append(("task", ended))
+
+    @jobs.on_success
+    @jobs.on_failure
+    @jobs.on_retry
+    @jobs.on_cancel
+    async def other(ended: Ended) -> None:
+        await asyncio.sleep(0)
+        heard.append(("all", ended))
+
+    ids = work.enqueue_many([("fails",), ("cancels",), ("succeeds",)])
+    with jobs.worker():
+        jobs.wait(ids, 15)
+    by_job = {
+        job_id: [(who, ended.status, ended.attempt) for who, ended in heard if ended.job_id == job_id] for job_id in ids
+    }
+    assert by_job[ids[0]] == [
+        ("task", "scheduled", 1), ("all", "scheduled", 1), ("all", "scheduled", 1),
+        ("task", "failed", 2), ("all", "failed", 2), ("task", "failed", 2),
+    ]  # fmt: skip
+    assert by_job[ids[1]] == [("all", "cancelled", 1)]
+    assert by_job[ids[2]] == [("all", "succeeded", 1)]
+    first = next(ended for _, ended in heard if ended.job_id == ids[0])
+    assert (first.args, first.exception, first.message, first.expected) == (
+        {"how": "fails"},
+        "KeyError",
+        "'fails'",
+        True,
+    )
+    assert "work" in (first.traceback or "")
+    assert first.rest_s == 0.0
+
+
+def test_callback_is_called_when_the_outcome_stands_in_the_table(jobs: PgJobs) -> None:
+    seen: list[str] = []
+    task = jobs.task(name="t", retry=1)(lambda: 1 // 0)
+
+    @task.on_dead
+    def look(ended: Ended) -> None:
+        seen.append(jobs.job(ended.job_id).status.value)
+
+    task.enqueue()
+    drain(jobs)
+    assert seen == ["failed"]
+
+
+def test_callback_that_raises_changes_nothing(jobs: PgJobs, caplog: pytest.LogCaptureFixture) -> None:
+    called: list[Ended] = []
+    task = jobs.task(name="t")(lambda: "done")
+
+    @jobs.on_success
+    def broken(ended: Ended) -> None:
+        raise SystemExit("a bad callback")
+
+    jobs.on_success(called.append)
+    job, another = task.enqueue(), task.enqueue()
+    drain(jobs)
+    assert (job.get(0), another.get(0), len(called)) == ("done", "done", 2)
+    assert sum("a bad callback" in record.getMessage() for record in caplog.records) == 2
+
+
+def test_slow_callback_holds_no_job_up(jobs: PgJobs) -> None:
+    gate = threading.Event()
+    task = jobs.task(name="t")(lambda: "done")
+    jobs.on_success(lambda ended: gate.wait(20))
+    with jobs.worker():
+        for _ in range(5):
+            assert task.enqueue().get(10) == "done"
+        gate.set()
+
+
+def test_job_whose_ttl_has_passed_is_told_of_too(jobs: PgJobs) -> None:
+    dead: list[Ended] = []
+    task = jobs.task(name="t", on_expiry="fail", ttl="1ms")(lambda x: x)
+    task.on_dead(dead.append)
+    job = task.enqueue(5)
+    with jobs.worker(queues="another"):
+        eventually(lambda: dead)
+    assert [(ended.job_id, ended.reason, ended.args) for ended in dead] == [(job.id, "ttl passed", {"x": 5})]
+
+
+def test_worker_without_callbacks_has_no_thread_for_them(jobs: PgJobs) -> None:
+    jobs.task(name="t")(lambda: 1)
+    with jobs.worker():
+        assert "pgjobs-callbacks" not in [thread.name for thread in threading.enumerate()]
