@@ -10,12 +10,14 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from pgjobs.app import PgJobs
+    from pgjobs.callbacks import Ended
     from pgjobs.current import CurrentJob, current_job
     from pgjobs.errors import (
         ArgumentsError,
         ClaimLostError,
         CompletionRolledBackError,
         ConfigurationError,
+        DeadlinePassedError,
         DecryptionError,
         DuplicateJobError,
         EncodingError,
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
         ProcessDiedError,
         ResultTimeoutError,
         SchemaError,
+        SoftTimeoutError,
         TaskError,
         TaskNotFoundError,
         TimeoutExceededError,
@@ -49,9 +52,11 @@ __all__ = [
     "CompletionRolledBackError",
     "ConfigurationError",
     "CurrentJob",
+    "DeadlinePassedError",
     "DecryptionError",
     "DuplicateJobError",
     "EncodingError",
+    "Ended",
     "Job",
     "JobExistsError",
     "JobFailedError",
@@ -70,6 +75,7 @@ __all__ = [
     "RetryLater",
     "SchemaError",
     "Snooze",
+    "SoftTimeoutError",
     "Status",
     "Task",
     "TaskError",
@@ -81,6 +87,7 @@ __all__ = [
 
 _HOMES = {
     "app": ("PgJobs",),
+    "callbacks": ("Ended",),
     "current": ("CurrentJob", "current_job"),
     "handle": ("Job",),
     "job": ("Status",),

@@ -28,7 +28,7 @@ NEW_JOB: Final = (
 
 TABLES: Final[tuple[str, ...]] = (
     "alembic_version", "jobs", "claims", "workers", "idlers", "waiters", "lanes", "duties", "failures", "rollups",
-    "tasks", "running", "queue_stats",
+    "tasks", "audit", "running", "queue_stats", "failed_by_fingerprint",
 )  # fmt: skip
 
 ROLES: Final[Mapping[str, str]] = {
@@ -45,11 +45,12 @@ _TABLES: Final[Mapping[str, Mapping[str, frozenset[str]]]] = {
         "alembic_version": READ, "jobs": READ, "failures": READ, "idlers": READ, "running": READ, "queue_stats": READ,
         "tasks": READ, "waiters": WRITE,
     },
-    "worker": {**_ALL_WRITE, "alembic_version": READ, "running": READ, "queue_stats": READ},
+    "worker": {**_ALL_WRITE, **dict.fromkeys(
+        ("alembic_version", "audit", "running", "queue_stats", "failed_by_fingerprint"), READ)},
     "reader": _ALL_READ,
     "admin": {**_ALL_READ, "jobs": frozenset({"SELECT", "UPDATE", "DELETE"}),
                           "rollups": frozenset({"SELECT", "INSERT"}), "failures": frozenset({"SELECT", "DELETE"}),
-                          "waiters": WRITE},
+                          "waiters": WRITE, "audit": frozenset({"SELECT", "INSERT", "UPDATE"})},
 }  # fmt: skip
 _INSERTS: Final = {"producer": NEW_JOB}
 _UPDATES: Final = {"producer": ("unique_key", "args", "run_at", "due_at")}

@@ -11,6 +11,7 @@ from typing import Any, Generic, Literal, ParamSpec, TypeVar, Unpack, cast
 from uuid import UUID
 
 from pgjobs import codec
+from pgjobs.callbacks import Notifying
 from pgjobs.cipher import Cipher
 from pgjobs.errors import ArgumentsError, EncodingError, OptionError
 from pgjobs.handle import Job
@@ -28,6 +29,7 @@ from pgjobs.options import (
 )
 from pgjobs.privacy import POSITIONALS
 from pgjobs.producer import Producer
+from pgjobs.retry import exceptions
 from pgjobs.signature import Signature
 
 P = ParamSpec("P")
@@ -36,7 +38,7 @@ C = TypeVar("C")
 Executor = Literal["async", "thread", "process"]
 
 
-class Task(Generic[P, C, R]):
+class Task(Notifying, Generic[P, C, R]):
     """A function under a name. Calling it runs it here and now; its ``enqueue`` makes a job of the same call.
 
     Of its type parameters, C is what a call returns (a coroutine, for an async function) and R what a job results in.
@@ -47,6 +49,7 @@ class Task(Generic[P, C, R]):
         function: the function itself.
         executor: where it runs.
         retry: its policy.
+        throws: exceptions that it is expected to raise now and then.
 
     Args:
         cipher: seals the arguments and results of its jobs; None where they are stored open.
@@ -63,14 +66,17 @@ class Task(Generic[P, C, R]):
         aliases: Iterable[str] = (),
         cipher: Cipher | None = None,
         private: Collection[str] = (),
+        throws: tuple[type[BaseException], ...] = (),
         **options: Unpack[Options],
     ) -> None:
+        super().__init__()
         self.name = name
         self.function = function
         self.aliases = tuple(aliases)
         self.options = options
         self.executor: Executor = _executor(function, executor)
         self.retry = retry_of(options)
+        self.throws = exceptions(throws, "throws")
         self.signature = Signature(function, name, cipher=cipher, private=private)
         of_one_job(options)
         self._producer = producer

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
-from pgjobs.statements.query import QUERIES, Statement, column, nothing, scalar
+from pgjobs.statements.query import QUERIES, Row, Statement, column, nothing, scalar
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +72,20 @@ def forget_dead_claims() -> Statement[list[UUID]]:
     return Statement(QUERIES["forget_dead_claims"], {}, column)
 
 
-def expire(since: Any) -> Statement[int]:
-    """Ends waiting jobs whose ttl passed after since; returns how many, 1,000 at most."""
-    return Statement(QUERIES["expire"], {"since": since}, scalar)
+class Expired(NamedTuple):
+    """How many jobs have ended, and rows of those that failed: as a claim's, and the reason."""
+
+    jobs: int
+    failed: list[Row]
+
+
+def expire(since: Any) -> Statement[Expired]:
+    """Ends waiting jobs whose ttl or deadline passed after since, 1,000 at most."""
+    return Statement(
+        QUERIES["expire"],
+        {"since": since},
+        lambda rows: Expired(rows[0][0], [row[1:] for row in rows if row[1] is not None]),
+    )
 
 
 @dataclass(frozen=True, slots=True)

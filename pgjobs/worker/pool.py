@@ -19,7 +19,7 @@ from typing import Any, Final
 import msgspec
 
 from pgjobs.errors import OptionError, ProcessDiedError
-from pgjobs.run import Outcome, Run, cancelled, crashed, failed, released, timed_out
+from pgjobs.run import Outcome, Run, cancelled, crashed, failed, released, timed_out, too_late
 from pgjobs.task import Task
 from pgjobs.worker import identity
 from pgjobs.worker.crossing import outcome_of, run_line
@@ -238,6 +238,9 @@ class ProcessExecutor:
             self._selector.register(process.pipe, selectors.EVENT_READ, process)
 
     def _give(self, process: _Process, run: Run) -> None:
+        if run.options is not None and (late := too_late(run)) is not None:
+            self._finish(late, process)
+            return
         try:
             line = run_line(run)
         except RecursionError as error:  # SQL has nested its arguments deeper than they can be written here

@@ -26,6 +26,7 @@ from pgjobs.link import Link
 from pgjobs.listener import Listener
 from pgjobs.registry import Registry
 from pgjobs.worker.board import Board
+from pgjobs.worker.calling import Calls, wanted
 from pgjobs.worker.deaths import LOOK_S, Deaths
 from pgjobs.worker.life import Life
 from pgjobs.worker.pool import check
@@ -108,6 +109,8 @@ class Worker:
         self.board = board
         self.on_life = on_life
         self.emit = emit or telemetry.Log()
+        self._calls = Calls(jobs, self.emit) if wanted(jobs) else None
+        self.emit = self._calls or self.emit
         self.outage = Outage(self.emit)
         self._deaths = Deaths(self.emit)
         self._stop_asked = threading.Event()
@@ -135,6 +138,8 @@ class Worker:
             for task in self.jobs.tasks.values():
                 if task.executor == "process":
                     check(task)
+        if self._calls is not None:
+            self._calls.start()
         self._life = Life(self)
         self._life.start()
         database = self.jobs.database.for_listening()
@@ -187,6 +192,8 @@ class Worker:
         self._stop_asked.clear()
         self._hurry = False
         self.done += life.slots.done
+        if self._calls is not None:
+            self._calls.close()
         self.emit(WorkerStopped(self.name, life.slots.done, back))
 
     def run(self) -> None:
