@@ -101,9 +101,9 @@ def _ended(outcome: Outcome, task: Task[..., Any, Any] | None) -> Ended:
         reason=outcome.reason,
         seconds=outcome.seconds,
         rest_s=outcome.delay_s,
-        exception=failure and failure.exception,
-        message=failure and failure.message,
-        traceback=failure and failure.traceback,
-        fingerprint=failure and failure.fingerprint,
+        exception=failure.exception if failure else None,
+        message=failure.message if failure else None,
+        traceback=failure.traceback if failure else None,
+        fingerprint=failure.fingerprint if failure else None,
         expected=failure is not None and failure.expected,
     )
