@@ -26,7 +26,6 @@ AT_ONCE: Final = 2
 
 CLAIM, COMPLETE = "pgjobs/sql/claim.sql", "pgjobs/sql/complete.sql"
 MAINTAIN, WORKERS = "pgjobs/sql/maintain.sql", "pgjobs/sql/workers.sql"
-ENDINGS = "migrations/versions/0002_endings.sql"
 CLAIMER, COMPLETER = "pgjobs/worker/claimer.py", "pgjobs/worker/completer.py"
 LANES, SLOTS, RUN = "pgjobs/worker/lanes.py", "pgjobs/worker/slots.py", "pgjobs/run.py"
 
@@ -59,6 +58,12 @@ class Mutant:
 def beside(second: str, first: str = "delete") -> str:
     """The test that runs a statement while another one is in an open transaction."""
     return f"{PAIRS}::test_nothing_waits_and_nothing_is_lost[{first}-{second}]"
+
+
+def _defining(function: str) -> str:
+    """The revision that was the last to define a function."""
+    scripts = [path for path in sorted((ROOT / "migrations" / "versions").glob("*.sql")) if ".down." not in path.name]
+    return next(str(p.relative_to(ROOT)) for p in reversed(scripts) if f"FUNCTION pgjobs.{function}(" in p.read_text())
 
 
 def _query(name: str) -> str:
@@ -156,7 +161,7 @@ MUTANTS: Final = (
     Mutant("expire of running jobs", MAINTAIN, _query("expire"), "('queued', 'scheduled', 'blocked')",
            "('queued', 'scheduled', 'blocked', 'running')"),
     Mutant("expire of ended jobs", MAINTAIN, _query("expire"), "AND status IN ('queued', 'scheduled', 'blocked')", ""),
-    Mutant("expire keeps the unique key", MAINTAIN, _query("expire"), KEPT_KEY.replace("job.", ""), "unique_key = unique_key"),
+    Mutant("expire keeps the unique key", MAINTAIN, _query("expire"), KEPT_KEY, "unique_key = job.unique_key"),
     # workers
     Mutant("an outage counts as silence", MAINTAIN, _query("mark_silent"),
            "worker.misses >= 6 AND NOT %(interrupted)s::bool", "worker.misses >= 6"),
@@ -170,23 +175,24 @@ MUTANTS: Final = (
            "UPDATE pgjobs.workers\n   SET dead_at = now()\n",
            "DELETE FROM pgjobs.workers\n"),
     # cancel, retry, delete
-    Mutant("cancel ends what runs", ENDINGS, "FUNCTION pgjobs.cancel",
+    Mutant("cancel ends what runs", _defining("cancel"), "FUNCTION pgjobs.cancel",
            "CASE WHEN job.status = 'running' THEN 'running' ELSE 'cancelled' END", "'cancelled'"),
     Mutant("cancel of what has ended meanwhile", ENDINGS, "FROM target",
            " AND job.status IN ('scheduled', 'blocked', 'queued', 'running')", "",
            (beside("cancel", "complete"), MODEL)),
-    Mutant("cancel of ended jobs", ENDINGS, "FUNCTION pgjobs.cancel",
+    Mutant("cancel of ended jobs", _defining("cancel"), "FUNCTION pgjobs.cancel",
            "AND job.status IN ('scheduled', 'blocked', 'queued', 'running')\n         ORDER", "\n         ORDER",
            (MODEL, CONTROL)),
-    Mutant("retry of running jobs", ENDINGS, "FUNCTION pgjobs.retry",
+    Mutant("retry of running jobs", _defining("retry"), "FUNCTION pgjobs.retry",
            "('succeeded', 'failed', 'cancelled', 'expired')\n         ORDER",
            "('succeeded', 'failed', 'cancelled', 'expired', 'running')\n         ORDER", (CONTROL, PAIRS)),
-    Mutant("retry keeps the fence", ENDINGS, "FUNCTION pgjobs.retry", "claim_id = NULL,", "claim_id = job.claim_id,"),
-    Mutant("retry keeps the ttl", ENDINGS, "FUNCTION pgjobs.retry", "expires_at = NULL, ", ""),
-    Mutant("delete leaves the failures", ENDINGS, "FUNCTION pgjobs.delete", "failure.job_id = gone.id", "false",
+    Mutant("retry keeps the fence", _defining("retry"), "FUNCTION pgjobs.retry", "claim_id = NULL,", "claim_id = job.claim_id,"),
+    Mutant("retry keeps the ttl", _defining("retry"), "FUNCTION pgjobs.retry", "expires_at = NULL, ", ""),
+    Mutant("delete leaves the failures", _defining("delete"), "FUNCTION pgjobs.delete", "failure.job_id = gone.id", "false",
            (CONTROL, MODEL)),
     # the worker
-    Mutant("reconcile removed", CLAIMER, "def _reconcile", "if self._in_doubt or claim_id not in self.known:", "if False:"),
+    Mutant("reconcile removed", CLAIMER, "def _reconcile",
+           "if self._in_doubt or claim_id not in self.known:", "if False:"),
     Mutant("reconcile forgets a claim under which a job runs", CLAIMER, "def _release_unheld",
            "if not left and len(unheld) == len(job_ids):", "if True:"),
     Mutant("a dead worker goes on", CLAIMER, "def _reconcile", "if not alive:", "if False:"),
