@@ -63,7 +63,8 @@ def beside(second: str, first: str = "delete") -> str:
 def _defining(function: str) -> str:
     """The revision that was the last to define a function."""
     scripts = [path for path in sorted((ROOT / "migrations" / "versions").glob("*.sql")) if ".down." not in path.name]
-    return next(str(p.relative_to(ROOT)) for p in reversed(scripts) if f"FUNCTION pgjobs.{function}(" in p.read_text())
+    definition = re.compile(rf"^CREATE (OR REPLACE )?FUNCTION pgjobs.{function}\(", re.MULTILINE)
+    return next(str(path.relative_to(ROOT)) for path in reversed(scripts) if definition.search(path.read_text()))
 
 
 def _query(name: str) -> str:
@@ -177,7 +178,7 @@ MUTANTS: Final = (
     # cancel, retry, delete
     Mutant("cancel ends what runs", _defining("cancel"), "FUNCTION pgjobs.cancel",
            "CASE WHEN job.status = 'running' THEN 'running' ELSE 'cancelled' END", "'cancelled'"),
-    Mutant("cancel of what has ended meanwhile", ENDINGS, "FROM target",
+    Mutant("cancel of what has ended meanwhile", _defining("cancel"), "FROM target",
            " AND job.status IN ('scheduled', 'blocked', 'queued', 'running')", "",
            (beside("cancel", "complete"), MODEL)),
     Mutant("cancel of ended jobs", _defining("cancel"), "FUNCTION pgjobs.cancel",
@@ -186,10 +187,11 @@ MUTANTS: Final = (
     Mutant("retry of running jobs", _defining("retry"), "FUNCTION pgjobs.retry",
            "('succeeded', 'failed', 'cancelled', 'expired')\n         ORDER",
            "('succeeded', 'failed', 'cancelled', 'expired', 'running')\n         ORDER", (CONTROL, PAIRS)),
-    Mutant("retry keeps the fence", _defining("retry"), "FUNCTION pgjobs.retry", "claim_id = NULL,", "claim_id = job.claim_id,"),
+    Mutant("retry keeps the fence", _defining("retry"), "FUNCTION pgjobs.retry",
+           "claim_id = NULL,", "claim_id = job.claim_id,"),
     Mutant("retry keeps the ttl", _defining("retry"), "FUNCTION pgjobs.retry", "expires_at = NULL, ", ""),
-    Mutant("delete leaves the failures", _defining("delete"), "FUNCTION pgjobs.delete", "failure.job_id = gone.id", "false",
-           (CONTROL, MODEL)),
+    Mutant("delete leaves the failures", _defining("delete"), "FUNCTION pgjobs.delete",
+           "failure.job_id = gone.id", "false", (CONTROL, MODEL)),
     # the worker
     Mutant("reconcile removed", CLAIMER, "def _reconcile",
            "if self._in_doubt or claim_id not in self.known:", "if False:"),
