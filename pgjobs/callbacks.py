@@ -17,7 +17,8 @@ class Ended:
     """A run that has ended, as the table says by now.
 
     status is the job's: ``scheduled`` where it is tried again, in rest_s seconds. seconds is how long it ran.
-    exception, message, traceback and fingerprint are those of a run that failed; expected says that the task ``throws`` such ones.
+    exception, message, traceback and fingerprint are those of a run that failed; expected says that the task ``throws``
+    such ones.
     """
 
     job_id: UUID
