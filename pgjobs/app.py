@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, Unpack, cast, overload
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar, Unpack, cast, overload
 from uuid import UUID
 
 from pgjobs.callbacks import Notifying
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pgjobs.worker import Worker
 
 R = TypeVar("R")
+Wrapper: TypeAlias = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
 class TaskDecorator(Protocol):
@@ -66,6 +67,7 @@ class PgJobs(Doorway, Notifying):
         self.database = Database(database, self.schema)
         self.result_ttl_s = seconds(result_ttl, what="result_ttl")
         self.failed_ttl_s = seconds(failed_ttl, what="failed_ttl")
+        self._wrappers: list[Wrapper] = []
         self.tasks: dict[str, Task[..., Any, Any]] = {}
         self.functions: dict[str, Callable[..., Any]] = {}
         self._signatures: dict[str, Signature] = {}
@@ -136,11 +138,27 @@ class PgJobs(Doorway, Notifying):
                 throws=throws,
                 **options,
             )
+            self._wrap(task)
             for known in (task.name, *task.aliases):
                 self._register(known, task)
             return task
 
         return register if function is None else register(function)
+
+    def wrap(self, wrapper: Wrapper) -> None:
+        """Has the functions of all tasks wrapped: of those that are registered, and of those that will be.
+
+        Args:
+            wrapper: takes a function and returns one that calls it, a coroutine function for a coroutine function, with
+                functools.wraps. Direct calls of a task go through it too.
+        """
+        self._wrappers.append(wrapper)
+        for task in {id(task): task for task in self.tasks.values()}.values():
+            task.function = wrapper(task.function)
+
+    def _wrap(self, task: Task[..., Any, Any]) -> None:
+        for wrapper in self._wrappers:
+            task.function = wrapper(task.function)
 
     def _register(self, name: str, task: Task[..., Any, Any]) -> None:
         taken = self.tasks.get(name)
@@ -178,7 +196,9 @@ class PgJobs(Doorway, Notifying):
 
     def task_of(self, function: Callable[..., Any], name: str) -> Task[..., Any, Any]:
         """Makes a task of an undecorated function, without registering it."""
-        return Task(self._producer, function, name=name)
+        task: Task[..., Any, Any] = Task(self._producer, function, name=name)
+        self._wrap(task)
+        return task
 
     def _signature(self, name: str, function: Callable[..., Any]) -> Signature:
         signature = self._signatures.get(name)

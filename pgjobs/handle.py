@@ -195,20 +195,24 @@ class Job(Generic[R_co]):
             raise _wrong_state(await self.arefresh(), "cancelled; it has ended")
         return await self.arefresh()
 
-    def retry(self) -> Job[R_co]:
-        """Queues the ended job again: same row, attempts counted anew, failures kept.
+    def retry(self, args: Mapping[str, Json] | None = None) -> Job[R_co]:
+        """Queues the ended job again: same row, attempts counted anew, failures kept; without its ttl and deadline.
+
+        Args:
+            args: all arguments by name, instead of those that it had.
 
         Raises:
             JobStateError: it has not ended.
             JobNotFoundError: it is not there.
         """
-        if not self._ledger.retry([self._id]):
+        if not (self._ledger.retry([self._id]) if args is None else self._ledger.retry_with(self._id, args)):
             raise _wrong_state(self.refresh(), "retried; only one that has ended can")
         return self.refresh()
 
-    async def aretry(self) -> Job[R_co]:
+    async def aretry(self, args: Mapping[str, Json] | None = None) -> Job[R_co]:
         """The async twin of ``retry``."""
-        if not await self._ledger.aretry([self._id]):
+        retried = self._ledger.aretry([self._id]) if args is None else self._ledger.aretry_with(self._id, args)
+        if not await retried:
             raise _wrong_state(await self.arefresh(), "retried; only one that has ended can")
         return await self.arefresh()
 

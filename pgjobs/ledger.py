@@ -6,15 +6,16 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 from uuid import UUID
 
-from pgjobs import statements
-from pgjobs.cipher import Cipher
+from pgjobs import codec, statements
+from pgjobs.cipher import Cipher, sealed
+from pgjobs.codec import Json
 from pgjobs.config import Duration, seconds
 from pgjobs.database import Database
-from pgjobs.errors import JobFailedError, JobNotFoundError, ResultTimeoutError
+from pgjobs.errors import ArgumentsError, JobFailedError, JobNotFoundError, ResultTimeoutError
 from pgjobs.job import FailureRow, JobRow, Status
 from pgjobs.statements import Statement
 from pgjobs.waiting import Waiting
@@ -41,6 +42,7 @@ class Ledger:
 
     def __init__(self, database: Database, cipher: Cipher) -> None:
         self._database = database
+        self._cipher = cipher
         self.open = cipher.loads
         self._waiting = Waiting(database)
 
@@ -123,6 +125,22 @@ class Ledger:
     async def aretry(self, ids: Sequence[UUID]) -> list[UUID]:
         """The async twin of ``retry``."""
         return await self._database.arun(statements.retry(ids))
+
+    def retry_with(self, job_id: UUID, args: Mapping[str, Json]) -> list[UUID]:
+        """Queues an ended job again with other arguments; see ``Job.retry``."""
+        return self._database.run(statements.retry_with(job_id, self._written_as(self.fetch(job_id), args)))
+
+    async def aretry_with(self, job_id: UUID, args: Mapping[str, Json]) -> list[UUID]:
+        """The async twin of ``retry_with``."""
+        row = await self.afetch(job_id)
+        return await self._database.arun(statements.retry_with(job_id, self._written_as(row, args)))
+
+    def _written_as(self, row: JobRow, args: Mapping[str, Json]) -> str:
+        """Arguments as the row has its own: sealed, if those are."""
+        if not isinstance(args, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ArgumentsError("args are no mapping; give all arguments by name, as in args={'user_id': 42}")
+        dumps = codec.dumps if sealed(row.args) is None else self._cipher.dumps
+        return dumps(dict(args), what="arguments")
 
     def delete(self, ids: Sequence[UUID]) -> list[UUID]:
         """Deletes jobs; see ``PgJobs.delete``."""

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import threading
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import psycopg
 import pytest
 
-from pgjobs import Cancel, Ended, OptionError, PgJobs, Retry, Status
+from pgjobs import ArgumentsError, Cancel, Ended, JobStateError, OptionError, PgJobs, Retry, Status
+from pgjobs.cipher import generate
+from pgjobs.statements import Selection, Statement, retry
+from tests.processes import pgjobs
 from tests.support import eventually
 
 pytestmark = pytest.mark.server
@@ -255,3 +261,173 @@ def test_worker_without_callbacks_has_no_thread_for_them(jobs: PgJobs) -> None:
     jobs.task(name="t")(lambda: 1)
     with jobs.worker():
         assert "pgjobs-callbacks" not in [thread.name for thread in threading.enumerate()]
+
+
+# -- many jobs
+
+
+def ok(url: str, *arguments: str) -> str:
+    done = pgjobs(url, *arguments)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture
+def failed(jobs: PgJobs) -> list[UUID]:
+    """Jobs that have failed: of users 0 to 5, odd ones with a ValueError, even ones with a KeyError."""
+
+    @jobs.task(name="pay", retry=1)
+    def pay(user_id: int) -> None:
+        raise (ValueError if user_id % 2 else KeyError)(user_id)
+
+    ids = pay.enqueue_many([(i,) for i in range(6)])
+    drain(jobs)
+    return ids
+
+
+def statuses(jobs: PgJobs, ids: list[UUID]) -> str:
+    return "".join(jobs.job(job_id).status.value[0] for job_id in ids)
+
+
+@pytest.mark.slow
+def test_jobs_are_retried_by_a_condition_after_a_preview(
+    jobs: PgJobs, failed: list[UUID], database_url: str, conn: psycopg.Connection
+) -> None:
+    where = ["--where", "(args->>'user_id')::int % 3 = 1", "--task", "pay"]
+    preview = pgjobs(database_url, "jobs", "retry", *where)
+    assert preview.returncode == 2
+    assert "2 jobs (2 failed); pass --yes" in preview.stderr
+    assert statuses(jobs, failed) == "ffffff"
+    assert conn.execute("SELECT count(*) FROM pgjobs.audit").fetchone() == (0,)
+    assert "2 queued again" in ok(database_url, "jobs", "retry", "--yes", *where)
+    assert statuses(jobs, failed) == "fqffqf"
+    assert "no such jobs" in ok(database_url, "jobs", "retry", "--yes", *where), "what is done is done"
+    rows = conn.execute("SELECT actor, action, selection, jobs FROM pgjobs.audit").fetchall()
+    assert [(row[1], row[2]["where"], row[2]["statuses"], row[3]) for row in rows] == [
+        ("retry", where[1], ["failed"], 2)
+    ]
+    assert "@" in rows[0][0]
+    assert "1 cancelled" in ok(database_url, "jobs", "cancel", "--yes", "--where", "args @> '{\"user_id\": 4}'")
+    assert "1 deleted" in ok(database_url, "jobs", "delete", "--yes", "--where", "args @> '{\"user_id\": 1}'")
+    assert [row[0] for row in conn.execute("SELECT action FROM pgjobs.audit ORDER BY id")] == [
+        "retry", "cancel", "delete",
+    ]  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("condition", "says"),
+    [
+        ("true; DELETE FROM pgjobs.jobs", "semicolon"),
+        ("id IN (SELECT id FROM pgjobs.delete(ARRAY[id]))", "read-only transaction"),
+        ("nextval('pgjobs.positions') > 0", "read-only transaction"),
+        ("nonsense", "nonsense"),
+    ],
+)
+def test_condition_cannot_write(condition: str, says: str, jobs: PgJobs, failed: list[UUID], database_url: str) -> None:
+    done = pgjobs(database_url, "jobs", "retry", "--yes", "--where", condition)
+    assert done.returncode in (1, 2)
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+    assert statuses(jobs, failed) == "ffffff"
+
+
+@pytest.mark.slow
+def test_interrupted_retry_goes_on_where_it_was(
+    jobs: PgJobs, failed: list[UUID], conn: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pgjobs.cli import selection
+
+    monkeypatch.setattr(selection, "CHUNK", 2)
+    chosen = Selection(["failed"], where="true")
+
+    def doing(ids: list[UUID]) -> Statement[list[UUID]]:
+        if failed[3] in ids:
+            raise KeyboardInterrupt
+        return retry(ids)
+
+    with pytest.raises(KeyboardInterrupt):
+        selection.act(jobs, "retry", doing, chosen)
+    assert statuses(jobs, failed) == "qqffff"
+    assert selection.act(jobs, "retry", retry, chosen) == 4
+    assert statuses(jobs, failed) == "qqqqqq"
+    assert conn.execute("SELECT array_agg(jobs ORDER BY id) FROM pgjobs.audit").fetchone() == ([2, 4],)
+
+
+def test_job_is_retried_with_other_arguments(jobs: PgJobs, failed: list[UUID]) -> None:
+    job = jobs.job(failed[0]).retry(args={"user_id": 7})
+    assert (job.args, job.status) == ({"user_id": 7}, Status.QUEUED)
+    with pytest.raises(JobStateError):
+        job.retry(args={"user_id": 8})
+    assert job.refresh().args == {"user_id": 7}
+    with pytest.raises(ArgumentsError, match="by name"):
+        job.retry(args=[1])  # type: ignore[arg-type]
+
+
+async def test_job_is_retried_with_other_arguments_async(jobs: PgJobs, failed: list[UUID]) -> None:
+    job = await (await jobs.ajob(failed[0])).aretry(args={"user_id": 7})
+    assert (job.args, job.status) == ({"user_id": 7}, Status.QUEUED)
+
+
+def test_arguments_that_are_stored_encrypted_stay_so(jobs: PgJobs, conn: psycopg.Connection) -> None:
+    app = PgJobs(jobs.database.url, keys=[generate()])
+    task = app.task(name="t", encrypt=True, retry=1)(lambda x: 1 // x)
+    job = task.enqueue(0)
+    drain(app)
+    job.retry(args={"x": 1})
+    assert conn.execute("SELECT args ? 'x' FROM pgjobs.jobs").fetchone() == (False,)
+    drain(app)
+    assert job.get(0) == 1
+    app.close()
+
+
+@pytest.mark.slow
+def test_arguments_are_changed_on_the_command_line(
+    jobs: PgJobs, failed: list[UUID], database_url: str, tmp_path: Path
+) -> None:
+    first, second = (str(job_id) for job_id in failed[:2])
+    assert "1 queued again" in ok(database_url, "jobs", "retry", first, "--args", '{"user_id": 7}')
+    editor = tmp_path / "editor"
+    editor.write_text("#!/bin/sh\nsed -i 's/1/9/' \"$1\"\n")
+    editor.chmod(0o755)
+    done = pgjobs(database_url, "jobs", "retry", second, "--edit", VISUAL=str(editor), EDITOR=str(editor))
+    assert done.returncode == 0, done.stderr
+    assert [jobs.job(job_id).args for job_id in failed[:2]] == [{"user_id": 7}, {"user_id": 9}]
+    for arguments in ([first, "--args", "[1]"], [first, "--args", "{"], [first, second, "--args", "{}"]):
+        refused = pgjobs(database_url, "jobs", "retry", *arguments)
+        assert refused.returncode == 2, refused.stderr
+
+
+# -- failures by what they have in common
+
+
+@pytest.mark.slow
+def test_failures_are_shown_by_what_they_have_in_common(
+    jobs: PgJobs, failed: list[UUID], database_url: str, conn: psycopg.Connection
+) -> None:
+    jobs.job(failed[0]).retry()
+    drain(jobs)
+    alike = json.loads(ok(database_url, "failures", "--json"))
+    assert [(each["exception"], each["attempts"], each["jobs"], each["failed"]) for each in alike] == [
+        ("KeyError", 4, 3, 3),
+        ("ValueError", 3, 3, 3),
+    ]
+    assert {each["task"] for each in alike} == {"pay"}
+    assert alike[0]["first_at"] < alike[0]["last_at"]
+    assert "ValueError: " in ok(database_url, "failures", "--task", "pay", "--since", "1h")
+    assert "no failures" in ok(database_url, "failures", "--task", "another")
+    fingerprint = alike[1]["fingerprint"]
+    shown = ok(database_url, "failures", "show", fingerprint)
+    assert "3 attempts of 3 jobs" in shown and "Traceback" in shown and str(failed[1]) in shown  # noqa: PT018
+    assert str(failed[0]) not in shown
+    assert pgjobs(database_url, "failures", "show", "nothing").returncode == 1
+    assert "3 queued again" in ok(database_url, "jobs", "retry", "--yes", "--fingerprint", fingerprint)
+    assert statuses(jobs, failed) == "fqfqfq"
+
+
+def test_failures_without_an_exception_are_alike_by_their_reason(jobs: PgJobs, conn: psycopg.Connection) -> None:
+    job = jobs.task(name="t", ttl="1ms", on_expiry="fail")(lambda: 1).enqueue()
+    with jobs.worker(queues="another"):
+        eventually(lambda: job.refresh().status.ended)
+    rows = conn.execute("SELECT fingerprint, task, exception, jobs FROM pgjobs.failed_by_fingerprint").fetchall()
+    assert rows == [("ttl passed", "t", None, 1)]

@@ -16,6 +16,7 @@ COMMANDS: Final = {
     "demo": "Watch a queue at work, on a PostgreSQL of its own.",
     "dev": "Develop: a worker that follows the code, on a migrated database.",
     "enqueue": "Enqueue one job.",
+    "failures": "Show failures by what they have in common.",
     "info": "Show queues, workers and what they have handled.",
     "jobs": "List, show, cancel, retry or delete jobs.",
     "keys": "Make keys for encrypted jobs, or change them.",

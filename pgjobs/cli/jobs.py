@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from pgjobs.app import PgJobs
     from pgjobs.job import JobRow
+    from pgjobs.statements import Statement
 
 COLOURS = {"succeeded": "green", "failed": "red", "running": "cyan", "queued": "yellow", "scheduled": "blue"}
 
@@ -129,18 +130,60 @@ def cancel(
 
     Those that wait are cancelled at once; those that run are stopped within seconds, threads when they look.
     """
+    from pgjobs import statements
+
     jobs = options.jobs_of(app, url, schema)
-    _act(jobs, "cancel", lambda ids: list(jobs.cancel(ids, reason)), job_ids, said, selection.UNENDED)
+    _act(jobs, "cancel", lambda ids: statements.cancel(ids, reason), job_ids, said, selection.UNENDED)
 
 
 @command.command()
 @click.argument("job_ids", nargs=-1, metavar="[ID]...")
+@click.option("--args", metavar="JSON", help="Other arguments, for one job: a JSON object.")
+@click.option("--edit", is_flag=True, help="Change the arguments of one job in an editor.")
 @selection.filters
 @options.database
-def retry(job_ids: tuple[str, ...], app: str | None, url: str | None, schema: str | None, **said: Any) -> None:
-    """Queue ended jobs again, by id or by what they have in common; the failed ones unless --status says others."""
+def retry(
+    job_ids: tuple[str, ...],
+    args: str | None,
+    edit: bool,
+    app: str | None,
+    url: str | None,
+    schema: str | None,
+    **said: Any,
+) -> None:
+    """Queue ended jobs again, by id or by what they have in common; the failed ones unless --status says others.
+
+    Of many jobs it says first how many there are. It may be interrupted and run again; the table pgjobs.audit tells who
+    did it, to which, and to how many.
+    """
+    from pgjobs import statements
+
     jobs = options.jobs_of(app, url, schema)
-    _act(jobs, "retry", jobs.retry, job_ids, said, ["failed"])
+    if args is None and not edit:
+        _act(jobs, "retry", statements.retry, job_ids, said, ["failed"])
+        return
+    if len(job_ids) != 1 or (edit and args is not None):
+        raise click.UsageError("give one id with --args or --edit")
+    job = jobs.job(job_ids[0])
+    job.retry(args=_arguments(_edited(job.args) if edit else args))
+    selection.act_on(jobs, "retry with other arguments", statements.statuses, {"ids": [str(job.id)]}, [[job.id]])
+    click.echo(f"1 {PAST['retry']}")
+
+
+def _edited(args: Any) -> str | None:
+    return click.edit(json.dumps(args, ensure_ascii=False, indent=2), extension=".json")
+
+
+def _arguments(text: str | None) -> dict[str, Any]:
+    if text is None:
+        raise click.UsageError("the editor was left without saving; nothing was done")
+    try:
+        args: Any = json.loads(text)
+    except ValueError as error:
+        raise click.UsageError(f"the arguments are no JSON: {error}") from None
+    if not isinstance(args, dict):
+        raise click.UsageError('the arguments are no JSON object; name each: {"user_id": 42}')
+    return args  # pyright: ignore[reportUnknownVariableType]
 
 
 @command.command()
@@ -149,8 +192,10 @@ def retry(job_ids: tuple[str, ...], app: str | None, url: str | None, schema: st
 @options.database
 def delete(job_ids: tuple[str, ...], app: str | None, url: str | None, schema: str | None, **said: Any) -> None:
     """Delete jobs with their failures, by id or by what they have in common; the run of a running one is stopped."""
+    from pgjobs import statements
+
     jobs = options.jobs_of(app, url, schema)
-    _act(jobs, "delete", jobs.delete, job_ids, said, selection.STATUSES)
+    _act(jobs, "delete", statements.delete, job_ids, said, selection.STATUSES)
 
 
 PAST = {"cancel": "cancelled", "retry": "queued again", "delete": "deleted"}
@@ -159,7 +204,7 @@ PAST = {"cancel": "cancelled", "retry": "queued again", "delete": "deleted"}
 def _act(
     jobs: PgJobs,
     verb: str,
-    act: Callable[[list[Any]], list[UUID]],
+    doing: Callable[[list[UUID]], Statement[Any]],
     job_ids: Sequence[str],
     said: dict[str, Any],
     by_default: Sequence[str],
@@ -168,16 +213,27 @@ def _act(
     if job_ids:
         if any(said.values()):
             raise click.UsageError("give ids or filters, not both")
-        missed = {as_id(job_id) for job_id in job_ids} - set(act(list(job_ids)))
-        for job_id in sorted(missed):
+        ids = [as_id(job_id) for job_id in job_ids]
+        done: set[UUID] = set()
+        selection.act_on(jobs, verb, lambda ids: _noting(doing(ids), done), {"ids": list(map(str, ids))}, [ids])
+        for job_id in sorted(set(ids) - done):
             job = jobs.job(job_id)
             raise JobStateError(f"job {job_id} is {job.status.value} and cannot be {PAST[verb]}")
         click.echo(f"{len(job_ids)} {PAST[verb]}")
         return
     chosen = selection.selection(**said, by_default=by_default)
     if selection.confirm(jobs, chosen, verb, yes=yes):
-        done = sum(len(act(ids)) for ids in selection.chunks(jobs, chosen))
-        click.echo(f"{done:,} {PAST[verb]}")
+        click.echo(f"{selection.act(jobs, verb, doing, chosen):,} {PAST[verb]}")
+
+
+def _noting(statement: Statement[Any], done: set[UUID]) -> Statement[Any]:
+    """The same statement, which notes the ids that it brings back."""
+
+    def read(rows: Any) -> Any:
+        done.update(row[0] for row in rows)
+        return statement.read(rows)
+
+    return dataclasses.replace(statement, read=read)
 
 
 def _without_private(jobs: PgJobs, row: JobRow) -> JobRow:

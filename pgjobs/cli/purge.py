@@ -19,10 +19,10 @@ def command(queue: str | None, whole: bool, yes: bool, app: str | None, url: str
     """
     if bool(queue) == whole:
         raise click.UsageError("say -Q QUEUE, or --all for every queue")
+    from pgjobs import statements
     from pgjobs.statements import Selection
 
     jobs = options.jobs_of(app, url, schema)
-    chosen = Selection(selection.WAITING, queue, None, None)
+    chosen = Selection(selection.WAITING, queue)
     if selection.confirm(jobs, chosen, "delete", yes=yes):
-        done = sum(len(jobs.delete(ids)) for ids in selection.chunks(jobs, chosen))
-        click.echo(f"{done:,} deleted")
+        click.echo(f"{selection.act(jobs, 'purge', statements.delete, chosen):,} deleted")

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import getpass
+import socket
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 from uuid import UUID
 
 import click
 
 if TYPE_CHECKING:
     from pgjobs.app import PgJobs
-    from pgjobs.statements import Selection
+    from pgjobs.statements import Selection, Statement
 
+    Doing: TypeAlias = Callable[[list[UUID]], Statement[Any]]
+
+T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
 
 STATUSES = ["scheduled", "blocked", "queued", "running", "succeeded", "failed", "cancelled", "expired"]
@@ -25,6 +30,12 @@ def filters(command: F) -> F:
     """Adds the options that say what the jobs have in common."""
     for option in (
         click.option("-y", "--yes", is_flag=True, help="Do not ask."),
+        click.option(
+            "--where",
+            metavar="SQL",
+            help="Only where this condition on pgjobs.jobs holds: \"args->>'user_id' = '42'\". It cannot write.",
+        ),
+        click.option("--fingerprint", help="Only those of which an attempt failed so; see `pgjobs failures`."),
         click.option("--older-than", metavar="DURATION", help="Only jobs enqueued longer ago, as in 2h or 7d."),
         click.option("--task", help="Only of this task."),
         click.option("-Q", "--queue", help="Only of this queue."),
@@ -41,6 +52,8 @@ def selection(
     queue: str | None,
     task: str | None,
     older_than: str | None,
+    fingerprint: str | None,
+    where: str | None,
     *,
     by_default: Sequence[str],
 ) -> Selection:
@@ -52,10 +65,12 @@ def selection(
     from pgjobs.config import seconds
     from pgjobs.statements import Selection
 
-    if not (statuses or queue or task or older_than):
-        raise click.UsageError("say which jobs: their ids, or --status, --queue, --task or --older-than")
+    if not (statuses or queue or task or older_than or fingerprint or where):
+        raise click.UsageError(
+            "say which jobs: their ids, or --status, --queue, --task, --older-than, --fingerprint or --where"
+        )
     age_s = None if older_than is None else seconds(older_than, what="--older-than")
-    return Selection(list(statuses or by_default), queue, task, age_s)
+    return Selection(list(statuses or by_default), queue, task, age_s, fingerprint, where)
 
 
 def confirm(jobs: PgJobs, chosen: Selection, verb: str, *, yes: bool) -> int:
@@ -63,7 +78,7 @@ def confirm(jobs: PgJobs, chosen: Selection, verb: str, *, yes: bool) -> int:
     from pgjobs import statements
     from pgjobs.telemetry import plural
 
-    counts = jobs.database.run(statements.count_jobs(chosen))
+    counts = _read(jobs, statements.count_jobs(chosen))
     total = sum(counts.values())
     if not total:
         click.echo("no such jobs")
@@ -78,11 +93,54 @@ def confirm(jobs: PgJobs, chosen: Selection, verb: str, *, yes: bool) -> int:
     return total
 
 
+def act(jobs: PgJobs, verb: str, doing: Doing, chosen: Selection) -> int:
+    """Does it to all of them, some in a transaction, with a line in the audit; returns how many were changed.
+
+    Whoever is interrupted runs the command again: what is done is in the audit, and is not chosen any more.
+    """
+    from dataclasses import asdict
+
+    said = {name: value for name, value in asdict(chosen).items() if value is not None}
+    return act_on(jobs, verb, doing, said, chunks(jobs, chosen))
+
+
+def act_on(jobs: PgJobs, verb: str, doing: Doing, said: Mapping[str, Any], ids: Iterable[list[UUID]]) -> int:
+    """Does it to jobs, chunk by chunk, with a line in the audit that tells who and what they said."""
+    from pgjobs import statements
+
+    database = jobs.database
+    line = database.run(statements.note_action(f"{getpass.getuser()}@{socket.gethostname()}", verb, said))
+    done = 0
+    for chunk in ids:
+        with database.connection() as conn, conn.transaction():
+            done = database.run(statements.count_action(line, len(database.run(doing(chunk), conn))), conn)
+    return done
+
+
+def _read(jobs: PgJobs, statement: Statement[T]) -> T:
+    """Runs what may have a condition of the caller's in it, where it can write nothing.
+
+    Raises:
+        OptionError: the condition is no SQL, fails, or wants to write.
+    """
+    import psycopg
+
+    from pgjobs import statements
+    from pgjobs.errors import OptionError
+
+    with jobs.database.connection() as conn, conn.transaction():
+        jobs.database.run(statements.read_only(), conn)
+        try:
+            return jobs.database.run(statement, conn)
+        except (psycopg.ProgrammingError, psycopg.DataError, psycopg.InternalError) as error:
+            raise OptionError(f"the selection cannot be read: {error.diag.message_primary}; see --where") from error
+
+
 def chunks(jobs: PgJobs, chosen: Selection) -> Iterator[list[UUID]]:
     """The ids of the jobs, some at a time, so that no transaction grows long."""
     from pgjobs import statements
 
     after = UUID(int=0)
-    while ids := jobs.database.run(statements.select_jobs(chosen, after, CHUNK)):
+    while ids := _read(jobs, statements.select_jobs(chosen, after, CHUNK)):
         yield ids
         after = ids[-1]

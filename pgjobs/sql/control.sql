@@ -8,6 +8,11 @@ SELECT id, status FROM pgjobs.cancel(%(ids)s::uuid[], %(reason)s::text)
 SELECT id FROM pgjobs.retry(%(ids)s::uuid[])
 
 
+-- name: retry_with
+-- Gives an ended job other arguments and queues it again; returns it if it had ended.
+SELECT id FROM pgjobs.retry_with(%(id)s::uuid, %(args)s::jsonb)
+
+
 -- name: delete
 -- Deletes jobs; returns those that were there.
 SELECT id FROM pgjobs.delete(%(ids)s::uuid[])

@@ -34,13 +34,17 @@ SELECT id, task, queue, status, priority, attempt, max_attempts, crashes, run_at
 
 
 -- name: count_jobs
--- How many jobs a command would act on, by status.
+-- How many jobs a command would act on, by status. Whoever gives the command may add a condition of their own: this and the
+-- next run in transactions that can write nothing.
 SELECT status, count(*) AS jobs
   FROM pgjobs.jobs
  WHERE status = ANY (%(statuses)s::text[])
    AND (%(queue)s::text IS NULL OR queue = %(queue)s::text)
    AND (%(task)s::text IS NULL OR task = %(task)s::text)
    AND (%(age)s::float8 IS NULL OR created_at < now() - %(age)s::float8 * interval '1 second')
+   AND (%(fingerprint)s::text IS NULL
+        OR id IN (SELECT job_id FROM pgjobs.failures WHERE coalesce(fingerprint, reason) = %(fingerprint)s::text))
+   AND true /* where */
  GROUP BY status
  ORDER BY status
 
@@ -54,6 +58,9 @@ SELECT id
    AND (%(queue)s::text IS NULL OR queue = %(queue)s::text)
    AND (%(task)s::text IS NULL OR task = %(task)s::text)
    AND (%(age)s::float8 IS NULL OR created_at < now() - %(age)s::float8 * interval '1 second')
+   AND (%(fingerprint)s::text IS NULL
+        OR id IN (SELECT job_id FROM pgjobs.failures WHERE coalesce(fingerprint, reason) = %(fingerprint)s::text))
+   AND true /* where */
  ORDER BY id
  LIMIT %(limit)s::int
 

@@ -3,6 +3,15 @@
 A Statement is a value: sync, async and borrowed connections run it alike.
 """
 
+from pgjobs.statements.auditing import (
+    Alike,
+    FailedJob,
+    count_action,
+    failures_alike,
+    jobs_alike,
+    note_action,
+    read_only,
+)
 from pgjobs.statements.claiming import (
     LOWEST,
     NO_BOUND,
@@ -27,7 +36,7 @@ from pgjobs.statements.completing import (
     settle,
     standing,
 )
-from pgjobs.statements.controlling import cancel, delete, retry, to_be_stopped
+from pgjobs.statements.controlling import cancel, delete, retry, retry_with, to_be_stopped
 from pgjobs.statements.duties import (
     Duty,
     Pruned,
@@ -92,7 +101,9 @@ __all__ = [
     "NO_BOUND",
     "QUERIES",
     "Added",
+    "Alike",
     "Duty",
+    "FailedJob",
     "Lane",
     "Pruned",
     "Query",
@@ -115,6 +126,7 @@ __all__ = [
     "complete",
     "complete_within",
     "copy",
+    "count_action",
     "count_jobs",
     "declare_dead",
     "delete",
@@ -122,6 +134,7 @@ __all__ = [
     "enqueue_many",
     "expire",
     "failures",
+    "failures_alike",
     "forget_claims",
     "forget_dead_claims",
     "free_keys",
@@ -129,12 +142,14 @@ __all__ = [
     "idle",
     "job",
     "jobs",
+    "jobs_alike",
     "jobs_by_id",
     "leave_duty",
     "mark_silent",
     "neighbours",
     "new_lanes",
     "next_due",
+    "note_action",
     "note_lanes",
     "noted_lanes",
     "notify",
@@ -142,6 +157,7 @@ __all__ = [
     "prune",
     "publish_tasks",
     "queue_stats",
+    "read_only",
     "reap",
     "reconcile",
     "register",
@@ -150,6 +166,7 @@ __all__ = [
     "reseal",
     "retire",
     "retry",
+    "retry_with",
     "roll_up",
     "schema_revision",
     "sealed_jobs",

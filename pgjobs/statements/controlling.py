@@ -19,6 +19,11 @@ def retry(ids: Sequence[UUID]) -> Statement[list[UUID]]:
     return Statement(QUERIES["retry"], {"ids": [str(job_id) for job_id in ids]}, column)
 
 
+def retry_with(job_id: UUID, args: str) -> Statement[list[UUID]]:
+    """Gives an ended job other arguments, and queues it again; returns it if it had ended."""
+    return Statement(QUERIES["retry_with"], {"id": str(job_id), "args": args}, column)
+
+
 def delete(ids: Sequence[UUID]) -> Statement[list[UUID]]:
     """Deletes jobs; returns those that were there."""
     return Statement(QUERIES["delete"], {"ids": [str(job_id) for job_id in ids]}, column)

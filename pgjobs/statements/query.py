@@ -9,6 +9,8 @@ from functools import lru_cache
 from importlib.resources import files
 from typing import Any, Final, Generic, LiteralString, TypeAlias, TypeVar
 
+from pgjobs.errors import OptionError
+
 T = TypeVar("T")
 Row: TypeAlias = tuple[Any, ...]
 Rows: TypeAlias = Sequence[Row]
@@ -33,6 +35,20 @@ class Query:
         text: LiteralString = own  # schema is a checked name, and the rest is ours
         return text
 
+    def where(self, condition: str | None) -> Query:
+        """The query with a condition of the caller's, at the place that it has for one.
+
+        Raises:
+            OptionError: it holds a semicolon, so it is more than a condition.
+        """
+        if condition is None:
+            return self
+        if ";" in condition:
+            raise OptionError(
+                "the condition has a semicolon; write one SQL expression, such as args->>'user_id' = '42'"
+            )
+        return Query(self.name, self._text.replace(_PLACE, "({}\n)".format(condition.replace("%", "%%"))))
+
     @lru_cache(maxsize=512)  # noqa: B019
     def numbered(self, schema: str) -> tuple[str, tuple[str, ...]]:
         """The text with ``$1`` parameters, for asyncpg, and the parameters' names in that order."""
@@ -46,6 +62,7 @@ class Query:
         return _PARAMETER.sub(number, self.text(schema)), tuple(names)
 
 
+_PLACE: Final = "true /* where */"
 _TOKEN: Final = re.compile(r"\bpgjobs\.")
 _PARAMETER: Final = re.compile(r"%\((\w+)\)s")
 

@@ -44,26 +44,39 @@ def jobs(status: str | None, queue: str | None, task: str | None, limit: int) ->
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Jobs by what they have in common; None for any. age_s: enqueued at least so many seconds ago."""
+    """Jobs by what they have in common; None for any. age_s: enqueued at least so many seconds ago.
+
+    where is a condition in SQL: only who could run it anyway may give it, in a transaction that can write nothing.
+    """
 
     statuses: list[str]
-    queue: str | None
-    task: str | None
-    age_s: float | None
+    queue: str | None = None
+    task: str | None = None
+    age_s: float | None = None
+    fingerprint: str | None = None
+    where: str | None = None
 
     def params(self) -> dict[str, Any]:
         """As the queries take it."""
-        return {"statuses": self.statuses, "queue": self.queue, "task": self.task, "age": self.age_s}
+        return {
+            "statuses": self.statuses,
+            "queue": self.queue,
+            "task": self.task,
+            "age": self.age_s,
+            "fingerprint": self.fingerprint,
+        }
 
 
 def count_jobs(chosen: Selection) -> Statement[dict[str, int]]:
     """How many there are of each status."""
-    return Statement(QUERIES["count_jobs"], chosen.params(), lambda rows: {row[0]: row[1] for row in rows})
+    query = QUERIES["count_jobs"].where(chosen.where)
+    return Statement(query, chosen.params(), lambda rows: {row[0]: row[1] for row in rows})
 
 
 def select_jobs(chosen: Selection, after: UUID, limit: int) -> Statement[list[UUID]]:
     """The next ids after one, in order."""
-    return Statement(QUERIES["select_jobs"], chosen.params() | {"after": str(after), "limit": limit}, column)
+    query = QUERIES["select_jobs"].where(chosen.where)
+    return Statement(query, chosen.params() | {"after": str(after), "limit": limit}, column)
 
 
 def unrunnable() -> Statement[list[tuple[str, str, int]]]:

@@ -1,0 +1,156 @@
+"""Sentry: a transaction for each run, and the jobs that have failed for good. Needs ``pgjobs-queue[sentry]``.
+
+::
+
+    sentry_sdk.init(dsn=…, traces_sample_rate=0.1)
+    jobs = PgJobs()
+    instrument(jobs)
+
+Both calls belong into the module that ``-A`` names, so that processes of a pool make them too.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final, cast
+from uuid import UUID
+
+import sentry_sdk
+from sentry_sdk.integrations.logging import ignore_logger
+
+from pgjobs.app import PgJobs
+from pgjobs.callbacks import Ended
+from pgjobs.privacy import masked
+from pgjobs.run import CURRENT, Outcome, Run, raised, timed_out
+
+if TYPE_CHECKING:
+    from sentry_sdk.types import Event, Hint
+
+_MAX_SENT: Final = 10_000
+_TOLD_BY_CODE: Final = ("error", "soft timeout", "retried for too long")
+"""Reasons of failures that the job's own code has raised, in this process or in one of the pool."""
+
+
+def instrument(jobs: PgJobs, *, retries: bool = False, args: bool = False) -> None:
+    """Has Sentry told of the runs of all tasks, with the job's id, task, queue and attempt as tags.
+
+    Exceptions that a task ``throws`` are not sent. Nor are arguments, and so no variables of stack frames either.
+
+    Args:
+        retries: send attempts that are followed by another one, too.
+        args: send arguments, without private ones, and the variables of stack frames as Sentry's own settings say.
+    """
+    ignore_logger("pgjobs.worker")  # it logs each failure, which would arrive twice
+    watch = _Watch(retries=retries, args=args)
+    jobs.wrap(watch.wrapped)
+    jobs.on_dead(watch.died)
+
+
+class _Watch:
+    """What is sent of a run. Failures that no code of the job has raised are sent when they are recorded."""
+
+    def __init__(self, *, retries: bool, args: bool) -> None:
+        self._retries = retries
+        self._args = args
+        self._sent: dict[UUID, None] = {}
+
+    def wrapped(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        if inspect.iscoroutinefunction(function):
+
+            @functools.wraps(function)
+            async def arun(*args: Any, **kwargs: Any) -> Any:
+                if (run := CURRENT.get(None)) is None:
+                    return await function(*args, **kwargs)
+                with self._watched(run):
+                    return await function(*args, **kwargs)
+
+            return arun
+
+        @functools.wraps(function)
+        def run(*args: Any, **kwargs: Any) -> Any:
+            if (run := CURRENT.get(None)) is None:
+                return function(*args, **kwargs)
+            with self._watched(run):
+                return function(*args, **kwargs)
+
+        return run
+
+    @contextmanager
+    def _watched(self, run: Run) -> Generator[None]:
+        with (
+            sentry_sdk.isolation_scope() as scope,
+            sentry_sdk.start_transaction(op="queue.process", name=run.task_name) as transaction,
+        ):
+            _tag(scope, run.id, run.task_name, run.queue, run.attempt)
+            if self._args:
+                scope.set_context("pgjobs", {"args": masked(_opened(run), run.task.signature.private)})
+            else:
+                scope.add_event_processor(_without_variables)
+            try:
+                yield
+            except BaseException as error:
+                outcome = _outcome(run, error)
+                if outcome is not None and outcome.failure is not None:
+                    transaction.set_status("internal_error")
+                    self._send(outcome, error)
+                raise
+
+    def _send(self, outcome: Outcome, error: BaseException) -> None:
+        assert outcome.failure is not None  # noqa: S101 - it was looked at
+        if outcome.failure.expected or not (self._retries or outcome.ending == "failed"):
+            return
+        sentry_sdk.capture_exception(error)
+        self._sent[outcome.run.id] = None
+        if len(self._sent) > _MAX_SENT:
+            self._sent.pop(next(iter(self._sent)))
+
+    def died(self, ended: Ended) -> None:
+        """Sends what no exception in the job's code has told of: a crash, a kill, a ttl, a result that is no JSON."""
+        told = ended.job_id in self._sent or ended.reason in _TOLD_BY_CODE
+        self._sent.pop(ended.job_id, None)
+        if told or ended.expected:
+            return
+        with sentry_sdk.isolation_scope() as scope:
+            _tag(scope, ended.job_id, ended.task, ended.queue, ended.attempt)
+            scope.fingerprint = ["pgjobs", ended.task, str(ended.reason)]
+            sentry_sdk.capture_message(f"{ended.task} failed: {ended.reason}", level="error")
+
+
+def _outcome(run: Run, error: BaseException) -> Outcome | None:
+    """What becomes of the run; None where it is stopped from outside, and nothing has failed."""
+    if run.overdue:
+        return timed_out(run, 0.0, error)
+    return raised(run, error, 0.0) if isinstance(error, Exception) else None
+
+
+def _opened(run: Run) -> dict[str, Any]:
+    return run.task.signature.opened(run.args)
+
+
+def _tag(scope: sentry_sdk.Scope, job_id: UUID, task: str, queue: str, attempt: int) -> None:
+    for name, value in (("job_id", job_id), ("task", task), ("queue", queue), ("attempt", attempt)):
+        scope.set_tag(f"pgjobs.{name}", str(value))
+
+
+def _without_variables(event: Event, hint: Hint) -> Event:
+    """Takes the variables out of stack frames, among which the arguments are."""
+    _strip(event)
+    return event
+
+
+def _strip(document: Any) -> None:
+    if isinstance(document, dict):
+        known = cast("dict[str, Any]", document)
+        if "frames" in known:
+            for frame in known["frames"]:
+                frame.pop("vars", None)
+            return
+        for name in ("exception", "threads", "values", "stacktrace"):
+            _strip(known.get(name))
+    elif isinstance(document, list):
+        values: Any = document
+        for value in values:
+            _strip(value)
