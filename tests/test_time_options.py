@@ -317,10 +317,12 @@ def test_task_group_stops_its_children_first(jobs: PgJobs) -> None:
             for i in range(3):
                 group.create_task(child(i))
 
-    with jobs.worker(), pytest.raises(JobFailedError, match="soft timeout"):
-        (job := works.enqueue()).get(15)
+    with jobs.worker():
+        job = works.enqueue()
+        with pytest.raises(JobFailedError, match="soft timeout"):
+            job.get(15)
+        assert sorted(stopped) == [0, 1, 2], "before the attempt ends, and not when the worker does"
     assert job.refresh().reason == "soft timeout"
-    assert sorted(stopped) == [0, 1, 2]
 
 
 def test_coroutine_that_does_not_catch_it_has_failed(jobs: PgJobs) -> None:

@@ -150,7 +150,5 @@ def _strip(document: Any) -> None:
             return
         for name in ("exception", "threads", "values", "stacktrace"):
             _strip(known.get(name))
-    elif isinstance(document, list):
-        values: Any = document
-        for value in values:
-            _strip(value)
+    for value in document if isinstance(document, list) else ():  # pyright: ignore[reportUnknownVariableType] - a document
+        _strip(value)
