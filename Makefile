@@ -66,14 +66,10 @@ coverage: $(READY) ## Run the tests and say which branches of the core they take
 endings: $(READY) ## Take the table of docs/endings.md
 	@$(BIN)/python -m tests.endings
 
-<<<<<<< HEAD
 mutants: $(READY) ## Break the protocol in ninety places, see which test notices, and keep it in docs/reliability.md
 	@$(BIN)/python -m tests.mutants --write
 
-nightly: $(READY) ## Run the tests with what takes longer, coverage, and a million jobs under faults
-=======
 nightly: $(READY) ## Run the tests with what takes longer, and a million jobs under faults
->>>>>>> chaos
 	@PGJOBS_LONG_S=60 $(BIN)/python -m pytest -q -n $(TEST_PROCESSES)
 	@$(BIN)/python -m tests.chaos --jobs 1000000 --seed $(or $(SEED),1)
 	@$(BIN)/python -m tests.chaos --jobs 1000000 --calm
