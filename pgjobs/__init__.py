@@ -23,13 +23,16 @@ if TYPE_CHECKING:
         EncodingError,
         JobExistsError,
         JobFailedError,
+        JobFileNotFoundError,
         JobNotFoundError,
         JobStateError,
         NoCurrentJobError,
         OptionError,
         PgJobsError,
         ProcessDiedError,
+        ResultStorageError,
         ResultTimeoutError,
+        ResultTypeError,
         SchemaError,
         SoftTimeoutError,
         TaskError,
@@ -38,11 +41,13 @@ if TYPE_CHECKING:
     )
     from pgjobs.handle import Job
     from pgjobs.job import Status
+    from pgjobs.keep import Keep
     from pgjobs.privacy import Private
     from pgjobs.queue import Queue
+    from pgjobs.resources import Resource
     from pgjobs.retry import Cancel, Retry, RetryLater, Snooze
     from pgjobs.task import Task
-    from pgjobs.telemetry import JobLogFilter
+    from pgjobs.telemetry import JobLogFilter, JobLogHandler
     from pgjobs.unique import Unique
 
 __all__ = [
@@ -60,9 +65,12 @@ __all__ = [
     "Job",
     "JobExistsError",
     "JobFailedError",
+    "JobFileNotFoundError",
     "JobLogFilter",
+    "JobLogHandler",
     "JobNotFoundError",
     "JobStateError",
+    "Keep",
     "NoCurrentJobError",
     "OptionError",
     "PgJobs",
@@ -70,7 +78,10 @@ __all__ = [
     "Private",
     "ProcessDiedError",
     "Queue",
+    "Resource",
+    "ResultStorageError",
     "ResultTimeoutError",
+    "ResultTypeError",
     "Retry",
     "RetryLater",
     "SchemaError",
@@ -91,11 +102,13 @@ _HOMES = {
     "current": ("CurrentJob", "current_job"),
     "handle": ("Job",),
     "job": ("Status",),
+    "keep": ("Keep",),
     "privacy": ("Private",),
     "queue": ("Queue",),
+    "resources": ("Resource",),
     "retry": ("Cancel", "Retry", "RetryLater", "Snooze"),
     "task": ("Task",),
-    "telemetry": ("JobLogFilter",),
+    "telemetry": ("JobLogFilter", "JobLogHandler"),
     "unique": ("Unique",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar, Unpack, cast, overload
 from uuid import UUID
 
@@ -15,11 +15,13 @@ from pgjobs.database import Database
 from pgjobs.door import Door, Doorway
 from pgjobs.errors import TaskError, TaskNotFoundError
 from pgjobs.handle import Job
-from pgjobs.job import as_id
+from pgjobs.job import JobRow, as_id
 from pgjobs.ledger import Ledger
-from pgjobs.options import Options, keeps_retry, known_options, template
+from pgjobs.options import Options, TaskOptions, keeps_retry, known_options, template
 from pgjobs.producer import Producer
 from pgjobs.reference import reference
+from pgjobs.report import MAX_FILE_BYTES
+from pgjobs.results import RESULTS_OVER, ResultStorage, fetch, is_reference
 from pgjobs.signature import Signature
 from pgjobs.task import Call, Executor, P, Task, task_name
 
@@ -48,6 +50,12 @@ class PgJobs(Doorway, Notifying):
         schema: where the tables are; PGJOBS_SCHEMA, else pgjobs, by default.
         result_ttl, failed_ttl: how long ended jobs are kept: succeeded, cancelled and expired ones; failed ones.
         keys: Fernet keys for tasks that encrypt, the first one encrypts; PGJOBS_KEYS, with commas between, by default.
+        max_file_size: bytes of the largest file that a job may attach.
+        capture_logs: what the code of jobs logs through ``logging``, from this level on, is kept with the job; None
+            for nothing. What loggers do not let through is not captured.
+        lifespan: a generator function, or what returns a context manager, sync or async; a worker opens it when it
+            starts and closes it when it stops, and tasks have what it yields: a mapping, or an object with attributes.
+        results, results_over: where results of more than so many bytes are kept, see ResultStorage.
 
     Raises:
         ConfigurationError: the schema's name cannot be one.
@@ -61,6 +69,11 @@ class PgJobs(Doorway, Notifying):
         result_ttl: Duration = DEFAULT_RESULT_TTL_S,
         failed_ttl: Duration = DEFAULT_FAILED_TTL_S,
         keys: Sequence[str] | None = None,
+        max_file_size: int = MAX_FILE_BYTES,
+        capture_logs: str | int | None = None,
+        lifespan: Callable[[], Any] | None = None,
+        results: ResultStorage | None = None,
+        results_over: int = RESULTS_OVER,
     ) -> None:
         super().__init__()
         self.schema = schema_name(schema or os.environ.get("PGJOBS_SCHEMA") or DEFAULT_SCHEMA)
@@ -68,11 +81,16 @@ class PgJobs(Doorway, Notifying):
         self.result_ttl_s = seconds(result_ttl, what="result_ttl")
         self.failed_ttl_s = seconds(failed_ttl, what="failed_ttl")
         self._wrappers: list[Wrapper] = []
+        self.max_file_bytes = max_file_size
+        self.capture_logs = capture_logs
+        self.lifespan = lifespan
+        self.results = results
+        self.results_over = results_over
         self.tasks: dict[str, Task[..., Any, Any]] = {}
         self.functions: dict[str, Callable[..., Any]] = {}
         self._signatures: dict[str, Signature] = {}
         self.cipher = Cipher(keys)
-        self._ledger = Ledger(self.database, self.cipher)
+        self._ledger = Ledger(self.database, self.cipher, self._result_of)
         self._producer = Producer(self.database, self._ledger)
 
     def __repr__(self) -> str:
@@ -94,7 +112,7 @@ class PgJobs(Doorway, Notifying):
         encrypt: bool = False,
         private: Collection[str] = (),
         throws: tuple[type[BaseException], ...] = (),
-        **options: Unpack[Options],
+        **options: Unpack[TaskOptions],
     ) -> TaskDecorator: ...
     def task(
         self,
@@ -106,7 +124,7 @@ class PgJobs(Doorway, Notifying):
         encrypt: bool = False,
         private: Collection[str] = (),
         throws: tuple[type[BaseException], ...] = (),
-        **options: Unpack[Options],
+        **options: Unpack[TaskOptions],
     ) -> Any:
         """Registers a function as a task: ``@jobs.task``, or ``@jobs.task(queue="mail", timeout=30)``.
 
@@ -119,7 +137,7 @@ class PgJobs(Doorway, Notifying):
             private: parameters whose values no message and no command shows; ``Annotated[str, Private]`` says the same.
             throws: exceptions that it is expected to raise now and then: they are logged at INFO, without a traceback,
                 and fail or are tried again as any other.
-            **options: the options of its jobs, see Options.
+            **options: its own, see TaskOptions, and those of its jobs, see Options.
 
         Raises:
             TaskError: the name is taken.
@@ -141,7 +159,7 @@ class PgJobs(Doorway, Notifying):
             self._wrap(task)
             for known in (task.name, *task.aliases):
                 self._register(known, task)
-            return task
+            return self._with_storage(task)
 
         return register if function is None else register(function)
 
@@ -155,6 +173,7 @@ class PgJobs(Doorway, Notifying):
         self._wrappers.append(wrapper)
         for task in {id(task): task for task in self.tasks.values()}.values():
             task.function = wrapper(task.function)
+            task.compiled = False
 
     def _wrap(self, task: Task[..., Any, Any]) -> None:
         for wrapper in self._wrappers:
@@ -198,7 +217,23 @@ class PgJobs(Doorway, Notifying):
         """Makes a task of an undecorated function, without registering it."""
         task: Task[..., Any, Any] = Task(self._producer, function, name=name)
         self._wrap(task)
+        return self._with_storage(task)
+
+    def _with_storage(self, task: Task[..., Any, Any]) -> Task[..., Any, Any]:
+        if "results" not in task.options and self.results is not None:
+            task.results = self.results
+        if "results_over" not in task.options:
+            task.results_over = self.results_over
         return task
+
+    def _result_of(self, row: JobRow) -> Any:
+        """A job's result, from where it is kept, in the type that its task says, as far as it is known here."""
+        task = self.tasks.get(row.task)
+        value = self.cipher.loads(row.result)
+        if is_reference(value):
+            value = self.cipher.loads(fetch(self.results if task is None else task.results, row.id, value))
+        signature = self._signatures.get(row.task) if task is None else task.signature
+        return value if signature is None or value is None else signature.result_from_json(value)
 
     def _signature(self, name: str, function: Callable[..., Any]) -> Signature:
         signature = self._signatures.get(name)
@@ -230,12 +265,34 @@ class PgJobs(Doorway, Notifying):
             ResultTimeoutError: one of them had not ended in time.
             JobNotFoundError: one of them is not there.
         """
-        return [Job(self._ledger, row.id, row.task, row) for row in self._ledger.await_all(_ids(jobs), timeout)]
+        return [
+            Job(self._ledger, row.id, row.task, row, settled=True)
+            for row in self._ledger.await_all(_ids(jobs), timeout)
+        ]
 
     async def await_(self, jobs: Iterable[UUID | str | Job[Any]], timeout: Duration | None = None) -> list[Job[Any]]:
         """The async twin of ``wait``."""
         rows = await self._ledger.aawait_all(_ids(jobs), timeout)
-        return [Job(self._ledger, row.id, row.task, row) for row in rows]
+        return [Job(self._ledger, row.id, row.task, row, settled=True) for row in rows]
+
+    def as_completed(
+        self, jobs: Iterable[UUID | str | Job[Any]], timeout: Duration | None = None
+    ) -> Iterator[Job[Any]]:
+        """Yields each of these jobs when it has ended, first come, first served; tens of thousands need few questions.
+
+        Raises:
+            ResultTimeoutError: one of them had not ended in time.
+            JobNotFoundError: one of them is not there.
+        """
+        for row in self._ledger.as_completed(_ids(jobs), timeout):
+            yield Job(self._ledger, row.id, row.task, row, settled=True)
+
+    async def aas_completed(
+        self, jobs: Iterable[UUID | str | Job[Any]], timeout: Duration | None = None
+    ) -> AsyncIterator[Job[Any]]:
+        """The async twin of ``as_completed``: ``async for job in jobs.aas_completed(…)``."""
+        async for row in self._ledger.aas_completed(_ids(jobs), timeout):
+            yield Job(self._ledger, row.id, row.task, row, settled=True)
 
     def cancel(self, jobs: Iterable[UUID | str | Job[Any]], reason: str = "cancelled") -> dict[UUID, str]:
         """Cancels many jobs at once; see ``Job.cancel``.

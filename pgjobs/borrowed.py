@@ -48,6 +48,11 @@ def kind_of(conn: object) -> Kind:
     )
 
 
+def is_connection_type(cls: type) -> bool:
+    """Whether instances of a class are connections to enqueue on."""
+    return any((base.__module__.split(".")[0], base.__name__) in _KINDS for base in cls.__mro__)
+
+
 def run(conn: Any, statement: Statement[T], schema: str) -> T:
     """Runs a statement in the caller's transaction.
 

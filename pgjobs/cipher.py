@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from pgjobs import codec
 from pgjobs.codec import Json
+from pgjobs.config import MAX_DOCUMENT_BYTES
 from pgjobs.errors import ConfigurationError, DecryptionError, EncodingError
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ class Cipher:
     def __init__(self, keys: Sequence[str] | None = None) -> None:
         self._given = keys
 
-    def dumps(self, value: Json, *, what: str = "value") -> str:
+    def dumps(self, value: Json, *, what: str = "value", limit: int | None = MAX_DOCUMENT_BYTES) -> str:
         """Returns the value as the JSON text of its sealed form; the limits hold for the open form and the sealed one.
 
         Raises:
@@ -40,14 +41,14 @@ class Cipher:
             ConfigurationError: there is no key, or no library.
         """
         try:
-            text = codec.dumps(value, what=what)
+            text = codec.dumps(value, what=what, limit=limit)
         except EncodingError as error:
             if error.path == "$":
                 raise
             raise EncodingError(
                 f"{what} cannot be stored as JSON; the task encrypts them, so what and where is not said"
             ) from None
-        return codec.dumps({SEALED: self._all.encrypt(text.encode()).decode()}, what=f"encrypted {what}")
+        return codec.dumps({SEALED: self._all.encrypt(text.encode()).decode()}, what=f"encrypted {what}", limit=limit)
 
     def loads(self, document: Json) -> Json:
         """Opens a sealed document; one that is not sealed is returned as it is.

@@ -55,11 +55,12 @@ def loads(data: bytes | str) -> Json:
     return value
 
 
-def dumps(value: Json, *, what: str = "value") -> str:
+def dumps(value: Json, *, what: str = "value", limit: int | None = MAX_DOCUMENT_BYTES) -> str:
     """Returns the value as JSON text that jsonb accepts.
 
     Args:
         what: how an error names the value: ``arguments``, ``result``.
+        limit: bytes; None for any number.
 
     Raises:
         EncodingError: not JSON, NaN or infinite, a NUL or lone surrogate in a text, nested over 64 deep, or over 1 MB.
@@ -69,10 +70,8 @@ def dumps(value: Json, *, what: str = "value") -> str:
         size = len(text) if text.isascii() else len(text.encode())
     except (TypeError, ValueError, RecursionError, UnicodeEncodeError) as error:
         raise _explain(value, what) or EncodingError(f"{what} cannot be stored as JSON: {error}") from None
-    if size > MAX_DOCUMENT_BYTES:
-        raise EncodingError(
-            f"{what} takes {size:,} bytes, over {MAX_DOCUMENT_BYTES:,}; store it elsewhere and pass its key"
-        )
+    if limit is not None and size > limit:
+        raise EncodingError(f"{what} takes {size:,} bytes, over {limit:,}; store it elsewhere and pass its key")
     suspicious = "\\u0000" in text or text.count("[") + text.count("{") > MAX_DOCUMENT_DEPTH
     if suspicious and (problem := _explain(value, what)):
         raise problem

@@ -2,15 +2,33 @@
 
 from __future__ import annotations
 
+import asyncio
+import math
+import mimetypes
+import os
 import time
+from collections.abc import Callable, Coroutine
 from datetime import datetime, timedelta
-from typing import Any
+from pathlib import Path
+from typing import Any, Final, TypeVar, Unpack, cast, overload
 from uuid import UUID
 
-from pgjobs import borrowed, statements
+from pgjobs import borrowed, codec, statements
+from pgjobs.app import PgJobs
 from pgjobs.codec import Json
-from pgjobs.errors import NoCurrentJobError
-from pgjobs.run import CURRENT, Run, lost
+from pgjobs.config import Duration, seconds
+from pgjobs.errors import JobStateError, NoCurrentJobError, OptionError
+from pgjobs.handle import Job
+from pgjobs.job import Draft, Template
+from pgjobs.options import Options, level_name
+from pgjobs.report import MAX_LINE, Child, Desk
+from pgjobs.run import CURRENT, Run, lost, result_text, storable, stored
+from pgjobs.statements import Statement
+from pgjobs.task import P, Task
+
+R = TypeVar("R")
+
+MAX_FILE_NAME: Final = 255
 
 
 def current_job() -> CurrentJob:
@@ -110,6 +128,142 @@ class CurrentJob:
             return None
         return self._run.begun + self._run.timeout_s - time.perf_counter()
 
+    def extend(self, more: Duration) -> None:
+        """Gives this attempt more time: its timeout ends so much later, though never after the job's deadline.
+
+        Without a timeout it has all the time there is.
+        """
+        run, more_s = self._run, seconds(more, what="extend")
+        if run.timeout_s is not None:
+            longest_s = run.left_s + time.perf_counter() - run.begun
+            self._desk.extend(run, max(0.0, min(more_s, longest_s - run.timeout_s)))
+
+    # -- what it says while it runs
+
+    def progress(self, done: float, total: float | None = None, note: str | None = None) -> None:
+        """Says how far the job has come: column ``progress``, ``job.progress``.
+
+        It is kept in memory and written about twice a second, so it may be called as often as one likes; the last one
+        is there when the job has ended.
+
+        Raises:
+            OptionError: done or total is no number, or note no text.
+        """
+        for name, number in (("done", done), ("total", 0 if total is None else total)):
+            if not _is_number(number):
+                raise OptionError(f"{name} is {number!r}; give a number")
+        value: dict[str, Json] = {"done": done}
+        if total is not None:
+            value["total"] = total
+        if note is not None:
+            value["note"] = storable(str(note))[:MAX_LINE]
+        self._desk.progress(self._run, value)
+
+    def log(self, line: object, level: str | int = "info") -> None:
+        """Keeps a line with the job: table ``pgjobs.logs``, ``job.logs()``, ``pgjobs jobs logs``.
+
+        Written in batches, about twice a second; at once when the job ends.
+
+        Raises:
+            OptionError: the level is none of logging's.
+        """
+        self._desk.line(self._run, level_name(level), storable(str(line)))
+
+    @property
+    def meta(self) -> dict[str, Json]:
+        """What was given with ``using(meta=…)``, with what ``set_meta`` has changed."""
+        return dict(self._run.meta or {})
+
+    @property
+    def tags(self) -> list[str]:
+        """The words that the job is found by."""
+        return list((self._run.meta or {}).get("tags", ()))
+
+    def set_meta(self, **changes: Json) -> None:
+        """Changes some keys of the job's meta, in column ``meta`` within half a second; the others stay.
+
+        Raises:
+            EncodingError: a value that JSON cannot hold.
+        """
+        codec.dumps(changes, what="meta")
+        self._desk.meta(self._run, changes)
+
+    # -- files
+
+    def attach(
+        self,
+        name: str,
+        data: bytes | str | os.PathLike[str],
+        content_type: str | None = None,
+        *,
+        conn: object = None,
+    ) -> None:
+        """Stores a file with the job, in place of one with the same name: table ``pgjobs.files``, ``job.file(name)``.
+
+        Args:
+            data: bytes, a text, or the path of a file.
+            content_type: by the name's ending if not given.
+            conn: the connection or session of the application's transaction, for the file to commit with it.
+
+        Raises:
+            OptionError: it is too large, or the name is empty or too long.
+            ClaimLostError: the job is no longer this run's.
+        """
+        statement = self._attaching(name, _bytes_of(data), content_type)
+        if not self._run.task.database.run(statement, conn):
+            raise lost(self._run)
+
+    async def aattach(
+        self,
+        name: str,
+        data: bytes | str | os.PathLike[str],
+        content_type: str | None = None,
+        *,
+        conn: object = None,
+    ) -> None:
+        """The async twin of ``attach``."""
+        contents = await asyncio.to_thread(_bytes_of, data)
+        if not await self._run.task.database.arun(self._attaching(name, contents, content_type), conn):
+            raise lost(self._run)
+
+    def _attaching(self, name: str, data: bytes, content_type: str | None) -> Statement[bool]:
+        limit = self._desk.max_file_bytes
+        if not name or len(name) > MAX_FILE_NAME or "\0" in name:
+            raise OptionError(f"file name {name!r:.80} cannot be stored; give one to {MAX_FILE_NAME} characters")
+        if len(data) > limit:
+            raise OptionError(
+                f"file {name!r} takes {len(data):,} bytes, over {limit:,}; store it elsewhere and keep its address, "
+                "or raise PgJobs(max_file_size=…)"
+            )
+        kind = content_type or mimetypes.guess_type(name)[0]
+        return statements.attach(self._run.id, self._run.claim.id, name, data, kind)
+
+    # -- jobs that follow
+
+    def using(self, **options: Unpack[Options]) -> Following:
+        """Says how the next jobs are enqueued that are there when this one has succeeded; see ``Task.using``."""
+        return Following(self._run, options)
+
+    @overload
+    def enqueue(self, function: Task[P, Any, R], /, *args: P.args, **kwargs: P.kwargs) -> Job[R]: ...
+    @overload
+    def enqueue(
+        self, function: Callable[P, Coroutine[Any, Any, R]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Job[R]: ...
+    @overload
+    def enqueue(self, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Job[R]: ...
+    @overload
+    def enqueue(self, function: str, /, *args: Any, **kwargs: Any) -> Job[Any]: ...
+    def enqueue(self, function: object, /, *args: Any, **kwargs: Any) -> Job[Any]:
+        """Has a job enqueued when this one succeeds, in the transaction that records that; see ``Following``."""
+        return Following(self._run, {}).enqueue(function, *args, **kwargs)
+
+    @property
+    def _desk(self) -> Desk:
+        return self._run.claim.desk
+
+    # -- completion
+
     def complete(self, conn: object, result: Json = None) -> None:
         """Records success in the caller's transaction: its effects and the completion commit or roll back together.
 
@@ -123,20 +277,102 @@ class CurrentJob:
             ClaimLostError: the job is no longer this run's; let it roll the transaction back.
             EncodingError: the result cannot be stored.
         """
-        held = borrowed.run(conn, self._completion(result), self._run.schema)
+        if (said := self._desk.state(self._run)) is not None:
+            borrowed.run(conn, statements.report([said]), self._run.schema)
+        held = borrowed.run(conn, self._completion(stored(self._run, result)), self._run.schema)
         self._note(held)
+        if children := self._children():
+            borrowed.run(conn, statements.enqueue_children(children), self._run.schema)
 
     async def acomplete(self, conn: object, result: Json = None) -> None:
         """The async twin of ``complete``."""
+        if (said := self._desk.state(self._run)) is not None:
+            await borrowed.arun(conn, statements.report([said]), self._run.schema)
+        if result is not None and self._run.task.results is not None:
+            result = await asyncio.to_thread(stored, self._run, result)
         held = await borrowed.arun(conn, self._completion(result), self._run.schema)
         self._note(held)
+        if children := self._children():
+            await borrowed.arun(conn, statements.enqueue_children(children), self._run.schema)
 
     def _completion(self, result: Json) -> Any:
         run = self._run
-        text = None if result is None else run.task.signature.dumps(result, what="result")
+        text = result_text(run, result)
         return statements.complete_within(run.id, run.claim.id, text, time.perf_counter() - run.begun)
+
+    def _children(self) -> list[tuple[UUID | None, Child]]:
+        """Those that are enqueued with the completion, here and not again."""
+        if self._run.report is None:
+            return []
+        children, self._run.report.children = self._run.report.children, []
+        return [(None, child) for child in children]
 
     def _note(self, held: bool) -> None:
         if not held:
             raise lost(self._run)
         self._run.completed = True
+
+
+class Following:
+    """Jobs that follow the running one: they are there exactly if it succeeds, however often it is tried before.
+
+    Nothing is written until then; with ``complete(session)`` they are written in that transaction.
+    """
+
+    __slots__ = ("_options", "_run")
+
+    def __init__(self, run: Run, options: Options) -> None:
+        self._run = run
+        self._options = options
+
+    def enqueue(self, function: object, /, *args: Any, **kwargs: Any) -> Job[Any]:
+        """Has a call of a task, of an importable function, or of what a name stands for, enqueued.
+
+        Raises:
+            ArgumentsError, EncodingError, TaskError: see ``PgJobs.enqueue``.
+            OptionError: it is to be unique: then the end of this job would wait for whoever holds the key.
+            JobStateError: the job has completed.
+        """
+        run = self._run
+        if run.completed:
+            raise JobStateError(f"job {run.id} has completed; enqueue in your own transaction: task.using(session)")
+        desk = run.claim.desk
+        if desk.jobs is None:
+            desk.jobs = PgJobs()
+        row, draft, job = desk.jobs.using(**self._options).call(function).prepare(*args, **kwargs)
+        if row.unique is not None:
+            raise OptionError("a job that follows another cannot be unique; enqueue it with task.enqueue(…)")
+        desk.follow(run, _child(row, draft, job.id))
+        return cast("Job[Any]", job)
+
+
+def _child(row: Template, draft: Draft, job_id: UUID) -> Child:
+    return Child(
+        id=str(job_id),
+        task=row.task,
+        queue=row.queue,
+        priority=row.priority,
+        max_attempts=row.max_attempts,
+        timeout_s=_seconds(row.timeout),
+        delay_s=_seconds(row.delay),
+        run_at=None if row.run_at is None else row.run_at.isoformat(),
+        ttl_s=_seconds(row.ttl),
+        args=draft.args,
+        options=row.options,
+        meta=row.meta,
+        lifo=row.lifo,
+    )
+
+
+def _seconds(value: timedelta | None) -> float | None:
+    return None if value is None else value.total_seconds()
+
+
+def _bytes_of(data: bytes | str | os.PathLike[str]) -> bytes:
+    if isinstance(data, str):
+        return data.encode()
+    return bytes(data) if isinstance(data, bytes | bytearray | memoryview) else Path(data).read_bytes()
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

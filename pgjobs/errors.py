@@ -57,6 +57,15 @@ class JobNotFoundError(PgJobsError, LookupError):
         self.job_id = job_id
 
 
+class JobFileNotFoundError(PgJobsError, LookupError):
+    """The job has attached no file of this name."""
+
+    def __init__(self, job_id: UUID, name: str) -> None:
+        super().__init__(f"job {job_id} has no file {name!r}; job.files() lists what it has")
+        self.job_id = job_id
+        self.name = name
+
+
 class JobFailedError(PgJobsError):
     """The job that was waited for ended without a result.
 
@@ -85,6 +94,14 @@ class JobFailedError(PgJobsError):
         self.exception = exception
         self.message = message
         self.remote_traceback = remote_traceback
+
+
+class ResultTypeError(PgJobsError, TypeError):
+    """The stored result does not fit the task's return annotation."""
+
+
+class ResultStorageError(PgJobsError):
+    """A result could not be stored in, or read from, the storage that the application has named."""
 
 
 class ResultTimeoutError(PgJobsError, TimeoutError):

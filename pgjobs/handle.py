@@ -10,7 +10,7 @@ from uuid import UUID
 from pgjobs.codec import Json
 from pgjobs.config import Duration
 from pgjobs.errors import JobNotFoundError, JobStateError
-from pgjobs.job import FailureRow, JobRow, Status
+from pgjobs.job import FailureRow, FileRow, JobRow, LogRow, Status
 from pgjobs.ledger import Ledger
 
 R_co = TypeVar("R_co", covariant=True)
@@ -26,7 +26,7 @@ class Job(Generic[R_co]):
         is_new: False where ``enqueue`` has found a job with the same unique key, and returned that one.
     """
 
-    __slots__ = ("_conn", "_id", "_ledger", "_row", "_task", "is_new")
+    __slots__ = ("_conn", "_id", "_ledger", "_row", "_settled", "_task", "is_new")
 
     def __init__(
         self,
@@ -37,12 +37,14 @@ class Job(Generic[R_co]):
         conn: object = None,
         *,
         is_new: bool = True,
+        settled: bool = False,
     ) -> None:
         self._ledger = ledger
         self._id = job_id
         self._task = task
         self._row = row
         self._conn = conn
+        self._settled = settled
         self.is_new = is_new
 
     def __repr__(self) -> str:
@@ -147,7 +149,7 @@ class Job(Generic[R_co]):
         return self
 
     def get(self, timeout: Duration | None = None) -> R_co:
-        """Waits until the job has ended and returns its result.
+        """Waits until the job has ended and returns its result, in the type of the task's return annotation.
 
         Args:
             timeout: how long to wait; None for as long as it takes.
@@ -157,16 +159,25 @@ class Job(Generic[R_co]):
             ResultTimeoutError: it had not ended in time.
             JobNotFoundError: it is not there; one that your own open transaction enqueued is not there yet.
             DecryptionError: the result is stored encrypted, and no key fits.
+            ResultTypeError: the result does not fit the annotation.
+            ResultStorageError: it is kept elsewhere, and cannot be read.
         """
-        self._row = self._ledger.await_result(self._id, timeout)
-        result: Any = self._ledger.open(self._row.result)
-        return result  # type: ignore[no-any-return]
+        if (row := self._take_settled()) is None:
+            row = self._row = self._ledger.await_result(self._id, timeout)
+        result: R_co = self._ledger.result_of(row)
+        return result
 
     async def aget(self, timeout: Duration | None = None) -> R_co:
         """The async twin of ``get``."""
-        self._row = await self._ledger.aawait_result(self._id, timeout)
-        result: Any = self._ledger.open(self._row.result)
-        return result  # type: ignore[no-any-return]
+        if (row := self._take_settled()) is None:
+            row = self._row = await self._ledger.aawait_result(self._id, timeout)
+        result: R_co = await self._ledger.aresult_of(row)
+        return result
+
+    def _take_settled(self) -> JobRow | None:
+        """The row of a job that was just waited for, once: then it need not be read again for its result."""
+        settled, self._settled = self._settled, False
+        return self._row if settled and self._row is not None and self._row.status is Status.SUCCEEDED else None
 
     def failures(self) -> list[FailureRow]:
         """Its failed attempts, first to last, with their tracebacks."""
@@ -175,6 +186,34 @@ class Job(Generic[R_co]):
     async def afailures(self) -> list[FailureRow]:
         """The async twin of ``failures``."""
         return await self._ledger.afailures_of(self._id)
+
+    def logs(self, after: int = 0, limit: int = 10_000) -> list[LogRow]:
+        """The lines that it has logged, in order: those after the one with that id, so many at most."""
+        return self._ledger.logs_of(self._id, after, limit)
+
+    async def alogs(self, after: int = 0, limit: int = 10_000) -> list[LogRow]:
+        """The async twin of ``logs``."""
+        return await self._ledger.alogs_of(self._id, after, limit)
+
+    def files(self) -> list[FileRow]:
+        """What it has attached, by name."""
+        return self._ledger.files_of(self._id)
+
+    async def afiles(self) -> list[FileRow]:
+        """The async twin of ``files``."""
+        return await self._ledger.afiles_of(self._id)
+
+    def file(self, name: str) -> bytes:
+        """The contents of a file that it has attached.
+
+        Raises:
+            JobFileNotFoundError: it has none of this name.
+        """
+        return self._ledger.file_of(self._id, name)
+
+    async def afile(self, name: str) -> bytes:
+        """The async twin of ``file``."""
+        return await self._ledger.afile_of(self._id, name)
 
     def cancel(self, reason: str = "cancelled") -> Job[R_co]:
         """Cancels the job: at once if it waits; a running one is stopped, and is ``cancelled`` when it has.

@@ -146,3 +146,24 @@ class FailureRow:
     message: str | None
     traceback: str | None
     fingerprint: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class LogRow:
+    """A row of ``pgjobs.logs``: a line that a job has logged."""
+
+    id: int
+    attempt: int
+    at: datetime
+    level: str
+    line: str
+
+
+@dataclass(frozen=True, slots=True)
+class FileRow:
+    """A row of ``pgjobs.files``, without its contents; size is in bytes."""
+
+    name: str
+    created_at: datetime
+    content_type: str | None
+    size: int

@@ -6,17 +6,25 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import Mapping, Sequence
-from typing import Final
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from typing import Any, Final
 from uuid import UUID
 
 from pgjobs import codec, statements
 from pgjobs.cipher import Cipher, sealed
 from pgjobs.codec import Json
+from pgjobs.completions import GATHER_S, Race
 from pgjobs.config import Duration, seconds
 from pgjobs.database import Database
-from pgjobs.errors import ArgumentsError, JobFailedError, JobNotFoundError, ResultTimeoutError
-from pgjobs.job import FailureRow, JobRow, Status
+from pgjobs.errors import (
+    ArgumentsError,
+    JobFailedError,
+    JobFileNotFoundError,
+    JobNotFoundError,
+    ResultTimeoutError,
+)
+from pgjobs.job import FailureRow, FileRow, JobRow, LogRow, Status
+from pgjobs.results import is_reference
 from pgjobs.statements import Statement
 from pgjobs.waiting import Waiting
 
@@ -36,14 +44,18 @@ _AT_ONCE: Final = 500
 class Ledger:
     """The jobs of a database, by their ids.
 
+    Args:
+        result_of: makes of a row what its task has returned.
+
     Attributes:
         open: makes of arguments or a result what the application gave, where they are stored encrypted.
     """
 
-    def __init__(self, database: Database, cipher: Cipher) -> None:
+    def __init__(self, database: Database, cipher: Cipher, result_of: Callable[[JobRow], Any]) -> None:
         self._database = database
         self._cipher = cipher
         self.open = cipher.loads
+        self._result_of = result_of
         self._waiting = Waiting(database)
 
     def fetch(self, job_id: UUID, conn: object = None) -> JobRow:
@@ -62,6 +74,30 @@ class Ledger:
         """The async twin of ``failures_of``."""
         return await self._database.arun(statements.failures(job_id))
 
+    def logs_of(self, job_id: UUID, after: int, limit: int) -> list[LogRow]:
+        """Reads the log lines of a job."""
+        return self._database.run(statements.logs(job_id, after, limit))
+
+    async def alogs_of(self, job_id: UUID, after: int, limit: int) -> list[LogRow]:
+        """The async twin of ``logs_of``."""
+        return await self._database.arun(statements.logs(job_id, after, limit))
+
+    def files_of(self, job_id: UUID) -> list[FileRow]:
+        """Reads what a job has attached, without the contents."""
+        return self._database.run(statements.files(job_id))
+
+    async def afiles_of(self, job_id: UUID) -> list[FileRow]:
+        """The async twin of ``files_of``."""
+        return await self._database.arun(statements.files(job_id))
+
+    def file_of(self, job_id: UUID, name: str) -> bytes:
+        """Reads the contents of a file."""
+        return _contents(job_id, name, self._database.run(statements.file(job_id, name)))
+
+    async def afile_of(self, job_id: UUID, name: str) -> bytes:
+        """The async twin of ``file_of``."""
+        return _contents(job_id, name, await self._database.arun(statements.file(job_id, name)))
+
     def await_result(self, job_id: UUID, timeout: Duration | None) -> JobRow:
         """Waits until a job has ended; see ``Job.get``."""
         (row,) = self.await_all([job_id], timeout)
@@ -76,13 +112,25 @@ class Ledger:
             raise _failed(row, await self.afailures_of(job_id))
         return row
 
+    def result_of(self, row: JobRow) -> Any:
+        """What the job of a row has returned; see ``Job.get``."""
+        return self._result_of(row)
+
+    async def aresult_of(self, row: JobRow) -> Any:
+        """The async twin of ``result_of``."""
+        return (
+            await asyncio.to_thread(self._result_of, row)
+            if is_reference(self.open(row.result))
+            else self._result_of(row)
+        )
+
     def await_all(self, ids: Sequence[UUID], timeout: Duration | None) -> list[JobRow]:
         """Waits until jobs have ended; see ``PgJobs.wait``."""
         wait = _Wait(ids, timeout)
         if wait.done(self._database.run(wait.read())):
             return wait.rows
         woken = threading.Event()
-        with self._waiting.expect(wait.left, woken.set) as ear:
+        with self._waiting.expect(wait.left, lambda _: woken.set()) as ear:
             while not wait.done(self._database.run(wait.read())):
                 woken.wait(wait.rest_s(ear.heard_for_s))
                 woken.clear()
@@ -95,7 +143,7 @@ class Ledger:
             return wait.rows
         woken, loop = asyncio.Event(), asyncio.get_running_loop()
 
-        def wake() -> None:
+        def wake(name: str) -> None:
             with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
                 loop.call_soon_threadsafe(woken.set)
 
@@ -105,6 +153,41 @@ class Ledger:
                     await asyncio.wait_for(woken.wait(), wait.rest_s(ear.heard_for_s))
                 woken.clear()
         return wait.rows
+
+    def as_completed(self, ids: Sequence[UUID], timeout: Duration | None) -> Iterator[JobRow]:
+        """Waits for jobs in the order of their ends; see ``PgJobs.as_completed``."""
+        woken = threading.Event()
+        race = Race(ids, timeout, woken.set)
+        with self._waiting.expect(race.left, race.hear) as ear:
+            while race.left:
+                woken.clear()
+                for asked in race.due(ear.heard_for_s):
+                    yield from race.ended(asked, self._database.run(statements.ended(asked)))
+                if race.left and race.is_late:
+                    raise _late(race, self._database.run(statements.statuses([next(iter(race.left))])))
+                woken.wait(race.rest_s() if race.left else 0)
+                time.sleep(GATHER_S if race.left else 0)
+
+    async def aas_completed(self, ids: Sequence[UUID], timeout: Duration | None) -> AsyncIterator[JobRow]:
+        """The async twin of ``as_completed``."""
+        woken, loop = asyncio.Event(), asyncio.get_running_loop()
+
+        def wake() -> None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
+                loop.call_soon_threadsafe(woken.set)
+
+        race = Race(ids, timeout, wake)
+        with self._waiting.expect(race.left, race.hear) as ear:
+            while race.left:
+                woken.clear()
+                for asked in race.due(ear.heard_for_s):
+                    for row in race.ended(asked, await self._database.arun(statements.ended(asked))):
+                        yield row
+                if race.left and race.is_late:
+                    raise _late(race, await self._database.arun(statements.statuses([next(iter(race.left))])))
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(woken.wait(), race.rest_s() if race.left else 0)
+                await asyncio.sleep(GATHER_S if race.left else 0)
 
     def close(self) -> None:
         """Closes the connection on which ends of jobs are heard."""
@@ -221,6 +304,17 @@ def _found(job_id: UUID, row: JobRow | None) -> JobRow:
     if row is None:
         raise JobNotFoundError(job_id)
     return row
+
+
+def _late(race: Race, statuses: dict[UUID, Status]) -> ResultTimeoutError:
+    first = next(iter(race.left))
+    return ResultTimeoutError(first, statuses[first].value if first in statuses else "gone", race.timeout_s or 0.0)
+
+
+def _contents(job_id: UUID, name: str, data: bytes | None) -> bytes:
+    if data is None:
+        raise JobFileNotFoundError(job_id, name)
+    return data
 
 
 def _failed(row: JobRow, failures: list[FailureRow]) -> JobFailedError:

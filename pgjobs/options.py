@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+import logging
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Literal, TypedDict
+from typing import Any, Literal, TypedDict
 from uuid import UUID
 
 from pgjobs import codec
@@ -21,6 +22,8 @@ from pgjobs.config import (
 )
 from pgjobs.errors import OptionError
 from pgjobs.job import Template
+from pgjobs.keep import Keep
+from pgjobs.results import ResultStorage
 from pgjobs.retry import Retry
 from pgjobs.unique import FOREVER, By, Unique, checked_key, unique_of
 
@@ -34,8 +37,8 @@ class Options(TypedDict, total=False):
     timeout: how long one attempt may run, None for no limit; soft_timeout: when SoftTimeoutError is raised in it.
     retry: a policy, or the number of attempts. unique: a policy, or what it is unique by. idempotency_key: a key of
     the caller's own; while a job that has it is there, another enqueue returns that one. result_ttl: how long the
-    ended job is kept. meta: a JSON object of the caller's own. tags: words to find it by. job_id: an id of the
-    caller's own.
+    ended job is kept; keep: how long by how it has ended. ignore_result: store none. meta: a JSON object of the
+    caller's own. tags: words to find it by. job_id: an id of the caller's own.
     """
 
     queue: str
@@ -52,9 +55,26 @@ class Options(TypedDict, total=False):
     unique: Unique | By
     idempotency_key: str
     result_ttl: Duration
+    keep: Keep
+    ignore_result: bool
     meta: Mapping[str, Json]
     tags: Sequence[str]
     job_id: UUID | str
+
+
+class TaskOptions(Options, total=False):
+    """What can be said of a task beside the options of its jobs; it is not kept with them.
+
+    capture_logs: what its code logs through ``logging``, from this level on, is kept with the job; the level of PgJobs
+    by default. transaction: what opens a session or a connection; it is passed in, as ``session`` or the parameter that
+    is annotated with such a type, the job completes in its transaction, and an exception rolls that back. results,
+    results_over: where results of more than so many bytes are kept; those of PgJobs by default.
+    """
+
+    capture_logs: str | int | None
+    transaction: Callable[[], Any]
+    results: ResultStorage
+    results_over: int
 
 
 OF_ONE_JOB = ("job_id", "idempotency_key")
@@ -86,6 +106,10 @@ def template(task: str, options: Options, *, stored_retry: bool, private: Collec
         document["keep"] = keep_s
     if private:
         document["private"] = sorted(private)
+    if (by_end := options.get("keep")) is not None:
+        document["keeps"] = dict(by_end.document())
+    if options.get("ignore_result"):
+        document["ignore_result"] = True
     ttl_s, times = times_of(options)
     document |= times
     meta = _meta(options)
@@ -136,6 +160,14 @@ def keeps_retry(options: Options) -> bool:
     return "retry" in options and not isinstance(options["retry"], int)
 
 
+def retentions(options: Options) -> list[float]:
+    """For how many seconds jobs are kept that have ended, each number that the options say."""
+    ttl = options.get("result_ttl")
+    keep = options.get("keep")
+    said = [] if ttl is None else [seconds(ttl, what="result_ttl")]
+    return said if keep is None else [*said, *keep.document().values()]
+
+
 def own_key(options: Options, task: str) -> str | None:
     """The key that an idempotency key makes, if there is one."""
     given = options.get("idempotency_key")
@@ -146,6 +178,24 @@ def retry_of(options: Options) -> Retry:
     """The policy that options name, or the default."""
     value = options.get("retry", Retry())
     return value if isinstance(value, Retry) else Retry(value)
+
+
+def log_level(value: str | int | None) -> int | None:
+    """The number of one of logging's levels, in any case.
+
+    Raises:
+        OptionError: it is none.
+    """
+    if value is None or isinstance(value, int):
+        return value
+    if (number := logging.getLevelNamesMapping().get(value.upper())) is None:
+        raise OptionError(f"level {value!r} is not known; give one of debug, info, warning, error, critical")
+    return number
+
+
+def level_name(value: str | int) -> str:
+    """The name of one of logging's levels, as it is stored; see ``log_level``."""
+    return logging.getLevelName(log_level(value) or 0).lower()
 
 
 def _timedelta(value: Duration | None, what: str) -> timedelta | None:

@@ -26,7 +26,7 @@ class Producer:
     """Enqueues what is ready to be written: a template and drafts."""
 
     def __init__(self, database: Database, ledger: Ledger) -> None:
-        self._database = database
+        self.database = database
         self._ledger = ledger
 
     def insert(self, row: Template, draft: Draft, conn: object) -> Job[Any]:
@@ -34,9 +34,9 @@ class Producer:
         new = draft.job_id or new_id()
         with _AlreadyThere(new, given=draft.job_id is not None, own=conn is None):
             if not row.is_plain:
-                return self._handle(row, self._database.run_steps(place(row, [draft], [new]), conn), conn)
-            if self._database.run(statements.enqueue(row, new, draft.args), conn):
-                self._database.run(statements.tell_of(row), conn)
+                return self._handle(row, self.database.run_steps(place(row, [draft], [new]), conn), conn)
+            if self.database.run(statements.enqueue(row, new, draft.args), conn):
+                self.database.run(statements.tell_of(row), conn)
         return Job(self._ledger, new, row.task, conn=conn)
 
     async def ainsert(self, row: Template, draft: Draft, conn: object) -> Job[Any]:
@@ -44,10 +44,14 @@ class Producer:
         new = draft.job_id or new_id()
         with _AlreadyThere(new, given=draft.job_id is not None, own=conn is None):
             if not row.is_plain:
-                return self._handle(row, await self._database.arun_steps(place(row, [draft], [new]), conn), conn)
-            if await self._database.arun(statements.enqueue(row, new, draft.args), conn):
-                await self._database.arun(statements.tell_of(row), conn)
+                return self._handle(row, await self.database.arun_steps(place(row, [draft], [new]), conn), conn)
+            if await self.database.arun(statements.enqueue(row, new, draft.args), conn):
+                await self.database.arun(statements.tell_of(row), conn)
         return Job(self._ledger, new, row.task, conn=conn)
+
+    def handle(self, row: Template, job_id: UUID) -> Job[Any]:
+        """The handle of a job that somebody else writes."""
+        return Job(self._ledger, job_id, row.task)
 
     def _handle(self, row: Template, placed: Placed, conn: object) -> Job[Any]:
         return Job(self._ledger, placed.ids[0], row.task, conn=conn, is_new=placed.new[0])
@@ -56,7 +60,7 @@ class Producer:
         """Writes many rows, all or none, and wakes a worker if one is idle; returns their ids in order."""
         ids: list[UUID] = []
         if conn is None:
-            with self._database.connection() as own, own.transaction():
+            with self.database.connection() as own, own.transaction():
                 self._fill(row, drafts, own, ids)
         else:
             self._fill(row, drafts, conn, ids)
@@ -67,20 +71,20 @@ class Producer:
         first = list(itertools.islice(rest, CHUNK))
         target = borrowed.copier(conn)
         if target is not None and len(first) == CHUNK and _can_copy(row):
-            with target.cursor() as cursor, cursor.copy(statements.copy().text(self._database.schema)) as stream:
+            with target.cursor() as cursor, cursor.copy(statements.copy().text(self.database.schema)) as stream:
                 for chunk, new in _chunks(first, rest):
                     ids += new
                     stream.write(_copy_lines(row, new, chunk))
-            self._database.run_steps(_tell_if_idle(row), conn)
+            self.database.run_steps(_tell_if_idle(row), conn)
             return
         for chunk, new in _chunks(first, rest):
-            ids += _those_that_count(row, self._database.run_steps(place(row, chunk, new), conn))
+            ids += _those_that_count(row, self.database.run_steps(place(row, chunk, new), conn))
 
     async def ainsert_many(self, row: Template, drafts: Iterable[Draft], conn: object) -> list[UUID]:
         """The async twin of ``insert_many``."""
         ids: list[UUID] = []
         if conn is None:
-            async with self._database.aconnection() as own, own.transaction():
+            async with self.database.aconnection() as own, own.transaction():
                 await self._afill(row, drafts, own, ids)
         elif borrowed.is_async(conn):
             await self._afill(row, drafts, conn, ids)
@@ -93,14 +97,14 @@ class Producer:
         first = list(itertools.islice(rest, CHUNK))
         target = borrowed.copier(conn)
         if target is not None and len(first) == CHUNK and _can_copy(row):
-            async with target.cursor() as cursor, cursor.copy(statements.copy().text(self._database.schema)) as stream:
+            async with target.cursor() as cursor, cursor.copy(statements.copy().text(self.database.schema)) as stream:
                 for chunk, new in _chunks(first, rest):
                     ids += new
                     await stream.write(_copy_lines(row, new, chunk))
-            await self._database.arun_steps(_tell_if_idle(row), conn)
+            await self.database.arun_steps(_tell_if_idle(row), conn)
             return
         for chunk, new in _chunks(first, rest):
-            ids += _those_that_count(row, await self._database.arun_steps(place(row, chunk, new), conn))
+            ids += _those_that_count(row, await self.database.arun_steps(place(row, chunk, new), conn))
 
 
 def _tell_if_idle(row: Template) -> Steps[None]:

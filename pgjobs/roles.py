@@ -27,8 +27,8 @@ NEW_JOB: Final = (
 """The columns of a job that its producer writes: none that says how a run went, or which claim holds it."""
 
 TABLES: Final[tuple[str, ...]] = (
-    "alembic_version", "jobs", "claims", "workers", "idlers", "waiters", "lanes", "duties", "failures", "rollups",
-    "tasks", "audit", "running", "queue_stats", "failed_by_fingerprint",
+    "alembic_version", "jobs", "claims", "workers", "idlers", "waiters", "lanes", "duties", "failures", "logs",
+    "files", "rollups", "tasks", "audit", "running", "queue_stats", "failed_by_fingerprint",
 )  # fmt: skip
 
 ROLES: Final[Mapping[str, str]] = {
@@ -42,15 +42,16 @@ _ALL_READ: Final[Mapping[str, frozenset[str]]] = dict.fromkeys(TABLES, READ)
 _ALL_WRITE: Final[Mapping[str, frozenset[str]]] = dict.fromkeys(TABLES, WRITE)
 _TABLES: Final[Mapping[str, Mapping[str, frozenset[str]]]] = {
     "producer": {
-        "alembic_version": READ, "jobs": READ, "failures": READ, "idlers": READ, "running": READ, "queue_stats": READ,
-        "tasks": READ, "waiters": WRITE,
+        "alembic_version": READ, "jobs": READ, "failures": READ, "logs": READ, "files": READ, "idlers": READ,
+        "running": READ, "queue_stats": READ, "tasks": READ, "waiters": WRITE,
     },
     "worker": {**_ALL_WRITE, **dict.fromkeys(
         ("alembic_version", "audit", "running", "queue_stats", "failed_by_fingerprint"), READ)},
     "reader": _ALL_READ,
     "admin": {**_ALL_READ, "jobs": frozenset({"SELECT", "UPDATE", "DELETE"}),
-                          "rollups": frozenset({"SELECT", "INSERT"}), "failures": frozenset({"SELECT", "DELETE"}),
-                          "waiters": WRITE, "audit": frozenset({"SELECT", "INSERT", "UPDATE"})},
+                          "rollups": frozenset({"SELECT", "INSERT"}), "waiters": WRITE,
+                          "audit": frozenset({"SELECT", "INSERT", "UPDATE"}),
+                          **dict.fromkeys(("failures", "logs", "files"), frozenset({"SELECT", "DELETE"}))},
 }  # fmt: skip
 _INSERTS: Final = {"producer": NEW_JOB}
 _UPDATES: Final = {"producer": ("unique_key", "args", "run_at", "due_at")}

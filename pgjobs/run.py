@@ -12,7 +12,7 @@ from typing import Any, Final, Literal, cast
 from uuid import UUID
 
 from pgjobs import codec
-from pgjobs.config import MAX_DURATION_S
+from pgjobs.config import DEFAULT_RESULT_TTL_S, MAX_DURATION_S
 from pgjobs.errors import (
     ClaimLostError,
     CompletionRolledBackError,
@@ -22,6 +22,8 @@ from pgjobs.errors import (
     SoftTimeoutError,
     TimeoutExceededError,
 )
+from pgjobs.report import Desk, Report
+from pgjobs.results import put
 from pgjobs.retry import Cancel, Retry, RetryLater, Snooze
 from pgjobs.task import Task
 
@@ -41,13 +43,18 @@ MAX_TEXT: Final = 100_000
 
 
 class Claim:
-    """A batch of jobs taken by one call; forgotten when none of them is left to settle."""
+    """A batch of jobs taken by one call; forgotten when none of them is left to settle.
 
-    __slots__ = ("id", "left")
+    Attributes:
+        desk: where its runs say something of themselves.
+    """
 
-    def __init__(self, claim_id: UUID, left: int) -> None:
+    __slots__ = ("desk", "id", "left")
+
+    def __init__(self, claim_id: UUID, left: int, desk: Desk | None = None) -> None:
         self.id = claim_id
         self.left = left
+        self.desk = desk or Desk()
 
 
 class Run:
@@ -55,8 +62,8 @@ class Run:
 
     __slots__ = (
         "args", "attempt", "begun", "cancelled", "claim", "completed", "crashes", "created_at", "deadline", "executor",
-        "given_up", "guarded", "id", "max_attempts", "named", "options",
-        "overdue", "positional", "priority", "queue", "received", "schema", "slot", "task", "task_name",
+        "given_up", "guarded", "id", "max_attempts", "meta", "named", "options",
+        "overdue", "positional", "priority", "queue", "received", "report", "schema", "slot", "task", "task_name",
         "timeout_s",
     )  # fmt: skip
 
@@ -71,10 +78,11 @@ class Run:
         self.timeout_s: float | None
         self.created_at: datetime
         self.args: dict[str, codec.Json]
+        self.meta: dict[str, codec.Json] | None
         self.options: dict[str, Any] | None
         (
             self.id, self.task_name, self.queue, self.priority, self.attempt, self.max_attempts, self.crashes,
-            self.timeout_s, self.created_at, self.args, self.options,
+            self.timeout_s, self.created_at, self.args, self.meta, self.options,
         ) = row  # fmt: skip
         self.claim = claim
         self.received = received
@@ -86,6 +94,7 @@ class Run:
         self.given_up = False
         self.guarded = False
         self.completed = False
+        self.report: Report | None = None
         self.task: Task[..., Any, Any]
         self.positional: tuple[Any, ...] = ()
         self.named: dict[str, Any] = self.args
@@ -226,9 +235,45 @@ def returned(run: Run, value: object, duration_s: float) -> Outcome:
     if isinstance(value, Snooze):
         return raised(run, value, duration_s)
     try:
-        return Outcome(run, "succeeded", duration_s, result=run.task.signature.dumps(value, what="result"))
+        return Outcome(run, "succeeded", duration_s, result=result_text(run, value))
     except EncodingError as error:
         return unstorable(run, error, duration_s)
+
+
+def result_text(run: Run, value: object) -> str | None:
+    """A result as the row holds it; one that is not JSON, as its annotation says.
+
+    Raises:
+        EncodingError: it cannot be stored.
+    """
+    if value is None or (run.options is not None and "ignore_result" in run.options):
+        return None
+    try:
+        return run.task.signature.dumps(value, what="result")
+    except EncodingError:
+        plain = run.task.signature.result_to_json(value)
+        if plain is value:
+            raise
+        return run.task.signature.dumps(plain, what="result")
+
+
+def stored(run: Run, value: object) -> codec.Json:
+    """A result, or what stands for it, where its task has a storage or ignores it.
+
+    Raises:
+        ResultStorageError: the storage has failed.
+        EncodingError: it cannot be stored.
+    """
+    task = run.task
+    if value is None or isinstance(value, Snooze) or task.results is None:
+        return value if isinstance(value, Snooze) or not task.options.get("ignore_result") else None
+    if task.options.get("ignore_result") or (run.options is not None and "ignore_result" in run.options):
+        return None
+    jobs = run.claim.desk.jobs
+    keep_s = (run.options or {}).get("keep") or (DEFAULT_RESULT_TTL_S if jobs is None else jobs.result_ttl_s)
+    plain = task.signature.result_to_json(value)
+    text = task.signature.dumps(plain, what="result", limit=None)
+    return put(task.results, run.id, plain, text, task.results_over, keep_s)
 
 
 def raised(run: Run, error: BaseException, duration_s: float) -> Outcome:

@@ -29,6 +29,7 @@ from sqlalchemy import (
     Index,
     Integer,
     Interval,
+    LargeBinary,
     MetaData,
     Sequence,
     SmallInteger,
@@ -52,9 +53,11 @@ __all__ = [
     "duties",
     "failed_by_fingerprint",
     "failures",
+    "files",
     "idlers",
     "jobs",
     "lanes",
+    "logs",
     "metadata",
     "queue_stats",
     "rollups",
@@ -83,6 +86,8 @@ class Tables:
     lanes: Table
     duties: Table
     failures: Table
+    logs: Table
+    files: Table
     rollups: Table
     tasks: Table
     audit: Table
@@ -105,6 +110,8 @@ def tables(schema: str = DEFAULT_SCHEMA) -> Tables:
         lanes=_lanes(metadata),
         duties=_duties(metadata),
         failures=_failures(metadata),
+        logs=_logs(metadata),
+        files=_files(metadata),
         rollups=_rollups(metadata),
         tasks=_tasks(metadata),
         audit=_audit(metadata),
@@ -263,6 +270,33 @@ def _failures(metadata: MetaData) -> Table:
     )
 
 
+def _logs(metadata: MetaData) -> Table:
+    return Table(
+        "logs",
+        metadata,
+        Column("id", BigInteger(), Identity(always=True), primary_key=True),
+        Column("job_id", Uuid(), nullable=False),
+        Column("attempt", SmallInteger(), nullable=False),
+        _time("at", nullable=False, server_default=_NOW),
+        Column("level", Text(), nullable=False),
+        Column("line", Text(), nullable=False),
+        Index("logs_job", "job_id"),
+    )
+
+
+def _files(metadata: MetaData) -> Table:
+    return Table(
+        "files",
+        metadata,
+        Column("job_id", Uuid(), primary_key=True),
+        Column("name", Text(), primary_key=True),
+        _time("created_at", nullable=False, server_default=_NOW),
+        Column("content_type", Text()),
+        Column("size", BigInteger(), nullable=False),
+        Column("data", LargeBinary(), nullable=False),
+    )
+
+
 def _rollups(metadata: MetaData) -> Table:
     return Table(
         "rollups",
@@ -363,6 +397,8 @@ waiters: Final = _default.waiters
 lanes: Final = _default.lanes
 duties: Final = _default.duties
 failures: Final = _default.failures
+logs: Final = _default.logs
+files: Final = _default.files
 rollups: Final = _default.rollups
 tasks: Final = _default.tasks
 audit: Final = _default.audit

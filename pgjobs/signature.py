@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import types
 import typing
@@ -13,7 +14,7 @@ import msgspec
 from pgjobs import codec, privacy
 from pgjobs.cipher import SEALED, Cipher
 from pgjobs.codec import Json
-from pgjobs.errors import ArgumentsError, EncodingError, TaskError
+from pgjobs.errors import ArgumentsError, EncodingError, ResultTypeError, TaskError
 from pgjobs.privacy import POSITIONALS
 
 
@@ -23,6 +24,7 @@ class Signature:
     Args:
         cipher: seals arguments and results; None where they are stored open.
         private: parameters that no message may quote, beside those that are annotated so.
+        given: parameters that are no arguments of a job, since a worker fills them.
 
     Attributes:
         names: of its parameters, in their order.
@@ -31,14 +33,22 @@ class Signature:
     """
 
     def __init__(
-        self, function: Callable[..., Any], name: str, *, cipher: Cipher | None = None, private: Collection[str] = ()
+        self,
+        function: Callable[..., Any],
+        name: str,
+        *,
+        cipher: Cipher | None = None,
+        private: Collection[str] = (),
+        given: Collection[str] = (),
     ) -> None:
         self._name = name
+        self._function = function
         try:
             self._signature = inspect.signature(function)
         except (ValueError, TypeError) as error:  # such as a function that is built in
             raise TaskError(f"{function!r} cannot be a task ({error}); call it in a function of your own") from None
-        parameters = list(self._signature.parameters.values())
+        parameters = [each for each in self._signature.parameters.values() if each.name not in given]
+        self._signature = self._signature.replace(parameters=parameters)
         kinds = {parameter.kind for parameter in parameters}
         self._plain = kinds <= {inspect.Parameter.POSITIONAL_OR_KEYWORD}
         by_name = {inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY}
@@ -170,6 +180,39 @@ class Signature:
         return kind is inspect.Parameter.POSITIONAL_ONLY or (
             has_positionals and kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
         )
+
+    @functools.cached_property
+    def _returns(self) -> Any:
+        """The annotation of the result; Any where it says nothing that can be checked."""
+        try:
+            hint = typing.get_type_hints(self._function, include_extras=True).get("return", Any)
+        except (NameError, TypeError, AttributeError):
+            return Any
+        return Any if hint in (Any, object, type(None)) or not _supported(hint) else hint
+
+    def result_to_json(self, value: object) -> Json:
+        """What a result is as JSON, where its annotation is a type that converts; else the value as it is."""
+        if self._returns is Any or _is_json(self._returns):
+            return value
+        try:
+            return msgspec.to_builtins(value, enc_hook=_to_builtin, str_keys=True)
+        except TypeError:
+            return value
+
+    def result_from_json(self, value: Json) -> Any:
+        """The result in the type of the annotation.
+
+        Raises:
+            ResultTypeError: it does not fit.
+        """
+        if self._returns is Any:
+            return value
+        try:
+            return msgspec.convert(value, self._returns, dec_hook=_from_builtin, str_keys=True)
+        except (msgspec.ValidationError, TypeError, ValueError) as error:
+            raise ResultTypeError(
+                f"the result of task {self._name!r} does not fit its annotation: {error}; see job.result"
+            ) from None
 
     def _convert(self, args: dict[str, Json]) -> dict[str, Any]:
         assert self._model is not None  # noqa: S101 - set whenever a type converts

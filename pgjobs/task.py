@@ -5,22 +5,26 @@ from __future__ import annotations
 import functools
 import inspect
 import sys
+import typing
 from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Generic, Literal, ParamSpec, TypeVar, Unpack, cast
 from uuid import UUID
 
-from pgjobs import codec
+from pgjobs import borrowed, codec
 from pgjobs.callbacks import Notifying
 from pgjobs.cipher import Cipher
+from pgjobs.database import Database
 from pgjobs.errors import ArgumentsError, EncodingError, OptionError
 from pgjobs.handle import Job
-from pgjobs.job import Draft, Template, as_id
+from pgjobs.job import Draft, Template, as_id, new_id
 from pgjobs.options import (
     OF_ONE_JOB,
     Options,
+    TaskOptions,
     keeps_retry,
     known_options,
+    log_level,
     merged,
     of_one_job,
     own_key,
@@ -29,6 +33,8 @@ from pgjobs.options import (
 )
 from pgjobs.privacy import POSITIONALS
 from pgjobs.producer import Producer
+from pgjobs.resources import wants_of
+from pgjobs.results import RESULTS_OVER
 from pgjobs.retry import exceptions
 from pgjobs.signature import Signature
 
@@ -50,6 +56,11 @@ class Task(Notifying, Generic[P, C, R]):
         executor: where it runs.
         retry: its policy.
         throws: exceptions that it is expected to raise now and then.
+        body: what executors call; compiled by the worker, when it first meets the task.
+        wants: the parameters that a worker fills.
+        session: the parameter that gets the session of its transaction.
+        results, results_over: where larger results are kept.
+        capture_level: from which level on what its code logs is kept; None for nothing.
 
     Args:
         cipher: seals the arguments and results of its jobs; None where they are stored open.
@@ -67,7 +78,7 @@ class Task(Notifying, Generic[P, C, R]):
         cipher: Cipher | None = None,
         private: Collection[str] = (),
         throws: tuple[type[BaseException], ...] = (),
-        **options: Unpack[Options],
+        **options: Unpack[TaskOptions],
     ) -> None:
         super().__init__()
         self.name = name
@@ -77,7 +88,16 @@ class Task(Notifying, Generic[P, C, R]):
         self.executor: Executor = _executor(function, executor)
         self.retry = retry_of(options)
         self.throws = exceptions(throws, "throws")
-        self.signature = Signature(function, name, cipher=cipher, private=private)
+        self.capture_level = log_level(options.get("capture_logs"))
+        self.body: Callable[..., Any] = function
+        self.compiled = False
+        self.results = options.get("results")
+        self.results_over = options.get("results_over", RESULTS_OVER)
+        self.transaction = options.get("transaction")
+        self.session = "" if self.transaction is None else _session_of(function, name)
+        self.wants = [want for want in wants_of(function) if want.name != self.session]
+        given = {self.session, *(want.name for want in self.wants)}
+        self.signature = Signature(function, name, cipher=cipher, private=private, given=given)
         of_one_job(options)
         self._producer = producer
         self._template = template(name, options, stored_retry=False, private=self.signature.private)
@@ -115,6 +135,11 @@ class Task(Notifying, Generic[P, C, R]):
         if row.unique is not None:
             row.unique.check(self.signature.names, self.name)
         return Call(self._producer, self.signature, row, conn, options)
+
+    @property
+    def database(self) -> Database:
+        """Where its jobs are."""
+        return self._producer.database
 
     def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
         """Enqueues one job, in a transaction of its own.
@@ -183,6 +208,11 @@ class Call(Generic[P, R]):
         """``enqueue`` under the name that Celery's users know."""
         return self.enqueue(*args, **kwargs)
 
+    def prepare(self, *args: P.args, **kwargs: P.kwargs) -> tuple[Template, Draft, Job[R]]:
+        """What ``enqueue`` would write, for somebody else to write, and the job's handle."""
+        draft = self._draft(args, kwargs)
+        return self._template, draft, self._producer.handle(self._template, draft.job_id or new_id())
+
     def _draft(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Draft:
         return _draft(self._signature, self._template, args, kwargs, self._job_id, self._key)
 
@@ -235,6 +265,21 @@ def _executor(function: Callable[..., Any], chosen: Executor | None) -> Executor
         kind = "an async function" if is_async else "a plain function"
         raise OptionError(f"{function.__qualname__} is {kind}, so its executor cannot be {chosen!r}")
     return chosen
+
+
+def _session_of(function: Callable[..., Any], name: str) -> str:
+    """The parameter that a session or connection is passed in as."""
+    parameters = list(inspect.signature(function).parameters)
+    if "session" in parameters:
+        return "session"
+    try:
+        hints = typing.get_type_hints(function)
+    except (NameError, TypeError, AttributeError):
+        hints = {}
+    for parameter in parameters:
+        if isinstance(hint := hints.get(parameter), type) and borrowed.is_connection_type(hint):
+            return parameter
+    raise OptionError(f"task {name!r} has a transaction, and no parameter for it; add one, such as session: Session")
 
 
 def task_name(function: Callable[..., Any]) -> str:

@@ -13,7 +13,7 @@ from typing import Final
 from uuid import UUID
 
 from pgjobs import events
-from pgjobs.run import CURRENT, MAX_CRASHES, Outcome
+from pgjobs.run import CURRENT, MAX_CRASHES, Outcome, storable
 
 EACH_UP_TO: Final = 20
 """In a second with more successes than this they are summed up in one line."""
@@ -192,6 +192,25 @@ class JobLogFilter(logging.Filter):
         record.task = "" if run is None else run.task_name
         record.attempt = "" if run is None else run.attempt
         return True
+
+
+class JobLogHandler(logging.Handler):
+    """Keeps with each job what its code logs, from the level on that its task or PgJobs says (``capture_logs``).
+
+    Workers add it to the root logger themselves. What this package logs of the job is not the job's.
+    """
+
+    def __init__(self, default: int | None = None) -> None:
+        super().__init__()
+        self._default = default
+
+    def emit(self, record: logging.LogRecord) -> None:
+        run = CURRENT.get(None)
+        if run is None or record.name.startswith("pgjobs."):
+            return
+        level = self._default if run.task.capture_level is None else run.task.capture_level
+        if level is not None and record.levelno >= level:
+            run.claim.desk.line(run, record.levelname.lower(), storable(self.format(record)))
 
 
 class _Lines(logging.Formatter):

@@ -30,7 +30,8 @@ IDLE_S: Final = 30.0
 
 RETRY_S: Final = 1.0
 
-Wake = Callable[[], None]
+Wake = Callable[[str], None]
+"""Called with the name of a job, its id in hex, or with none, where any may have ended."""
 
 
 class Waiting:
@@ -163,12 +164,12 @@ class _Ear:
         if age_s > STALE_S or self._heard_since is None:
             self._heard_since = self._written_at
             with self._lock:
-                wakes = [wake for each in self._wakes.values() for wake in each]
+                wakes = {wake for each in self._wakes.values() for wake in each}
             for wake in wakes:
-                wake()
+                wake("")
 
     def _heard(self, payload: str) -> None:
         with self._lock:
-            wakes = [wake for name in payload.split() for wake in self._wakes.get(name, ())]
-        for wake in wakes:
-            wake()
+            heard = [(name, wake) for name in payload.split() for wake in self._wakes.get(name, ())]
+        for name, wake in heard:
+            wake(name)

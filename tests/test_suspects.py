@@ -201,7 +201,7 @@ def test_nothing_waits_where_no_suspect_was_claimed(link: Link) -> None:
 
     waiting = Suspects(NoLink(), Slots(1, lambda: None))  # type: ignore[arg-type]
     assert waiting.see_to(claiming=True) == []
-    row = (new_id(), "work", "default", 0, 1, 5, 0, None, None, {}, {"suspect": {"of": 1}})
+    row = (new_id(), "work", "default", 0, 1, 5, 0, None, None, {}, None, {"suspect": {"of": 1}})
     waiting.add([Run(row, Claim(new_id(), 1), 0.0, "pgjobs")])
     assert [outcome.ending for outcome in waiting.see_to(claiming=False)] == ["released"]
     assert len(waiting) == 0

@@ -1,12 +1,13 @@
-"""``pgjobs jobs``: list, show, cancel, retry, delete."""
+"""``pgjobs jobs``: list, show, logs, files, cancel, retry, delete."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import click
 
@@ -26,7 +27,7 @@ COLOURS = {"succeeded": "green", "failed": "red", "running": "cyan", "queued": "
 
 @click.group()
 def command() -> None:
-    """List, show, cancel, retry or delete jobs."""
+    """List, show, cancel, retry or delete jobs; show what they have logged and attached."""
 
 
 @command.command("list")
@@ -106,6 +107,8 @@ def show(job_id: str, as_json: bool, app: str | None, url: str | None, schema: s
         ("started", row.started_at),
         ("finished", row.finished_at),
         ("reason", row.reason),
+        ("progress", None if row.progress is None else _document(row.progress)),
+        ("meta", None if row.meta is None else _document(row.meta)),
         ("args", _document(row.args)),
         ("result", None if row.result is None else _document(row.result)),
     ]
@@ -196,6 +199,53 @@ def delete(job_ids: tuple[str, ...], app: str | None, url: str | None, schema: s
 
     jobs = options.jobs_of(app, url, schema)
     _act(jobs, "delete", statements.delete, job_ids, said, selection.STATUSES)
+
+
+@command.command()
+@click.argument("job_id")
+@click.option("-f", "--follow", is_flag=True, help="Go on until the job has ended.")
+@options.as_json
+@options.database
+def logs(job_id: str, follow: bool, as_json: bool, app: str | None, url: str | None, schema: str | None) -> None:
+    """Show what a job has logged."""
+    job = options.jobs_of(app, url, schema).job(job_id)
+    if as_json:
+        options.write_json(job.logs())
+        return
+    after = 0
+    while True:
+        ended = job.refresh().status.ended
+        while lines := job.logs(after):
+            for line in lines:
+                click.echo(f"{line.at:%Y-%m-%d %H:%M:%S} {line.level.upper():7} {line.attempt:>2}  {line.line}")
+            after = lines[-1].id
+        if ended or not follow:
+            return
+        time.sleep(0.5)
+
+
+@command.command()
+@click.argument("job_id")
+@options.as_json
+@options.database
+def files(job_id: str, as_json: bool, app: str | None, url: str | None, schema: str | None) -> None:
+    """List the files of a job."""
+    found = options.jobs_of(app, url, schema).job(job_id).files()
+    if as_json:
+        options.write_json(found)
+        return
+    for file in found:
+        click.echo(f"{file.size:>12,}  {file.created_at:%Y-%m-%d %H:%M:%S}  {file.name}  {file.content_type or ''}")
+
+
+@command.command()
+@click.argument("job_id")
+@click.argument("name")
+@click.option("-o", "--output", required=True, type=click.File("wb"), help="Where to; - for standard output.")
+@options.database
+def file(job_id: str, name: str, output: IO[bytes], app: str | None, url: str | None, schema: str | None) -> None:
+    """Write a file of a job to a path."""
+    output.write(options.jobs_of(app, url, schema).job(job_id).file(name))
 
 
 PAST = {"cancel": "cancelled", "retry": "queued again", "delete": "deleted"}

@@ -300,28 +300,40 @@ SELECT (SELECT count(*) FROM expired) AS ended, id, task, queue, priority, attem
 
 
 -- name: prune
--- Deletes ended jobs past their retention, with their failures: walks up to 1,000 ids after a cursor, up to the age of keep
+-- Deletes ended jobs past their retention, with their failures, log lines and files: walks up to 1,000 ids after a cursor, up to the age of keep
 -- seconds, and says where it stopped and whether there is more. Ids are time-ordered, so no index on a time is needed.
 -- A keep that SQL has written may be anything: what is no number counts as absent, and a hundred years are the most.
+-- It stops before a young job that is to go soon after its end (options.keeps) and is not yet to go, for it comes by once.
 -- Locks: jobs, by id, skipping.
 WITH edge AS (
     SELECT (substr(hex, 1, 8) || '-' || substr(hex, 9, 4) || '-7000-8000-000000000000')::uuid AS id
       FROM lpad(to_hex((extract(epoch FROM now() - %(age)s::float8 * interval '1 second') * 1000)::bigint), 12, '0') AS hex
-), walked AS MATERIALIZED (
-    SELECT id, status, finished_at,
+), passed AS MATERIALIZED (
+    SELECT id, status, finished_at, own,
            CASE WHEN jsonb_typeof(options->'keep') = 'number'
-                THEN least(greatest((options->'keep')::numeric, 0), 3153600000)::float8 END AS keep
+                THEN least(greatest((options->'keep')::numeric, 0), 3153600000)::float8 END AS keep,
+           %(age)s::float8 < 600 AND options ? 'keeps' AND created_at > now() - interval '10 minutes'
+           AND (finished_at IS NULL OR finished_at > now() - own * interval '1 second' AND own <= %(age)s::float8) AS waits
       FROM pgjobs.jobs
+     CROSS JOIN LATERAL (
+         SELECT CASE WHEN jsonb_typeof(options->'keeps'->status) = 'number'
+                     THEN least(greatest((options->'keeps'->status)::numeric, 0), 3153600000)::float8 END AS own
+     ) AS said
      WHERE id > %(after)s::uuid AND id < (SELECT id FROM edge)
      ORDER BY id
      LIMIT 1000
+), walked AS MATERIALIZED (
+    SELECT *
+      FROM passed
+     WHERE id < coalesce((SELECT id FROM passed WHERE waits ORDER BY id LIMIT 1), 'ffffffff-ffff-ffff-ffff-ffffffffffff')
 ), old AS MATERIALIZED (
     SELECT job.id
       FROM walked
       JOIN pgjobs.jobs AS job USING (id)
      WHERE walked.status IN ('succeeded', 'failed', 'cancelled', 'expired')
        AND job.finished_at = walked.finished_at
-       AND walked.finished_at < now() - interval '1 second' * CASE
+       AND walked.finished_at <= now() - interval '1 second' * CASE
+               WHEN walked.own IS NOT NULL THEN walked.own
                WHEN walked.status = 'failed' THEN greatest(%(failed_ttl)s::float8, walked.keep)
                ELSE coalesce(walked.keep, %(result_ttl)s::float8) END
      ORDER BY job.id
@@ -332,6 +344,12 @@ WITH edge AS (
     RETURNING id
 ), forgotten AS (
     DELETE FROM pgjobs.failures
+     WHERE job_id = ANY (ARRAY (SELECT id FROM pruned))
+), unlogged AS (
+    DELETE FROM pgjobs.logs
+     WHERE job_id = ANY (ARRAY (SELECT id FROM pruned))
+), emptied AS (
+    DELETE FROM pgjobs.files
      WHERE job_id = ANY (ARRAY (SELECT id FROM pruned))
 )
 SELECT (SELECT id FROM walked ORDER BY id DESC LIMIT 1) AS reached,

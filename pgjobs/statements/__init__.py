@@ -81,6 +81,7 @@ from pgjobs.statements.query import QUERIES, Query, Row, Rows, Statement, Steps,
 from pgjobs.statements.reading import (
     Selection,
     count_jobs,
+    ended,
     failures,
     job,
     jobs,
@@ -93,6 +94,7 @@ from pgjobs.statements.reading import (
     unrunnable,
     workers,
 )
+from pgjobs.statements.reporting import attach, enqueue_children, file, files, logs, report
 from pgjobs.statements.sealing import Resealed, reseal, sealed_jobs
 from pgjobs.statements.waiting import tell, wait_no_more, wait_on
 
@@ -117,6 +119,7 @@ __all__ = [
     "Steps",
     "T",
     "alive",
+    "attach",
     "beat",
     "begin_suspects",
     "bounds",
@@ -130,11 +133,15 @@ __all__ = [
     "count_jobs",
     "declare_dead",
     "delete",
+    "ended",
     "enqueue",
+    "enqueue_children",
     "enqueue_many",
     "expire",
     "failures",
     "failures_alike",
+    "file",
+    "files",
     "forget_claims",
     "forget_dead_claims",
     "free_keys",
@@ -145,6 +152,7 @@ __all__ = [
     "jobs_alike",
     "jobs_by_id",
     "leave_duty",
+    "logs",
     "mark_silent",
     "neighbours",
     "new_lanes",
@@ -163,6 +171,7 @@ __all__ = [
     "register",
     "release",
     "replace_args",
+    "report",
     "reseal",
     "retire",
     "retry",

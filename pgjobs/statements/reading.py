@@ -30,6 +30,14 @@ def jobs_by_id(ids: Sequence[UUID]) -> Statement[dict[UUID, JobRow]]:
     return Statement(QUERIES["jobs_by_id"], params, lambda rows: {row[0]: _job_row(row) for row in rows})
 
 
+def ended(ids: Sequence[UUID]) -> Statement[dict[UUID, JobRow | None]]:
+    """Of some jobs those that have ended; None for those that are not there."""
+    params = {"ids": [str(job_id) for job_id in ids]}
+    return Statement(
+        QUERIES["ended"], params, lambda rows: {row[0]: None if row[3] is None else _job_row(row) for row in rows}
+    )
+
+
 def statuses(ids: Sequence[UUID]) -> Statement[dict[UUID, Status]]:
     """How some jobs stand."""
     params = {"ids": [str(job_id) for job_id in ids]}

@@ -8,6 +8,7 @@ from pgjobs.errors import ArgumentsError, ConfigurationError, DecryptionError, O
 from pgjobs.events import Event, Unrunnable
 from pgjobs.registry import Registry
 from pgjobs.run import Outcome, Run
+from pgjobs.worker.bodies import body_of
 
 
 class Admission:
@@ -28,6 +29,8 @@ class Admission:
         task = self._registry.find(run.task_name)
         if task is None:
             return self._send_back(run, "unknown task")
+        if not task.compiled:
+            task.body, task.compiled = body_of(task), True
         run.task = task
         run.executor = task.executor
         if run.options is not None:

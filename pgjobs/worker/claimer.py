@@ -20,6 +20,7 @@ from pgjobs.database import RESEND, is_away
 from pgjobs.events import Event, Released, Trouble
 from pgjobs.job import new_id
 from pgjobs.link import Link
+from pgjobs.report import Desk
 from pgjobs.run import Claim, Outcome, Run, released
 from pgjobs.statements import LOWEST, NO_BOUND, Lane, Range, Rows, Statement
 from pgjobs.worker.completer import Completer, is_unstorable
@@ -59,6 +60,7 @@ class Claimer:
         schema: str,
         admit: Callable[[Run], Outcome | None],
         emit: Callable[[Event], None],
+        desk: Desk | None = None,
         limit: int | None = None,
     ) -> None:
         self.worker = worker
@@ -71,7 +73,8 @@ class Claimer:
         self._schema = schema
         self._admit = admit
         self._emit = emit
-        self._completer = Completer(emit)
+        self._desk = desk or Desk()
+        self._completer = Completer(emit, self._desk)
         self._budget = limit
         self._lock = threading.Lock()
         self._hints: set[Lane] = set()
@@ -149,6 +152,7 @@ class Claimer:
             looking
             or self._slots.flush_in_s() == 0.0
             or (self._kept and now >= self._kept_until)
+            or self._desk.due_in_s <= 0
             or self._pace.must_unflag(room)
         ):
             self._cycle(self._outcomes(now), room)
@@ -174,7 +178,7 @@ class Claimer:
 
     def _rest_s(self) -> float:
         now = time.monotonic()
-        rest = POLL_S
+        rest = min(POLL_S, self._desk.due_in_s)
         if (flush_in := self._slots.flush_in_s()) is not None:
             rest = min(rest, flush_in)
         if self._kept:
@@ -221,16 +225,20 @@ class Claimer:
         if results is None:
             self._look_below(below.values())
             return
-        if outcomes:
+        if recording:
             self._keep(self._completer.confirm(outcomes, results[: len(recording)], self._link))
             self._recording = False
+        followed, self._completer.followed = self._completer.followed, set()
         if refreshing:
             self._lanes.refresh(results[claim_at - 1])
             self._look_below(self._lanes.late())
         if room:
             found = self._take(claim_id, lanes, results[claim_at])
             self._look_below(below.values() if found >= room else ())
-            self._note_drained(self._pace.after(found, room, again=fresh, flagged=bool(flag and results[-1])))
+            nothing_found = self._pace.after(found, room, again=fresh, flagged=bool(flag and results[-1]))
+            self._note_drained(nothing_found and not followed)
+        for lane in followed:
+            self.hint(*lane)
 
     def _told(self) -> tuple[bool, dict[Lane, Range]]:
         """Takes the hints, for the claim to follow: whether there are new lanes, and what lies below bounds."""
@@ -260,6 +268,7 @@ class Claimer:
             if is_away(error):
                 self._slots.put_back(outcomes)
                 raise
+            self._completer.drop_unstorable(error)
             if outcomes and is_unstorable(error):
                 self._keep(self._apart(outcomes))
             elif outcomes:
@@ -289,7 +298,7 @@ class Claimer:
         if not rows:
             return 0
         now = time.perf_counter()
-        claim = Claim(claim_id, len(rows))
+        claim = Claim(claim_id, len(rows), self._desk)
         self.known = {key: kept for key, kept in self.known.items() if kept.left} | {claim_id: claim}
         ready: list[Run] = []
         unfit: list[Outcome] = []

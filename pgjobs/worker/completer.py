@@ -12,6 +12,7 @@ import psycopg
 from pgjobs import arrays, statements
 from pgjobs.events import ClaimLost, Event, Recorded, Released
 from pgjobs.link import Link
+from pgjobs.report import Child, Desk, Said
 from pgjobs.run import Claim, Outcome, unstorable
 from pgjobs.statements import Recorded as RecordedIds
 from pgjobs.statements import Statement
@@ -31,15 +32,29 @@ class Completer:
     its jobs are confirmed.
     """
 
-    def __init__(self, emit: Callable[[Event], None]) -> None:
+    def __init__(self, emit: Callable[[Event], None], desk: Desk | None = None) -> None:
         self._emit = emit
+        self._desk = desk or Desk()
+        self._said: list[Said] = []
+        self.followed: set[tuple[str, int]] = set()
         self._settled: list[Claim] = []
 
-    def statements(self, outcomes: Sequence[Outcome]) -> list[Statement[RecordedIds]]:
-        """What records the outcomes: one statement a kind, however many there are."""
-        recorded: list[Statement[RecordedIds]] = []
+    def statements(self, outcomes: Sequence[Outcome]) -> list[Statement[Any]]:
+        """What records the outcomes: one statement a kind, however many there are; before them what runs have said.
+
+        What was said and not confirmed since, because the transaction failed, is said again.
+        """
+        recorded: list[Statement[Any]] = []
+        if self._said:
+            self._desk.put_back(self._said)
+        self._said = [] if self._desk.is_empty else self._desk.take([outcome.run for outcome in outcomes])
+        if self._said:
+            recorded.append(statements.report(self._said))
         if good := [outcome for outcome in outcomes if outcome.ending == "succeeded"]:
             recorded.append(statements.complete(_success_columns(good)))
+        if self._desk.parents and (children := _children(good)):
+            recorded.append(statements.enqueue_children(children))
+            self.followed = {(child.queue, child.priority) for _, child in children}
         if other := [outcome for outcome in outcomes if outcome.ending not in ("succeeded", "released")]:
             recorded.append(statements.settle(_settle_columns(other)))
         if back := [outcome.run for outcome in outcomes if outcome.ending == "released"]:
@@ -56,8 +71,11 @@ class Completer:
         claims, self._settled = self._settled, []
         return [claim.id for claim in claims]
 
-    def confirm(self, outcomes: Sequence[Outcome], recorded: Sequence[RecordedIds], link: Link) -> list[Outcome]:
-        """Takes the ids that came back; returns the outcomes that must be sent again."""
+    def confirm(self, outcomes: Sequence[Outcome], results: Sequence[Any], link: Link) -> list[Outcome]:
+        """Takes what came back; returns the outcomes that must be sent again."""
+        if self._said:
+            self._confirm_said(results[0])
+        recorded = [result for result in results if isinstance(result, RecordedIds)]
         ids = {job_id for each in recorded for job_id in each.ids}
         if len(ids) == len(outcomes):
             missing: list[Outcome] = []
@@ -74,6 +92,20 @@ class Completer:
         if channels := {channel for each in recorded for channel in each.channels}:
             _tell(channels, [*back, *done_before], link)
         return kept
+
+    def _confirm_said(self, written: set[Any]) -> None:
+        """Keeps what was to change a row that somebody holds; the lines are there."""
+        said, self._said = self._said, []
+        for each in said:
+            each.lines.clear()
+        self._desk.put_back(
+            each for each in said if each.run.id not in written and (each.progress or each.meta or each.timeout_s)
+        )
+
+    def drop_unstorable(self, error: psycopg.Error) -> None:
+        """Forgets what was said in a batch that cannot be stored: it may be to blame, and must not hold up the rest."""
+        if self._said and is_unstorable(error):
+            self._said = []
 
     def _look_up(self, missing: list[Outcome], link: Link) -> tuple[list[Outcome], list[Outcome]]:
         """Sorts outcomes that did not come back: kept (somebody holds the row), recorded before, or lost."""
@@ -95,6 +127,8 @@ class Completer:
 
     def _settle(self, outcome: Outcome) -> None:
         claim = outcome.run.claim
+        if outcome.run.report is not None:
+            claim.desk.close(outcome.run)
         claim.left -= 1
         if claim.left == 0:
             self._settled.append(claim)
@@ -117,6 +151,7 @@ class Completer:
         except psycopg.Error as error:
             if not is_unstorable(error):
                 raise
+            self.drop_unstorable(error)
             if len(outcomes) > 1:
                 half = len(outcomes) // 2
                 return [*self.record_apart(outcomes[:half], link), *self.record_apart(outcomes[half:], link)]
@@ -125,6 +160,12 @@ class Completer:
                 raise
             return self.record_apart([unstorable(bad.run, error, bad.seconds)], link)
         return self.confirm(outcomes, recorded, link)
+
+
+def _children(outcomes: Sequence[Outcome]) -> list[tuple[UUID | None, Child]]:
+    return [
+        (outcome.run.id, child) for outcome in outcomes if outcome.run.report for child in outcome.run.report.children
+    ]
 
 
 def _tell(channels: Iterable[str], outcomes: Sequence[Outcome], link: Link) -> None:

@@ -1,4 +1,4 @@
-"""Runs and outcomes as lines of JSON: how they cross between a worker and the processes of its pool."""
+"""What crosses between a worker and the processes of its pool, as lines of JSON: runs, what they say, outcomes."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from uuid import UUID
 
 import msgspec
 
+from pgjobs.report import Child, Desk, Line, Said
 from pgjobs.run import Claim, Ending, Failure, Outcome, Run
 
 
@@ -20,7 +21,7 @@ def run_line(run: Run) -> bytes:
     document = {
         "row": [
             str(run.id), run.task_name, run.queue, run.priority, run.attempt, run.max_attempts, run.crashes,
-            run.timeout_s, run.created_at.isoformat(), run.args, _aged(run),
+            run.timeout_s, run.created_at.isoformat(), run.args, run.meta, _aged(run),
         ],
         "claim": str(run.claim.id),
         "schema": run.schema,
@@ -36,11 +37,40 @@ def _aged(run: Run) -> dict[str, Any] | None:
     return {**run.options, "age": run.since_s("age"), "tried": run.since_s("tried")}
 
 
-def run_of(document: dict[str, Any]) -> Run:
+def run_of(document: dict[str, Any], desk: Desk) -> Run:
     """The run of a line; its task is still to be found."""
-    job_id, *middle, created_at, args, options = document["row"]
-    row = (UUID(job_id), *middle, datetime.fromisoformat(created_at), args, options)
-    return Run(row, Claim(UUID(document["claim"]), 1), time.perf_counter(), document["schema"])
+    job_id, *middle, created_at, args, meta, options = document["row"]
+    row = (UUID(job_id), *middle, datetime.fromisoformat(created_at), args, meta, options)
+    return Run(row, Claim(UUID(document["claim"]), 1, desk), time.perf_counter(), document["schema"])
+
+
+class _Said(msgspec.Struct):
+    progress: dict[str, Any] | None
+    meta: dict[str, Any] | None
+    timeout_s: float | None
+    lines: list[Line]
+
+
+def said_line(said: Said) -> bytes:
+    """What a run has said of itself, as the worker reads it."""
+    document = {
+        "said": str(said.run.id),
+        "progress": said.progress,
+        "meta": said.meta,
+        "timeout_s": said.timeout_s,
+        "lines": said.lines,
+    }
+    return json.dumps(document).encode() + b"\n"
+
+
+def said_of(run: Run, document: dict[str, Any]) -> Said:
+    """What a run has said, of a line.
+
+    Raises:
+        msgspec.ValidationError: it is none, see ``outcome_of``.
+    """
+    said = msgspec.convert(document, _Said)
+    return Said(run, said.progress, said.meta, said.timeout_s, said.lines)
 
 
 def outcome_line(outcome: Outcome, rss_bytes: int) -> bytes:
@@ -54,12 +84,14 @@ def outcome_line(outcome: Outcome, rss_bytes: int) -> bytes:
         "failure": None if failure is None else astuple(failure),
         "delay_s": outcome.delay_s,
         "refund": outcome.refund,
+        "completed": outcome.run.completed,
+        "children": [] if outcome.run.report is None else outcome.run.report.children,
         "rss_bytes": rss_bytes,
     }
     return json.dumps(document).encode() + b"\n"
 
 
-class _Said(msgspec.Struct):
+class _Ended(msgspec.Struct):
     ending: Ending
     seconds: float
     result: str | None
@@ -67,6 +99,8 @@ class _Said(msgspec.Struct):
     failure: tuple[str, str, str, str, bool] | None
     delay_s: float | None
     refund: Literal[0, 1]
+    completed: bool
+    children: list[Child]
     rss_bytes: int
 
 
@@ -76,7 +110,10 @@ def outcome_of(run: Run, document: dict[str, Any]) -> tuple[Outcome, int]:
     Raises:
         msgspec.ValidationError: it is none: the job's code has the socket too, and may have written to it.
     """
-    said = msgspec.convert(document, _Said)
+    said = msgspec.convert(document, _Ended)
+    run.completed = said.completed
+    for child in said.children:
+        run.claim.desk.follow(run, child)
     outcome = Outcome(
         run,
         said.ending,

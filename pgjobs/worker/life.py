@@ -13,15 +13,17 @@ from typing import TYPE_CHECKING, Final
 
 import psycopg
 
-from pgjobs import codec, statements
-from pgjobs.config import seconds
+from pgjobs import codec, resources, statements
 from pgjobs.job import new_id
 from pgjobs.link import Link
+from pgjobs.options import retentions
+from pgjobs.report import Desk
 from pgjobs.run import released
 from pgjobs.worker import identity
 from pgjobs.worker.admission import Admission
 from pgjobs.worker.claimer import Claimer, DeclaredDeadError
 from pgjobs.worker.lanes import Lanes
+from pgjobs.worker.lifespan import Lifespan
 from pgjobs.worker.loop import AsyncExecutor
 from pgjobs.worker.maintenance import Maintenance
 from pgjobs.worker.pool import ProcessExecutor
@@ -48,7 +50,11 @@ class Life:
         self._link = Link(database, "pgjobs worker", worker.synchronous_commit)
         self._upkeep = Link(database, "pgjobs upkeep")
         self.slots = Slots(worker.concurrency, self._ready, worker.board)
+        self.desk = Desk(self._ready, self.slots.began)
+        self.desk.jobs = worker.jobs
+        self.desk.max_file_bytes = worker.jobs.max_file_bytes
         self._loop = AsyncExecutor(self.slots)
+        self._lifespan = Lifespan(worker.jobs.lifespan, self._loop.run)
         self._executors: dict[str, Executor] = {
             "async": self._loop,
             "thread": ThreadExecutor(self.slots, lost=self._lost_thread),
@@ -64,6 +70,7 @@ class Life:
             schema=worker.jobs.schema,
             admit=Admission(worker.registry, worker.emit, apart=worker.app is not None),
             emit=worker.emit,
+            desk=self.desk,
             limit=worker.max_jobs,
         )
         self.claiming = Service(
@@ -82,11 +89,7 @@ class Life:
             worker.emit,
             result_ttl_s=worker.jobs.result_ttl_s,
             failed_ttl_s=worker.jobs.failed_ttl_s,
-            retentions=[
-                seconds(task.options["result_ttl"])
-                for task in worker.jobs.tasks.values()
-                if "result_ttl" in task.options
-            ],
+            retentions=[kept_s for task in worker.jobs.tasks.values() for kept_s in retentions(task.options)],
             promoted=self._promoted,
         )
         self._maintaining = Service(
@@ -96,16 +99,24 @@ class Life:
     def start(self) -> None:
         """Registers, and starts the services."""
         worker = self._worker
+        self._loop.open()
         try:
+            self._open_resources(worker)
             self._register(worker)
         except BaseException:
             self._link.close()
+            self._lifespan.close()
             self._loop.close()
             raise
         worker.on_life(self)
-        self._loop.open()
         self.claiming.start()
         self._maintaining.start()
+
+    def _open_resources(self, worker: Worker) -> None:
+        self.desk.resources = self._lifespan.open()
+        for task in worker.jobs.tasks.values():
+            if task.wants and task.executor != "process":
+                resources.check(task.function, self.desk.resources)
 
     def _register(self, worker: Worker) -> None:
         self._link.check_schema()
@@ -169,6 +180,7 @@ class Life:
         self._maintaining.stop()
         self.claiming.join(5.0)
         self._maintaining.join(5.0)
+        self._close_resources()
         for executor in self._executors.values():
             executor.close()
         farewell = Link(self._worker.jobs.database, "pgjobs worker")
@@ -191,6 +203,13 @@ class Life:
         self._maintaining.stop()
         self._executors["thread"].close()
         self._executors["process"].close()
+        self._close_resources()
+
+    def _close_resources(self) -> None:
+        try:
+            self._lifespan.close()
+        except Exception:
+            logger.exception("the lifespan could not be closed")
 
     def _interrupt(self) -> None:
         for executor in self._executors.values():

@@ -6,7 +6,8 @@ import asyncio
 import contextvars
 import threading
 import time
-from typing import Final
+from collections.abc import Coroutine
+from typing import Any, Final
 
 from pgjobs.run import CURRENT, Outcome, Run, cancelled, raised, released, returned, timed_out, too_late
 from pgjobs.worker.eventloop import new_loop
@@ -61,6 +62,10 @@ class AsyncExecutor:
             if slot.run is run and not slot.spoilt:
                 slot.stop(run, time.perf_counter())
                 return
+
+    def run(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        """Runs a coroutine on the loop, and waits for it; from another thread."""
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
 
     def close(self, timeout_s: float = 1.0) -> None:
         """Ends the loop, waiting a moment for it."""
@@ -136,6 +141,9 @@ class _Slot:
         run = self.run
         assert run is not None  # noqa: S101 - who has a deadline runs
         if not self.spoilt:
+            if run.timeout_s is not None and now < run.begun + run.timeout_s:  # it was given more time
+                self.deadline = run.begun + run.timeout_s
+                return
             run.overdue = True
             self.stop(run, now)
             return
@@ -182,9 +190,9 @@ class _Slot:
             self._executor.watch(self.deadline)
         try:
             if run.options is None or (soft_s := run.soft_s) is None:
-                value = await run.task.function(*run.positional, **run.named)
+                value = await run.task.body(*run.positional, **run.named)
             else:
-                called = run.task.function(*run.positional, **run.named)
+                called = run.task.body(*run.positional, **run.named)
                 value = await Softly(called, soft_s, lambda: self._is_stopped(run))
         except asyncio.CancelledError as error:
             return self._cancelled(run, error)

@@ -22,7 +22,7 @@ from pgjobs.errors import OptionError, ProcessDiedError
 from pgjobs.run import Outcome, Run, cancelled, crashed, failed, released, timed_out, too_late
 from pgjobs.task import Task
 from pgjobs.worker import identity
-from pgjobs.worker.crossing import outcome_of, run_line
+from pgjobs.worker.crossing import outcome_of, run_line, said_of
 from pgjobs.worker.process import describe_exit
 from pgjobs.worker.slots import Slots
 
@@ -262,8 +262,20 @@ class ProcessExecutor:
             elif "error" in message:
                 self._bury(process, f"it could not import the application:\n{message['error']}")
                 return
+            elif "said" in message:
+                self._said(process, message)
             elif process in self._processes:
                 self._ended(process, message)
+
+    def _said(self, process: _Process, message: dict[str, Any]) -> None:
+        """Takes what a run says of itself."""
+        run = process.run
+        if run is None or str(run.id) != message["said"]:
+            return
+        try:
+            run.claim.desk.hear(said_of(run, message))
+        except msgspec.ValidationError:
+            self._bury(process, "killed: it said what nobody understands")
 
     def _ended(self, process: _Process, message: dict[str, Any]) -> None:
         """Takes a run's outcome, and keeps the process at work."""

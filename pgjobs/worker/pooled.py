@@ -20,20 +20,27 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Iterable
 from typing import Any, cast
 
 from pgjobs.app import PgJobs
 from pgjobs.errors import ArgumentsError, ConfigurationError, DecryptionError
 from pgjobs.loading import load
+from pgjobs.options import log_level
 from pgjobs.reference import resolve
 from pgjobs.registry import Registry
+from pgjobs.report import Desk
 from pgjobs.run import CURRENT, Outcome, Run, raised, returned
 from pgjobs.task import Task
-from pgjobs.telemetry import set_up_logging
+from pgjobs.telemetry import JobLogHandler, set_up_logging
 from pgjobs.worker import identity
-from pgjobs.worker.crossing import outcome_line, run_of
+from pgjobs.worker.bodies import body_of
+from pgjobs.worker.crossing import outcome_line, run_of, said_line
 from pgjobs.worker.eventloop import new_loop
+from pgjobs.worker.lifespan import Lifespan
 from pgjobs.worker.soft import alarm, softly
+
+SAID_S = 0.1
 
 _RSS_UNIT = 1 if sys.platform == "darwin" else 1024
 
@@ -43,6 +50,7 @@ class Tasks:
 
     def __init__(self, app: str | None) -> None:
         application = load(app) if app else None
+        self.jobs = application.jobs if application else None
         self._registry = Registry(application.jobs, application.modules) if application else None
         self._found: dict[str, Task[..., Any, Any]] = {}
 
@@ -57,6 +65,7 @@ class Tasks:
             task = self._registry.find(name) if self._registry else _imported(name, module, qualname)
             if task is None:
                 raise LookupError(f"{name} is not found by a fresh process; define it when its module is imported")
+            task.body, task.compiled = body_of(task), True
             self._found[name] = task
         return task
 
@@ -73,8 +82,39 @@ def _imported(name: str, module: str, qualname: str) -> Task[..., Any, Any] | No
     return PgJobs().task_of(value, name) if inspect.isroutine(value) else None
 
 
-def _execute(document: dict[str, Any], tasks: Tasks, runner: asyncio.Runner) -> Outcome:
-    run = run_of(document)
+class Pipe:
+    """The socket to the worker, on which a thread of its own hands over what the run says, ten times a second."""
+
+    def __init__(self, pipe: socket.socket) -> None:
+        self.desk = Desk(self._wake, lambda run: self.send(b"", run), SAID_S)
+        self._pipe = pipe
+        self._lock = threading.Lock()
+        self._woken = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def send(self, line: bytes, run: Run | None = None) -> None:
+        """Sends a line, and before it all that the run has said."""
+        with self._lock:
+            said = self.desk.take([] if run is None else [run], ended=False)
+            self._pipe.sendall(b"".join([*map(said_line, said), line]))
+
+    def _wake(self) -> None:
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._main, name="pgjobs-said", daemon=True)
+            self._thread.start()
+        self._woken.set()
+
+    def _main(self) -> None:
+        with contextlib.suppress(OSError):  # nobody wants to hear it any more
+            while self._woken.wait():
+                self._woken.clear()
+                while (rest_s := self.desk.due_in_s) < SAID_S * 10:
+                    time.sleep(max(0.0, rest_s))
+                    self.send(b"")
+
+
+def _execute(document: dict[str, Any], tasks: Tasks, runner: asyncio.Runner, desk: Desk) -> Outcome:
+    run = run_of(document, desk)
     run.begun = time.perf_counter()
     try:
         run.task = tasks.find(run.task_name, *document["function"])
@@ -97,7 +137,7 @@ def _attempt(run: Run, runner: asyncio.Runner) -> Outcome:
 
 def _call(run: Run, runner: asyncio.Runner) -> Any:
     with contextlib.nullcontext() if run.soft_s is None else alarm(run.soft_s):
-        value: Any = run.task.function(*run.positional, **run.named)
+        value: Any = run.task.body(*run.positional, **run.named)
     if not inspect.iscoroutine(value):
         return value
     coroutine = cast("Any", value)
@@ -107,15 +147,26 @@ def _call(run: Run, runner: asyncio.Runner) -> Any:
 
 
 def _serve(pipe: socket.socket, tasks: Tasks) -> None:
+    out = Pipe(pipe)
+    out.desk.jobs = tasks.jobs
+    if tasks.jobs is not None:
+        out.desk.max_file_bytes = tasks.jobs.max_file_bytes
     with (
         asyncio.Runner(loop_factory=new_loop) as runner,
         pipe.makefile("rb") as lines,
     ):  # one loop, since connections belong to theirs
-        for line in lines:
-            outcome = _execute(json.loads(line), tasks, runner)
-            rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _RSS_UNIT
-            sys.stdout.flush()
-            pipe.sendall(outcome_line(outcome, rss))
+        lifespan = Lifespan(tasks.jobs.lifespan if tasks.jobs else None, runner.run)
+        with contextlib.closing(lifespan):
+            out.desk.resources = lifespan.open()
+            _work(out, lines, tasks, runner)
+
+
+def _work(out: Pipe, lines: Iterable[bytes], tasks: Tasks, runner: asyncio.Runner) -> None:
+    for line in lines:
+        outcome = _execute(json.loads(line), tasks, runner, out.desk)
+        rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _RSS_UNIT
+        sys.stdout.flush()
+        out.send(outcome_line(outcome, rss), outcome.run)
 
 
 def _end_with(lifeline: int) -> None:
@@ -143,6 +194,7 @@ def main() -> None:
     except BaseException:
         pipe.sendall(json.dumps({"error": traceback.format_exc()}).encode() + b"\n")
         return
+    logging.getLogger().addHandler(JobLogHandler(log_level(tasks.jobs.capture_logs if tasks.jobs else None)))
     with contextlib.suppress(BrokenPipeError):  # nobody wants to hear it any more
         pipe.sendall(b'{"ready": true}\n')
         _serve(pipe, tasks)

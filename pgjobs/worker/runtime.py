@@ -24,6 +24,7 @@ from pgjobs.events import DeclaredDead, Event, Recycling, Unheard, WorkerStarted
 from pgjobs.job import new_id
 from pgjobs.link import Link
 from pgjobs.listener import Listener
+from pgjobs.options import log_level
 from pgjobs.registry import Registry
 from pgjobs.worker.board import Board
 from pgjobs.worker.calling import Calls, wanted
@@ -112,6 +113,7 @@ class Worker:
         self._calls = Calls(jobs, self.emit) if wanted(jobs) else None
         self.emit = self._calls or self.emit
         self.outage = Outage(self.emit)
+        self._handler = telemetry.JobLogHandler(log_level(jobs.capture_logs))
         self._deaths = Deaths(self.emit)
         self._stop_asked = threading.Event()
         self._changed = threading.Event()
@@ -142,6 +144,7 @@ class Worker:
             self._calls.start()
         self._life = Life(self)
         self._life.start()
+        logging.getLogger().addHandler(self._handler)
         database = self.jobs.database.for_listening()
         self._listener = Listener(
             database,
@@ -188,6 +191,7 @@ class Worker:
         for service in self._services:
             service.join(2.0)
         life.end()
+        logging.getLogger().removeHandler(self._handler)
         self._life = None
         self._stop_asked.clear()
         self._hurry = False

@@ -169,6 +169,9 @@ class ThreadExecutor:
             if run.deadline > now:
                 _raise_in(ident, SoftTimeoutError)
             return
+        if not run.overdue and run.timeout_s is not None and now < run.begun + run.timeout_s:
+            run.deadline = run.begun + run.timeout_s  # it was given more time
+            return
         if run.overdue:
             run.given_up = True
             del self._busy[ident]
@@ -191,7 +194,7 @@ class ThreadExecutor:
 def _attempt(run: Run, executor: ThreadExecutor) -> Outcome:
     CURRENT.set(run)
     try:
-        value = run.task.function(*run.positional, **run.named)
+        value = run.task.body(*run.positional, **run.named)
     except StoppedError:
         return released(run)
     except BaseException as error:

@@ -11,22 +11,24 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pgjobs import codec
 from pgjobs import run as runs
 from pgjobs.errors import ClaimLostError
 from pgjobs.job import new_id
 from pgjobs.retry import Cancel, Retry, RetryLater, Snooze
 from pgjobs.run import Claim, Outcome, Run
+from pgjobs.signature import Signature
 
 CREATED = datetime(2027, 1, 31, tzinfo=UTC)
 
 
 def a_run(attempt: int = 1, retry: Retry | None = None, options: dict[str, Any] | None = None) -> Run:
-    row = (new_id(), "mail.send", "default", 0, attempt, 3, 0, 60.0, CREATED, {"to": "ann"}, options)
+    row = (new_id(), "mail.send", "default", 0, attempt, 3, 0, 60.0, CREATED, {"to": "ann"}, None, options)
     made = Run(row, Claim(new_id(), 1), 10.0, "pgjobs")
-    made.task = SimpleNamespace(
-        throws=(), retry=retry or Retry(3, backoff=[7], jitter=False), signature=SimpleNamespace(dumps=codec.dumps)
-    )  # type: ignore[assignment]
+    made.task = SimpleNamespace(  # type: ignore[assignment]
+        throws=(),
+        retry=retry or Retry(3, backoff=[7], jitter=False),
+        signature=Signature(lambda: None, "mail.send"),
+    )
     return made
 
 

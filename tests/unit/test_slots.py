@@ -59,6 +59,7 @@ def a_run(received: float, kind: str = "thread", timeout_s: float | None = None)
         datetime(2027, 1, 31, tzinfo=UTC),
         {},
         None,
+        None,
     )
     run = Run(row, Claim(new_id(), 1), received, "pgjobs")
     run.executor = kind

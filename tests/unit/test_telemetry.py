@@ -64,7 +64,8 @@ def log(lines: Lines, clock: Clock) -> Log:
 
 
 def outcome(ending: Ending = "succeeded", **more: Any) -> Outcome:
-    row: tuple[Any, ...] = (JOB, "mail.send", "default", 0, 2, 5, 0, None, datetime(2027, 1, 31, tzinfo=UTC), {}, None)
+    now = datetime(2027, 1, 31, tzinfo=UTC)
+    row: tuple[Any, ...] = (JOB, "mail.send", "default", 0, 2, 5, 0, None, now, {}, None, None)
     return Outcome(Run(row, Claim(new_id(), 1), 0.0, "pgjobs"), ending, 0.25, **more)
 
 

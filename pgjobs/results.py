@@ -1,0 +1,70 @@
+"""Results that are kept elsewhere than in the row: large ones, or all."""
+
+from __future__ import annotations
+
+from typing import Any, Final, Protocol, cast
+from uuid import UUID
+
+from pgjobs import codec
+from pgjobs.codec import Json
+from pgjobs.errors import ResultStorageError
+
+RESULTS_OVER: Final = 100_000
+"""Bytes of JSON from which on a result goes to the storage, if there is one."""
+
+_KEY: Final = "$stored"
+
+
+class ResultStorage(Protocol):
+    """Where results can be kept: an object store, a file system. Both methods are called from any thread."""
+
+    def get(self, job_id: UUID) -> bytes | None:
+        """What was stored for a job; None if it is gone."""
+        ...
+
+    def set(self, job_id: UUID, data: bytes, ttl_s: float) -> None:
+        """Stores the result of a job, in place of an earlier one, for so long at least."""
+        ...
+
+
+def is_reference(value: Json) -> bool:
+    """Whether a result only says that it is kept elsewhere."""
+    return isinstance(value, dict) and list(cast("dict[str, Any]", value)) == [_KEY]
+
+
+def put(storage: ResultStorage, job_id: UUID, value: Json, text: str, over: int, ttl_s: float) -> Json:
+    """Stores the text of a result that is larger than so many bytes; returns what the row shall hold.
+
+    Raises:
+        ResultStorageError: the storage has failed; the attempt has too, and is tried again as its policy says.
+    """
+    data = text.encode()
+    if len(data) <= over and not is_reference(value):
+        return value
+    try:
+        storage.set(job_id, data, ttl_s)
+    except Exception as error:
+        raise ResultStorageError(
+            f"the result of job {job_id} ({len(data):,} bytes) could not be stored by "
+            f"{type(storage).__name__}: {error}; the attempt has failed, rather than to lose it"
+        ) from error
+    return {_KEY: {"bytes": len(data)}}
+
+
+def fetch(storage: ResultStorage | None, job_id: UUID, value: Json) -> Json:
+    """Reads what a reference stands for.
+
+    Raises:
+        ResultStorageError: there is no storage, it has failed, or the result is gone.
+    """
+    if storage is None:
+        return value
+    try:
+        data = storage.get(job_id)
+    except Exception as error:
+        raise ResultStorageError(
+            f"the result of job {job_id} could not be read by {type(storage).__name__}: {error}; try again"
+        ) from error
+    if data is None:
+        raise ResultStorageError(f"the result of job {job_id} is gone from {type(storage).__name__}; keep it longer")
+    return codec.loads(data)
