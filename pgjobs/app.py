@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
-from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Collection, Coroutine, Generator, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, Unpack, cast, overload
 from uuid import UUID
 
 from pgjobs.cipher import Cipher
 from pgjobs.config import DEFAULT_FAILED_TTL_S, DEFAULT_RESULT_TTL_S, DEFAULT_SCHEMA, Duration, schema_name, seconds
+from pgjobs.controls import Controls, ids_of
 from pgjobs.database import Database
 from pgjobs.door import Door, Doorway
 from pgjobs.errors import TaskError, TaskNotFoundError
@@ -37,7 +39,7 @@ class TaskDecorator(Protocol):
     def __call__(self, function: Callable[P, R], /) -> Task[P, R, R]: ...
 
 
-class PgJobs(Doorway):
+class PgJobs(Doorway, Controls):
     """An application's job queue. Assigns only: connections are opened when they are needed.
 
     Args:
@@ -46,6 +48,7 @@ class PgJobs(Doorway):
         schema: where the tables are; PGJOBS_SCHEMA, else pgjobs, by default.
         result_ttl, failed_ttl: how long ended jobs are kept: succeeded, cancelled and expired ones; failed ones.
         keys: Fernet keys for tasks that encrypt, the first one encrypts; PGJOBS_KEYS, with commas between, by default.
+        inline: as if all stood in ``with jobs.inline():``.
 
     Raises:
         ConfigurationError: the schema's name cannot be one.
@@ -59,6 +62,7 @@ class PgJobs(Doorway):
         result_ttl: Duration = DEFAULT_RESULT_TTL_S,
         failed_ttl: Duration = DEFAULT_FAILED_TTL_S,
         keys: Sequence[str] | None = None,
+        inline: bool = False,
     ) -> None:
         self.schema = schema_name(schema or os.environ.get("PGJOBS_SCHEMA") or DEFAULT_SCHEMA)
         self.database = Database(database, self.schema)
@@ -70,6 +74,8 @@ class PgJobs(Doorway):
         self.cipher = Cipher(keys)
         self._ledger = Ledger(self.database, self.cipher)
         self._producer = Producer(self.database, self._ledger)
+        if inline:
+            self._run_inline()
 
     def __repr__(self) -> str:
         return f"<PgJobs schema={self.schema}, {len(self.tasks)} tasks>"
@@ -203,11 +209,11 @@ class PgJobs(Doorway):
             ResultTimeoutError: one of them had not ended in time.
             JobNotFoundError: one of them is not there.
         """
-        return [Job(self._ledger, row.id, row.task, row) for row in self._ledger.await_all(_ids(jobs), timeout)]
+        return [Job(self._ledger, row.id, row.task, row) for row in self._ledger.await_all(ids_of(jobs), timeout)]
 
     async def await_(self, jobs: Iterable[UUID | str | Job[Any]], timeout: Duration | None = None) -> list[Job[Any]]:
         """The async twin of ``wait``."""
-        rows = await self._ledger.aawait_all(_ids(jobs), timeout)
+        rows = await self._ledger.aawait_all(ids_of(jobs), timeout)
         return [Job(self._ledger, row.id, row.task, row) for row in rows]
 
     def cancel(self, jobs: Iterable[UUID | str | Job[Any]], reason: str = "cancelled") -> dict[UUID, str]:
@@ -216,29 +222,49 @@ class PgJobs(Doorway):
         Returns:
             The statuses of those that were not over: ``cancelled``, or ``running`` until they have stopped.
         """
-        return self._ledger.cancel(_ids(jobs), reason)
+        return self._ledger.cancel(ids_of(jobs), reason)
 
     async def acancel(self, jobs: Iterable[UUID | str | Job[Any]], reason: str = "cancelled") -> dict[UUID, str]:
         """The async twin of ``cancel``."""
-        return await self._ledger.acancel(_ids(jobs), reason)
+        return await self._ledger.acancel(ids_of(jobs), reason)
 
     def retry(self, jobs: Iterable[UUID | str | Job[Any]]) -> list[UUID]:
         """Queues many ended jobs again; see ``Job.retry``. Returns those that had ended."""
-        return self._ledger.retry(_ids(jobs))
+        return self._ledger.retry(ids_of(jobs))
 
     async def aretry(self, jobs: Iterable[UUID | str | Job[Any]]) -> list[UUID]:
         """The async twin of ``retry``."""
-        return await self._ledger.aretry(_ids(jobs))
+        return await self._ledger.aretry(ids_of(jobs))
 
     def delete(self, jobs: Iterable[UUID | str | Job[Any]]) -> list[UUID]:
         """Deletes many jobs; see ``Job.delete``. Returns those that were there."""
-        return self._ledger.delete(_ids(jobs))
+        return self._ledger.delete(ids_of(jobs))
 
     async def adelete(self, jobs: Iterable[UUID | str | Job[Any]]) -> list[UUID]:
         """The async twin of ``delete``."""
-        return await self._ledger.adelete(_ids(jobs))
+        return await self._ledger.adelete(ids_of(jobs))
 
     # -- life
+
+    @contextlib.contextmanager
+    def inline(self) -> Generator[None]:
+        """While the block lasts, ``enqueue`` runs its job at once, in this process and without a database: for tests.
+
+        So do other threads. A failed attempt is followed by the next one without a rest; ``get`` returns the result or
+        raises as it does elsewhere. Nothing waits, so delays, unique keys and timeouts mean nothing, and a connection
+        that is given is not used.
+        """
+        before = self._producer.inline, self._ledger
+        self._run_inline()
+        try:
+            yield
+        finally:
+            self._producer.inline, self._ledger = before
+
+    def _run_inline(self) -> None:
+        """Bound late, as ``worker`` is."""
+        runner = importlib.import_module("pgjobs.inline").Inline(self)
+        self._producer.inline, self._ledger = runner, runner.memory
 
     def worker(self, **settings: Any) -> Worker:
         """Makes a worker that runs in this process: ``with jobs.worker(queues="mail"):``; see ``pgjobs.worker.Worker``.
@@ -268,10 +294,6 @@ class PgJobs(Doorway):
         """The async twin of ``close``; closes the running loop's connections too."""
         self._ledger.close()
         await self.database.aclose()
-
-
-def _ids(jobs: Iterable[UUID | str | Job[Any]]) -> list[UUID]:
-    return [job.id if isinstance(job, Job) else as_id(job) for job in jobs]
 
 
 def _identity(function: Callable[..., Any]) -> tuple[str, str]:

@@ -111,17 +111,18 @@ class CurrentJob:
             ClaimLostError: the job is no longer this run's; let it roll the transaction back.
             EncodingError: the result cannot be stored.
         """
-        held = borrowed.run(conn, self._completion(result), self._run.schema)
-        self._note(held)
+        statement = self._completion(result)
+        self._note(self._run.is_inline or borrowed.run(conn, statement, self._run.schema))
 
     async def acomplete(self, conn: object, result: Json = None) -> None:
         """The async twin of ``complete``."""
-        held = await borrowed.arun(conn, self._completion(result), self._run.schema)
-        self._note(held)
+        statement = self._completion(result)
+        self._note(self._run.is_inline or await borrowed.arun(conn, statement, self._run.schema))
 
     def _completion(self, result: Json) -> Any:
         run = self._run
         text = None if result is None else run.task.signature.dumps(result, what="result")
+        run.completion = text
         return statements.complete_within(run.id, run.claim.id, text, time.perf_counter() - run.begun)
 
     def _note(self, held: bool) -> None:

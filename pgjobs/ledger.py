@@ -124,6 +124,15 @@ class Ledger:
         """The async twin of ``retry``."""
         return await self._database.arun(statements.retry(ids))
 
+    def change(self, statement: Statement[list[UUID]]) -> bool:
+        """Runs what steers one job; returns whether it stood as it had to."""
+        return bool(self._database.run(statement))
+
+    async def achange(self, statement: Statement[list[UUID]]) -> bool:
+        """The async twin of ``change``."""
+        changed = await self._database.arun(statement)
+        return bool(changed)
+
     def delete(self, ids: Sequence[UUID]) -> list[UUID]:
         """Deletes jobs; see ``PgJobs.delete``."""
         return self._database.run(statements.delete(ids))

@@ -85,7 +85,7 @@ def template(task: str, options: Options, *, stored_retry: bool, private: Collec
     return Template(
         task=task,
         queue=queue_name(options.get("queue", DEFAULT_QUEUE)),
-        priority=_priority(options.get("priority", 0)),
+        priority=priority_of(options.get("priority", 0)),
         max_attempts=retry.attempts,
         timeout=_timedelta(timeout, "timeout"),
         delay=_timedelta(options.get("delay"), "delay"),
@@ -139,14 +139,15 @@ def retry_of(options: Options) -> Retry:
     return value if isinstance(value, Retry) else Retry(value)
 
 
-def _timedelta(value: Duration | None, what: str) -> timedelta | None:
-    return None if value is None else timedelta(seconds=seconds(value, what=what))
-
-
-def _priority(value: int) -> int:
+def priority_of(value: int) -> int:
+    """Returns a priority, or raises OptionError where it is none."""
     if isinstance(value, bool) or not isinstance(value, int) or abs(value) > MAX_PRIORITY:  # pyright: ignore[reportUnnecessaryIsInstance]
         raise OptionError(f"priority is {value!r}; give a whole number from -100 to 100, larger runs first")
     return value
+
+
+def _timedelta(value: Duration | None, what: str) -> timedelta | None:
+    return None if value is None else timedelta(seconds=seconds(value, what=what))
 
 
 def _run_at(options: Options) -> datetime | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator
-from typing import Any, Final
+from typing import Any, Final, Protocol
 from uuid import UUID
 
 from psycopg import errors
@@ -22,15 +22,29 @@ CHUNK: Final = 1_000
 """Rows in one INSERT of a bulk enqueue; from this many on a psycopg connection takes them by COPY."""
 
 
+class Inline(Protocol):
+    """Runs a job to its end where it is enqueued; see ``pgjobs.inline``."""
+
+    def run(self, row: Template, draft: Draft) -> Job[Any]: ...
+    async def arun(self, row: Template, draft: Draft) -> Job[Any]: ...
+
+
 class Producer:
-    """Enqueues what is ready to be written: a template and drafts."""
+    """Enqueues what is ready to be written: a template and drafts.
+
+    Attributes:
+        inline: what runs the jobs instead, here and now.
+    """
 
     def __init__(self, database: Database, ledger: Ledger) -> None:
+        self.inline: Inline | None = None
         self._database = database
         self._ledger = ledger
 
     def insert(self, row: Template, draft: Draft, conn: object) -> Job[Any]:
         """Writes one row, and wakes a worker if one is idle."""
+        if self.inline is not None:
+            return self.inline.run(row, draft)
         new = draft.job_id or new_id()
         with _AlreadyThere(new, given=draft.job_id is not None, own=conn is None):
             if not row.is_plain:
@@ -41,6 +55,8 @@ class Producer:
 
     async def ainsert(self, row: Template, draft: Draft, conn: object) -> Job[Any]:
         """The async twin of ``insert``."""
+        if self.inline is not None:
+            return await self.inline.arun(row, draft)
         new = draft.job_id or new_id()
         with _AlreadyThere(new, given=draft.job_id is not None, own=conn is None):
             if not row.is_plain:
@@ -54,6 +70,8 @@ class Producer:
 
     def insert_many(self, row: Template, drafts: Iterable[Draft], conn: object) -> list[UUID]:
         """Writes many rows, all or none, and wakes a worker if one is idle; returns their ids in order."""
+        if self.inline is not None:
+            return [self.inline.run(row, draft).id for draft in drafts]
         ids: list[UUID] = []
         if conn is None:
             with self._database.connection() as own, own.transaction():
@@ -78,6 +96,8 @@ class Producer:
 
     async def ainsert_many(self, row: Template, drafts: Iterable[Draft], conn: object) -> list[UUID]:
         """The async twin of ``insert_many``."""
+        if self.inline is not None:
+            return [(await self.inline.arun(row, draft)).id for draft in drafts]
         ids: list[UUID] = []
         if conn is None:
             async with self._database.aconnection() as own, own.transaction():

@@ -28,14 +28,14 @@ NEW_JOB: Final = (
 
 TABLES: Final[tuple[str, ...]] = (
     "alembic_version", "jobs", "claims", "workers", "idlers", "waiters", "lanes", "duties", "failures", "rollups",
-    "tasks", "running", "queue_stats",
+    "tasks", "pauses", "holds", "running", "queue_stats",
 )  # fmt: skip
 
 ROLES: Final[Mapping[str, str]] = {
     "producer": "enqueues jobs, and reads what becomes of them",
     "worker": "claims, runs and records jobs, keeps the tables in order; also for complete(session)",
     "reader": "reads everything",
-    "admin": "reads everything, and cancels, retries and deletes jobs",
+    "admin": "reads everything, pauses queues and tasks, and steers, cancels, retries and deletes jobs",
 }
 
 _ALL_READ: Final[Mapping[str, frozenset[str]]] = dict.fromkeys(TABLES, READ)
@@ -49,7 +49,7 @@ _TABLES: Final[Mapping[str, Mapping[str, frozenset[str]]]] = {
     "reader": _ALL_READ,
     "admin": {**_ALL_READ, "jobs": frozenset({"SELECT", "UPDATE", "DELETE"}),
                           "rollups": frozenset({"SELECT", "INSERT"}), "failures": frozenset({"SELECT", "DELETE"}),
-                          "waiters": WRITE},
+                          "waiters": WRITE, "pauses": WRITE, "holds": WRITE},
 }  # fmt: skip
 _INSERTS: Final = {"producer": NEW_JOB}
 _UPDATES: Final = {"producer": ("unique_key", "args", "run_at", "due_at")}

@@ -50,10 +50,12 @@ __all__ = [
     "claims",
     "duties",
     "failures",
+    "holds",
     "idlers",
     "jobs",
     "lanes",
     "metadata",
+    "pauses",
     "queue_stats",
     "rollups",
     "running",
@@ -83,6 +85,8 @@ class Tables:
     failures: Table
     rollups: Table
     tasks: Table
+    pauses: Table
+    holds: Table
     running: Table
     queue_stats: Table
 
@@ -103,6 +107,8 @@ def tables(schema: str = DEFAULT_SCHEMA) -> Tables:
         failures=_failures(metadata),
         rollups=_rollups(metadata),
         tasks=_tasks(metadata),
+        pauses=_pauses(metadata),
+        holds=_holds(metadata),
         running=_running(metadata),
         queue_stats=_queue_stats(metadata),
     )
@@ -296,6 +302,35 @@ def _tasks(metadata: MetaData) -> Table:
     )
 
 
+def _pauses(metadata: MetaData) -> Table:
+    return Table(
+        "pauses",
+        metadata,
+        Column("kind", Text(), primary_key=True),
+        Column("name", Text(), primary_key=True),
+        Column("reason", Text()),
+        _time("paused_at", nullable=False, server_default=_NOW),
+        _time("until"),
+        CheckConstraint("kind IN ('queue', 'task')", name="pauses_kind_is_known"),
+    )
+
+
+def _holds(metadata: MetaData) -> Table:
+    holds = Table(
+        "holds",
+        metadata,
+        Column("job_id", Uuid(), primary_key=True),
+        Column("kind", Text(), nullable=False),
+        Column("name", Text()),
+        Column("position", BigInteger()),
+        _time("due_at"),
+        _time("held_at", nullable=False, server_default=_NOW),
+        CheckConstraint("kind IN ('job', 'task')", name="holds_kind_is_known"),
+    )
+    Index("holds_parked", holds.c.name, holds.c.position, postgresql_where=holds.c.kind == "task")
+    return holds
+
+
 def _running(metadata: MetaData) -> Table:
     return Table(
         "running",
@@ -345,6 +380,8 @@ duties: Final = _default.duties
 failures: Final = _default.failures
 rollups: Final = _default.rollups
 tasks: Final = _default.tasks
+pauses: Final = _default.pauses
+holds: Final = _default.holds
 running: Final = _default.running
 queue_stats: Final = _default.queue_stats
 

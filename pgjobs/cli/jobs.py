@@ -1,4 +1,4 @@
-"""``pgjobs jobs``: list, show, cancel, retry, delete."""
+"""``pgjobs jobs``: list, show, and steer."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ COLOURS = {"succeeded": "green", "failed": "red", "running": "cyan", "queued": "
 
 @click.group()
 def command() -> None:
-    """List, show, cancel, retry or delete jobs."""
+    """List, show and steer jobs: cancel, retry, delete, hold, unhold, move, prioritize, run-now."""
 
 
 @command.command("list")
@@ -153,7 +153,73 @@ def delete(job_ids: tuple[str, ...], app: str | None, url: str | None, schema: s
     _act(jobs, "delete", jobs.delete, job_ids, said, selection.STATUSES)
 
 
-PAST = {"cancel": "cancelled", "retry": "queued again", "delete": "deleted"}
+@command.command()
+@click.argument("job_ids", nargs=-1, metavar="[ID]...")
+@click.option("--reason", help="What is kept with the jobs.")
+@selection.filters
+@options.database
+def hold(
+    job_ids: tuple[str, ...], reason: str | None, app: str | None, url: str | None, schema: str | None, **said: Any
+) -> None:
+    """Put waiting jobs on hold, by id or by what they have in common, until they are let go."""
+    jobs = options.jobs_of(app, url, schema)
+    _act(jobs, "hold", lambda ids: jobs.hold(ids, reason), job_ids, said, selection.WAITING)
+
+
+@command.command()
+@click.argument("job_ids", nargs=-1, metavar="[ID]...")
+@selection.filters
+@options.database
+def unhold(job_ids: tuple[str, ...], app: str | None, url: str | None, schema: str | None, **said: Any) -> None:
+    """Let jobs go that are on hold: to the end of their queue, or to their time if that is still to come."""
+    jobs = options.jobs_of(app, url, schema)
+    _act(jobs, "unhold", jobs.unhold, job_ids, said, ["blocked"])
+
+
+@command.command()
+@click.argument("job_ids", nargs=-1, metavar="[ID]...")
+@click.option("--to", required=True, metavar="QUEUE", help="The queue that they are to have.")
+@selection.filters
+@options.database
+def move(job_ids: tuple[str, ...], to: str, app: str | None, url: str | None, schema: str | None, **said: Any) -> None:
+    """Give waiting jobs another queue, at the end of which they wait."""
+    jobs = options.jobs_of(app, url, schema)
+    _act(jobs, "move", lambda ids: jobs.move(ids, to), job_ids, said, selection.WAITING)
+
+
+@command.command()
+@click.argument("job_ids", nargs=-1, metavar="[ID]...")
+@click.option("--to", required=True, type=click.IntRange(-100, 100), help="The priority; larger runs first.")
+@selection.filters
+@options.database
+def prioritize(
+    job_ids: tuple[str, ...], to: int, app: str | None, url: str | None, schema: str | None, **said: Any
+) -> None:
+    """Give waiting jobs another priority, behind the jobs that have it."""
+    jobs = options.jobs_of(app, url, schema)
+    _act(jobs, "prioritize", lambda ids: jobs.prioritize(ids, to), job_ids, said, selection.WAITING)
+
+
+@command.command("run-now")
+@click.argument("job_ids", nargs=-1, metavar="[ID]...")
+@selection.filters
+@options.database
+def run_now(job_ids: tuple[str, ...], app: str | None, url: str | None, schema: str | None, **said: Any) -> None:
+    """Queue scheduled jobs now, however far off their time is."""
+    jobs = options.jobs_of(app, url, schema)
+    _act(jobs, "run", jobs.run_now, job_ids, said, ["scheduled"])
+
+
+PAST = {
+    "cancel": "cancelled",
+    "retry": "queued again",
+    "delete": "deleted",
+    "hold": "put on hold",
+    "unhold": "let go",
+    "move": "moved",
+    "prioritize": "moved",
+    "run": "queued now",
+}
 
 
 def _act(

@@ -256,7 +256,7 @@ RETURNING claim.id
 -- name: expire
 -- Ends waiting jobs whose ttl has passed, whether or not anybody subscribes to their queue. Walks the index from since on;
 -- entries of jobs that ended before their ttl are passed over.
--- Locks: jobs, by expiry, skipping.
+-- Locks: jobs, by expiry, skipping; then their holds.
 WITH late AS MATERIALIZED (
     SELECT id
       FROM pgjobs.jobs
@@ -273,6 +273,9 @@ WITH late AS MATERIALIZED (
            reason = 'ttl passed'
      WHERE id = ANY (ARRAY (SELECT id FROM late))
     RETURNING id, queue, task
+), freed AS (
+    DELETE FROM pgjobs.holds
+     WHERE job_id = ANY (ARRAY (SELECT id FROM expired))
 ), rolled AS (
     INSERT INTO pgjobs.rollups (minute, queue, task, status, bucket, jobs, seconds)
     SELECT date_trunc('minute', now()), queue, task, 'expired', 0, count(*), 0
@@ -315,6 +318,9 @@ WITH edge AS (
     RETURNING id
 ), forgotten AS (
     DELETE FROM pgjobs.failures
+     WHERE job_id = ANY (ARRAY (SELECT id FROM pruned))
+), freed AS (
+    DELETE FROM pgjobs.holds
      WHERE job_id = ANY (ARRAY (SELECT id FROM pruned))
 )
 SELECT (SELECT id FROM walked ORDER BY id DESC LIMIT 1) AS reached,

@@ -8,23 +8,24 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 from uuid import UUID
 
 import psycopg
 
 from pgjobs import statements
-from pgjobs.config import MAX_PRIORITY
 from pgjobs.database import RESEND, is_away
 from pgjobs.events import Event, Released, Trouble
 from pgjobs.job import new_id
 from pgjobs.link import Link
 from pgjobs.run import Claim, Outcome, Run, released
-from pgjobs.statements import LOWEST, NO_BOUND, Lane, Range, Rows, Statement
+from pgjobs.statements import Lane, Range, Rows, Statement
 from pgjobs.worker.completer import Completer, is_unstorable
+from pgjobs.worker.hints import Hints
 from pgjobs.worker.lanes import Lanes, in_order
 from pgjobs.worker.pace import POLL_S, Pace
+from pgjobs.worker.pauses import Pauses
 from pgjobs.worker.slots import Slots
 from pgjobs.worker.suspects import Suspects
 from pgjobs.worker.sweep import Sweep
@@ -73,10 +74,9 @@ class Claimer:
         self._emit = emit
         self._completer = Completer(emit)
         self._budget = limit
-        self._lock = threading.Lock()
-        self._hints: set[Lane] = set()
-        self._below: dict[Lane, Range] = {}
         self._pace = Pace(worker, flags)
+        self._hints = Hints(lanes, self._pace)
+        self._pauses = Pauses(lanes, link)
         self._sweep = Sweep(lanes, link)
         self._reconcile_at = time.monotonic() + RECONCILE_S
         self._in_doubt = False
@@ -91,20 +91,16 @@ class Claimer:
     # -- asked from other threads
 
     def hint(self, queue: str, priority: int) -> bool:
-        """Says that a lane has got work; returns whether it is one of ours."""
-        if not self._lanes.serves(queue) or abs(priority) > MAX_PRIORITY:
-            return False
-        with self._lock:
-            self._hints.add((queue, priority))
-            self._pace.look_now()
-        return True
+        """Says that a lane has got work; returns whether it is one that we claim from."""
+        return self._hints.queued(queue, priority)
 
     def hint_restored(self, queue: str, priority: int, position: int) -> bool:
         """Says that jobs went back to old places, which may lie below our bound."""
-        if position >= NO_BOUND or not self.hint(queue, priority):
-            return False
-        self._look_below([Range((queue, priority), max(LOWEST, position))])
-        return True
+        return self._hints.restored(queue, priority, position)
+
+    def hint_pauses(self) -> None:
+        """Says that somebody has paused or resumed a queue or a task."""
+        self._pauses.changed()
 
     def hint_stops(self) -> None:
         """Says that somebody has cancelled or deleted a running job, perhaps one of ours."""
@@ -140,6 +136,8 @@ class Claimer:
             self._reconcile()
         self._give_back_stale()
         self._see_to_stops()
+        if self._pauses.see_to():
+            self._pace.look_now()
         if self._sweep.due and self._room():
             self._step_sweep()
         room = self._room()
@@ -202,7 +200,7 @@ class Claimer:
                 self._slots.put_back([released(run) for run in self._slots.cancel(stops)])
 
     def _cycle(self, outcomes: list[Outcome], room: int) -> None:
-        fresh, below = self._told() if room else (False, {})
+        fresh, below = self._hints.take() if room else (False, {})
         lanes = self._lanes.preferred()
         claim_id = new_id()
         recording = self._completer.statements(outcomes)
@@ -212,43 +210,25 @@ class Claimer:
             batch.append(statements.bounds(refreshing))
         claim_at = len(batch)
         if room:
-            batch.append(statements.claim(self.worker, claim_id, self._ranges(lanes, below), room))
+            batch.append(statements.claim(self.worker, claim_id, self._hints.ranges(lanes, below), room))
         flag = self._pace.flag(claim_id, room)
         batch += flag
         if not batch:
             return
         results = self._send(batch, outcomes)
         if results is None:
-            self._look_below(below.values())
+            self._hints.look_below(below.values())
             return
         if outcomes:
             self._keep(self._completer.confirm(outcomes, results[: len(recording)], self._link))
             self._recording = False
         if refreshing:
             self._lanes.refresh(results[claim_at - 1])
-            self._look_below(self._lanes.late())
+            self._hints.look_below(self._lanes.late())
         if room:
             found = self._take(claim_id, lanes, results[claim_at])
-            self._look_below(below.values() if found >= room else ())
+            self._hints.look_below(below.values() if found >= room else ())
             self._note_drained(self._pace.after(found, room, again=fresh, flagged=bool(flag and results[-1])))
-
-    def _told(self) -> tuple[bool, dict[Lane, Range]]:
-        """Takes the hints, for the claim to follow: whether there are new lanes, and what lies below bounds."""
-        self._pace.before()
-        with self._lock:
-            hints, self._hints = self._hints, set()
-            below, self._below = self._below, {}
-        return self._lanes.meet([*below, *hints]), below
-
-    def _ranges(self, lanes: Sequence[Lane], below: Mapping[Lane, Range]) -> list[Range]:
-        """Where to claim: each lane from its bound on, and before that from what lies below."""
-        ranges: list[Range] = []
-        for lane in lanes:
-            bound = self._lanes.low(lane)
-            if (under := below.get(lane)) is not None and under.low < bound:
-                ranges.append(Range(lane, under.low, min(under.high, bound)))
-            ranges.append(Range(lane, bound))
-        return ranges
 
     def _send(self, batch: Sequence[Statement[Any]], outcomes: list[Outcome]) -> list[Any] | None:
         """Runs a cycle's statements. No failure drops an outcome, and a failing claim undoes no completion."""
@@ -295,7 +275,7 @@ class Claimer:
         unfit: list[Outcome] = []
         for row in in_order(rows, lanes):
             run = Run(row, claim, now, self._schema)
-            if (outcome := self._admit(run)) is None:
+            if (outcome := self._fit(run)) is None:
                 ready.append(run)
             else:
                 unfit.append(outcome)
@@ -309,25 +289,19 @@ class Claimer:
         self._slots.add(ready)
         return len(rows)
 
+    def _fit(self, run: Run) -> Outcome | None:
+        """Makes a run ready; returns the outcome of one that is not to run: the release sees to those on pause."""
+        return released(run) if self._pauses.stops(run.task_name) else self._admit(run)
+
     def _note_drained(self, nothing_found: bool) -> None:
         if nothing_found and self.settled and self._slots.empty:
             self.drained.set()
-
-    # -- what lies below the bounds
-
-    def _look_below(self, ranges: Iterable[Range]) -> None:
-        """Lets the next claim begin there too. The jobs are committed: one claim with room for all of them will do."""
-        with self._lock:
-            for lane, low, high in ranges:
-                known = self._below.get(lane, Range(lane, low, high))
-                self._below[lane] = Range(lane, min(low, known.low), max(high, known.high))
-                self._pace.look_now()
 
     def _step_sweep(self) -> None:
         fresh, strays = self._sweep.step()
         if fresh:
             self._pace.look_now()
-        self._look_below(strays)
+        self._hints.look_below(strays)
 
     # -- after a break
 
@@ -335,6 +309,7 @@ class Claimer:
         """Starts anew with the bounds and the flag, and asks what the database believes."""
         self._lanes.reset()
         self._sweep.anew()
+        self._pauses.changed()
         self._pace.reset()
         self._reconcile_at = 0.0
         self._in_doubt = True

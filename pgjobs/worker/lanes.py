@@ -92,10 +92,15 @@ class Bound:
 
 
 class Lanes:
-    """The lanes that a worker knows, with their bounds."""
+    """The lanes that a worker knows, with their bounds.
+
+    Attributes:
+        paused: the queues that are not claimed from; their lanes stay known, and their bounds where they are.
+    """
 
     def __init__(self, subscription: Subscription) -> None:
         self._subscription = subscription
+        self.paused: frozenset[str] = frozenset()
         self._bounds: dict[Lane, Bound] = {}
         self._drawn = 0
         self._refreshed_at = 0.0
@@ -122,6 +127,10 @@ class Lanes:
     def serves(self, queue: str) -> bool:
         """Whether the queue is one of ours."""
         return self._subscription.rank(queue) is not None
+
+    def is_paused(self, queue: str) -> bool:
+        """Whether nothing is claimed from the queue for now."""
+        return queue in self.paused
 
     def meet(self, lanes: Iterable[Lane]) -> bool:
         """Takes lanes that have jobs; returns whether one of ours was not known."""
@@ -150,7 +159,8 @@ class Lanes:
             bound = self._bounds[lane]
             return (place[bound.rank], -lane[1], NO_BOUND if bound.lowest is None else bound.lowest)
 
-        return sorted(self._bounds, key=key) if len(self._bounds) > 1 else list(self._bounds)
+        lanes = [lane for lane in self._bounds if lane[0] not in self.paused] if self.paused else list(self._bounds)
+        return sorted(lanes, key=key) if len(lanes) > 1 else lanes
 
     def low(self, lane: Lane) -> int:
         """The bound of a lane."""
@@ -203,6 +213,8 @@ class Lanes:
         """
         ranges: list[Range] = []
         for lane, bound in self._bounds.items():
+            if lane[0] in self.paused:
+                continue
             high = bound.swept or bound.low
             bound.swept = max(0, high - span)
             if high > bound.swept:

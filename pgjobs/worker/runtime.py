@@ -279,6 +279,8 @@ class Worker:
                     woken = claimer.hint_restored(queue, int(priority), int(position))
                 case ["cancelled"]:
                     claimer.hint_stops()
+                case ["paused"]:
+                    claimer.hint_pauses()
                 case _:
                     claimer.look()
         except ValueError:
