@@ -74,6 +74,7 @@ class PgJobs(Doorway, Controls):
         self.cipher = Cipher(keys)
         self._ledger = Ledger(self.database, self.cipher)
         self._producer = Producer(self.database, self._ledger)
+        self.hosts = self._producer.hosts
         if inline:
             self._run_inline()
 

@@ -87,6 +87,7 @@ class Template:
     meta: str | None = None
     lifo: bool = False
     unique: Unique | None = None
+    here: bool = False
 
     @property
     def waits(self) -> bool:
@@ -96,7 +97,7 @@ class Template:
     @property
     def is_plain(self) -> bool:
         """Whether the shortest INSERT is enough: the job is as most are."""
-        return not (self.waits or self.lifo or self.meta or self.unique)
+        return not (self.waits or self.lifo or self.meta or self.unique or self.here)
 
 
 class Draft(NamedTuple):

@@ -32,7 +32,8 @@ class Options(TypedDict, total=False):
     long one attempt may run, None for no limit. retry: a policy, or the number of attempts. unique: a policy, or what
     it is unique by. idempotency_key: a key of the caller's own; while a job that has it is there, another enqueue
     returns that one. result_ttl: how long the ended job is kept. meta: a JSON object of the caller's own. tags: words
-    to find it by. job_id: an id of the caller's own.
+    to find it by. job_id: an id of the caller's own. here: the worker in this process starts it,
+    right after the commit.
     """
 
     queue: str
@@ -49,6 +50,7 @@ class Options(TypedDict, total=False):
     meta: Mapping[str, Json]
     tags: Sequence[str]
     job_id: UUID | str
+    here: bool
 
 
 OF_ONE_JOB = ("job_id", "idempotency_key")
@@ -95,6 +97,7 @@ def template(task: str, options: Options, *, stored_retry: bool, private: Collec
         meta=codec.dumps(meta, what="meta") if meta else None,
         lifo=bool(options.get("lifo", False)),
         unique=unique,
+        here=_here(options),
     )
 
 
@@ -161,6 +164,15 @@ def _run_at(options: Options) -> datetime | None:
             f"run_at is {run_at!r}, without a time zone; pass an aware datetime, such as datetime.now(UTC)"
         )
     return run_at
+
+
+def _here(options: Options) -> bool:
+    if not options.get("here"):
+        return False
+    for name in ("delay", "run_at", "lifo", "unique", "idempotency_key"):
+        if options.get(name) not in (None, False):
+            raise OptionError(f"here starts the job at once, and {name} is given too; give one of them")
+    return True
 
 
 def _meta(options: Options) -> dict[str, Json]:

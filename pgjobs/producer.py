@@ -11,8 +11,9 @@ from psycopg import errors
 
 from pgjobs import borrowed, statements
 from pgjobs.database import Database
-from pgjobs.errors import JobExistsError
+from pgjobs.errors import JobExistsError, OptionError
 from pgjobs.handle import Job
+from pgjobs.here import Host, place_here
 from pgjobs.job import Draft, Template, new_id, new_ids
 from pgjobs.ledger import Ledger
 from pgjobs.placing import Placed, place
@@ -34,10 +35,12 @@ class Producer:
 
     Attributes:
         inline: what runs the jobs instead, here and now.
+        hosts: the workers of this process, which start what is to run here.
     """
 
     def __init__(self, database: Database, ledger: Ledger) -> None:
         self.inline: Inline | None = None
+        self.hosts: list[Host] = []
         self._database = database
         self._ledger = ledger
 
@@ -48,7 +51,7 @@ class Producer:
         new = draft.job_id or new_id()
         with _AlreadyThere(new, given=draft.job_id is not None, own=conn is None):
             if not row.is_plain:
-                return self._handle(row, self._database.run_steps(place(row, [draft], [new]), conn), conn)
+                return self._handle(row, self._database.run_steps(self._steps(row, draft, new, conn), conn), conn)
             if self._database.run(statements.enqueue(row, new, draft.args), conn):
                 self._database.run(statements.tell_of(row), conn)
         return Job(self._ledger, new, row.task, conn=conn)
@@ -60,10 +63,16 @@ class Producer:
         new = draft.job_id or new_id()
         with _AlreadyThere(new, given=draft.job_id is not None, own=conn is None):
             if not row.is_plain:
-                return self._handle(row, await self._database.arun_steps(place(row, [draft], [new]), conn), conn)
+                placed = await self._database.arun_steps(self._steps(row, draft, new, conn), conn)
+                return self._handle(row, placed, conn)
             if await self._database.arun(statements.enqueue(row, new, draft.args), conn):
                 await self._database.arun(statements.tell_of(row), conn)
         return Job(self._ledger, new, row.task, conn=conn)
+
+    def _steps(self, row: Template, draft: Draft, new: UUID, conn: object) -> Steps[Placed]:
+        if row.here:
+            return place_here(self.hosts, row, draft, new, conn)
+        return place(row, [draft], [new])
 
     def _handle(self, row: Template, placed: Placed, conn: object) -> Job[Any]:
         return Job(self._ledger, placed.ids[0], row.task, conn=conn, is_new=placed.new[0])
@@ -72,6 +81,7 @@ class Producer:
         """Writes many rows, all or none, and wakes a worker if one is idle; returns their ids in order."""
         if self.inline is not None:
             return [self.inline.run(row, draft).id for draft in drafts]
+        _check_many(row)
         ids: list[UUID] = []
         if conn is None:
             with self._database.connection() as own, own.transaction():
@@ -98,6 +108,7 @@ class Producer:
         """The async twin of ``insert_many``."""
         if self.inline is not None:
             return [(await self.inline.arun(row, draft)).id for draft in drafts]
+        _check_many(row)
         ids: list[UUID] = []
         if conn is None:
             async with self._database.aconnection() as own, own.transaction():
@@ -121,6 +132,11 @@ class Producer:
             return
         for chunk, new in _chunks(first, rest):
             ids += _those_that_count(row, await self._database.arun_steps(place(row, chunk, new), conn))
+
+
+def _check_many(row: Template) -> None:
+    if row.here:
+        raise OptionError("here starts one job; leave it out of enqueue_many")
 
 
 def _tell_if_idle(row: Template) -> Steps[None]:

@@ -9,6 +9,9 @@ from typing import Any
 
 import psycopg
 import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+from sqlalchemy.orm import Session
 
 from pgjobs import (
     ArgumentsError,
@@ -24,10 +27,12 @@ from pgjobs import (
     Task,
     TaskNotFoundError,
     current_job,
+    statements,
 )
 from pgjobs.worker import pauses
 from tests.processes import pgjobs
 from tests.support import eventually
+from tests.test_fencing import engine_of
 
 pytestmark = pytest.mark.server
 
@@ -582,3 +587,106 @@ def test_inline_job_completes_within_the_callers_transaction_too() -> None:
         current_job().complete(None, result="paid")
 
     assert pay.enqueue().get() == "paid"
+
+
+# -- here
+
+
+@pytest.fixture
+def blind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that claims nothing of its own accord."""
+    monkeypatch.setattr("pgjobs.worker.claimer.Claimer._room", lambda self: 0)
+
+
+def test_job_starts_here_right_after_its_commit(
+    blind: None, jobs: PgJobs, note: Task[..., Any, Any], conn: psycopg.Connection[Any]
+) -> None:
+    with jobs.worker(queues="another") as worker:
+        job = note.using(here=True, meta={"a": 1}, priority=3).enqueue(1)
+        assert job.get(10) is None
+        assert (job.attempt, job.row.priority, job.row.meta) == (1, 3, {"a": 1})
+        other = note.enqueue(2)
+        assert other.status is Status.QUEUED
+    assert (count(conn, "workers"), count(conn, "claims"), worker.done) == (0, 0, 1)
+
+
+@pytest.mark.parametrize("commits", [True, False])
+def test_job_of_a_session_starts_here_when_it_is_committed(
+    blind: None, commits: bool, jobs: PgJobs, note: Task[..., Any, Any], ran: list[Any]
+) -> None:
+    with engine_of(jobs) as engine, jobs.worker(queues="another"), Session(engine) as session:
+        note.using(session, here=True).enqueue(1)
+        assert ran == []
+        session.commit() if commits else session.rollback()
+        if not commits:
+            session.execute(text("SELECT 1"))
+            session.commit()
+        note.using(here=True).enqueue(2).get(10)
+        eventually(lambda: sorted(ran) == ([1, 2] if commits else [2]))
+
+
+def test_job_of_a_savepoint_that_was_rolled_back_never_runs(
+    blind: None, jobs: PgJobs, note: Task[..., Any, Any], ran: list[Any]
+) -> None:
+    with engine_of(jobs) as engine, jobs.worker(queues="another"), Session(engine) as session:
+        with session.begin_nested() as savepoint:
+            note.using(session, here=True).enqueue("lost")
+            savepoint.rollback()
+        note.using(session, here=True).enqueue("kept")
+        session.commit()
+        eventually(lambda: ran)
+    assert ran == ["kept"]
+
+
+def test_job_whose_commit_nobody_can_know_runs_as_any_other(
+    jobs: PgJobs, note: Task[..., Any, Any], direct_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pgjobs.worker.claimer.RECONCILE_S", 0.2)
+    with jobs.worker(), psycopg.connect(direct_url) as app:
+        job = note.using(app, here=True).enqueue(1)
+        app.commit()
+        assert job.get(10) is None
+        assert job.attempt == 1
+
+
+def test_job_to_start_here_is_not_lost_with_its_process(jobs: PgJobs, note: Task[..., Any, Any]) -> None:
+    with jobs.worker(queues="another") as worker:
+        worker._life_now().claimer.adopt = lambda claim_id, row: None  # type: ignore[method-assign] # it died just then
+        job = note.using(here=True).enqueue(1)
+        assert (job.status, job.attempt) == (Status.RUNNING, 1)
+        jobs.database.run(statements.declare_dead([worker.id]))
+        with jobs.worker():
+            assert job.get(10) is None
+
+
+def test_job_to_start_here_heeds_pauses(jobs: PgJobs, note: Task[..., Any, Any], ran: list[Any]) -> None:
+    jobs.pause("default")
+    jobs.pause(task="other")
+    other = jobs.task(name="other", queue="mail")(ran.append)
+    with jobs.worker() as worker:
+        eventually(lambda: worker._life_now().claimer._pauses.any_)
+        first, second = note.using(here=True).enqueue(1), other.using(here=True).enqueue(2)
+        eventually(lambda: (first.refresh().status, second.refresh().status) == (Status.QUEUED, Status.BLOCKED))
+    assert ran == []
+
+
+async def test_async_twin_starts_here_too(jobs: PgJobs, note: Task[..., Any, Any], database_url: str) -> None:
+    engine = create_async_engine(database_url.replace("postgresql://", "postgresql+psycopg://"))
+    async with jobs.worker(queues="another"):
+        assert await (await note.using(here=True).aenqueue(1)).aget(10) is None
+        async with AsyncSession(engine) as session:
+            job = await note.using(session, here=True).aenqueue(2)
+            await session.commit()
+        assert await jobs.await_([job.id], 10)
+    await engine.dispose()
+    await jobs.aclose()
+
+
+def test_here_needs_a_worker_and_starts_one_job_at_once(jobs: PgJobs, note: Task[..., Any, Any]) -> None:
+    with pytest.raises(OptionError, match="no worker runs in this process; start one"):
+        note.using(here=True).enqueue(1)
+    with pytest.raises(OptionError, match="leave it out of enqueue_many"):
+        note.using(here=True).enqueue_many([(1,)])
+    for more in ({"delay": 5}, {"lifo": True}, {"unique": True}, {"idempotency_key": "x"}):
+        with pytest.raises(OptionError, match="here starts the job at once"):
+            note.using(here=True, **more)  # type: ignore[arg-type]

@@ -48,6 +48,27 @@ SELECT array_agg(id::text) AS ids,
   FROM added
 
 
+-- name: enqueue_here
+-- Adds one job as if a worker had just claimed it; nothing comes back, and nothing is added, if that has been declared dead.
+-- It has a position all the same, to which a release returns it.
+-- Locks: none beyond the new rows.
+WITH place AS MATERIALIZED (
+    SELECT nextval('pgjobs.positions') AS position
+     WHERE EXISTS (SELECT FROM pgjobs.workers WHERE id = %(worker)s::uuid AND dead_at IS NULL)
+), claim AS (
+    INSERT INTO pgjobs.claims (id, worker_id, job_ids, positions)
+    SELECT %(claim)s::uuid, %(worker)s::uuid, ARRAY[%(id)s::uuid], ARRAY[position]
+      FROM place
+)
+INSERT INTO pgjobs.jobs (id, task, queue, priority, max_attempts, timeout, expires_at, args, options, meta,
+                         status, position, claim_id, attempt, started_at)
+SELECT %(id)s::uuid, %(task)s::text, %(queue)s::text, %(priority)s::smallint, %(max_attempts)s::smallint,
+       %(timeout)s::interval, now() + %(ttl)s::interval, %(args)s::jsonb, %(options)s::jsonb, %(meta)s::jsonb,
+       'running', NULL, %(claim)s::uuid, 1, now()
+  FROM place
+RETURNING created_at
+
+
 -- name: free_keys
 -- Takes the keys away from jobs that have ended and kept theirs for long enough.
 -- Locks: jobs, by id, skipping: whoever holds one is asked again.

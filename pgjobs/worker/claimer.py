@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 from uuid import UUID
@@ -20,7 +21,7 @@ from pgjobs.events import Event, Released, Trouble
 from pgjobs.job import new_id
 from pgjobs.link import Link
 from pgjobs.run import Claim, Outcome, Run, released
-from pgjobs.statements import Lane, Range, Rows, Statement
+from pgjobs.statements import Lane, Range, Row, Rows, Statement
 from pgjobs.worker.completer import Completer, is_unstorable
 from pgjobs.worker.hints import Hints
 from pgjobs.worker.lanes import Lanes, in_order
@@ -77,6 +78,7 @@ class Claimer:
         self._pace = Pace(worker, flags)
         self._hints = Hints(lanes, self._pace)
         self._pauses = Pauses(lanes, link)
+        self._adopted: deque[tuple[UUID, Row]] = deque()
         self._sweep = Sweep(lanes, link)
         self._reconcile_at = time.monotonic() + RECONCILE_S
         self._in_doubt = False
@@ -106,6 +108,10 @@ class Claimer:
         """Says that somebody has cancelled or deleted a running job, perhaps one of ours."""
         self._stops_at = 0.0
 
+    def adopt(self, claim_id: UUID, row: Row) -> None:
+        """Says that a job stands under a claim that was made elsewhere in this process."""
+        self._adopted.append((claim_id, row))
+
     def look(self) -> None:
         """Says that there may be work, nobody knows where: after a break of the LISTEN connection."""
         self._pace.look_now()
@@ -132,6 +138,8 @@ class Claimer:
 
     def tick(self) -> float:
         """Does one cycle if one is due; returns the seconds until the next one may be."""
+        if self._adopted:
+            self._take_adopted()
         if time.monotonic() >= self._reconcile_at:
             self._reconcile()
         self._give_back_stale()
@@ -268,14 +276,31 @@ class Claimer:
     def _take(self, claim_id: UUID, lanes: Sequence[Lane], rows: Rows) -> int:
         if not rows:
             return 0
+        self._begin(claim_id, in_order(rows, lanes))
+        return len(rows)
+
+    def _take_adopted(self) -> None:
+        """Begins the adopted jobs that stand under their claims: others were rolled back, or given back meanwhile.
+
+        Where that cannot be asked, the next reconciliation gives them back.
+        """
+        adopted = [self._adopted.popleft() for _ in range(len(self._adopted))]
+        asked = statements.standing([row[0] for _, row in adopted], [claim_id for claim_id, _ in adopted])
+        ours = {job_id for job_id, _, status, mine in self._link.one(asked) if mine and status == "running"}
+        for claim_id, row in adopted:
+            if row[0] in ours:
+                self._begin(claim_id, [row])
+
+    def _begin(self, claim_id: UUID, rows: Rows) -> None:
         now = time.perf_counter()
         claim = Claim(claim_id, len(rows))
         self.known = {key: kept for key, kept in self.known.items() if kept.left} | {claim_id: claim}
         ready: list[Run] = []
         unfit: list[Outcome] = []
-        for row in in_order(rows, lanes):
+        fit = self._fit if self._pauses.any_ else self._admit
+        for row in rows:
             run = Run(row, claim, now, self._schema)
-            if (outcome := self._fit(run)) is None:
+            if (outcome := fit(run)) is None:
                 ready.append(run)
             else:
                 unfit.append(outcome)
@@ -287,11 +312,10 @@ class Claimer:
             self._suspects.add(guarded)
             ready = [run for run in ready if not run.guarded]
         self._slots.add(ready)
-        return len(rows)
 
     def _fit(self, run: Run) -> Outcome | None:
         """Makes a run ready; returns the outcome of one that is not to run: the release sees to those on pause."""
-        return released(run) if self._pauses.stops(run.task_name) else self._admit(run)
+        return released(run) if self._pauses.stops(run.task_name, run.queue) else self._admit(run)
 
     def _note_drained(self, nothing_found: bool) -> None:
         if nothing_found and self.settled and self._slots.empty:

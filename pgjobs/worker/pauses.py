@@ -31,9 +31,14 @@ class Pauses:
         """Says that there is something new; from any thread."""
         self._at = 0.0
 
-    def stops(self, task: str) -> bool:
-        """Whether a task is paused, so that its job is not to run."""
-        if task not in self._known.tasks:
+    @property
+    def any_(self) -> bool:
+        """Whether anything is paused."""
+        return bool(self._known.tasks or self._known.queues)
+
+    def stops(self, task: str, queue: str) -> bool:
+        """Whether a job that was claimed, or enqueued to run here, is not to run."""
+        if task not in self._known.tasks and queue not in self._known.queues:
             return False
         self._at = min(self._at, self._read_at + DOUBT_S)
         return True

@@ -119,6 +119,7 @@ class Worker:
         self.done = 0
         self._life: Life | None = None
         self._services: list[Service] = []
+        self.pid = os.getpid()
         self._listener: Listener | None = None
 
     # -- the life of a worker
@@ -159,6 +160,8 @@ class Worker:
             self._services.append(Service("beat", lambda: self._beat(beat), self.outage, self.emit, close=beat.close))
         for service in self._services:
             service.start()
+        self.pid = os.getpid()
+        self.jobs.hosts.append(self)
         where = self.jobs.database.where
         self.emit(WorkerStarted(self.name, str(self.subscription), self.concurrency, where, len(self.registry)))
 
@@ -171,6 +174,8 @@ class Worker:
         if self._life is None:
             return
         self._stop_asked.set()
+        if self in self.jobs.hosts:
+            self.jobs.hosts.remove(self)
         with self._rebirth:
             life = self._life_now()
         grace_s = self.shutdown_timeout_s if timeout is None else seconds(timeout, what="timeout")
@@ -234,6 +239,10 @@ class Worker:
     def id(self) -> UUID:
         """The id of its row in ``pgjobs.workers``."""
         return self._life_now().id
+
+    def lend(self) -> Life:
+        """What takes jobs that are enqueued in this process to run here."""
+        return self._life_now()
 
     def begun(self) -> list[UUID]:
         """The jobs that run now."""
