@@ -32,9 +32,10 @@ class Job(Generic[R_co]):
 
     Attributes:
         is_new: False where ``enqueue`` has found a job with the same unique key, and returned that one.
+        is_dropped: True where the queue was full, and ``when_full="drop"`` said to write nothing: there is no such job.
     """
 
-    __slots__ = ("_conn", "_id", "_ledger", "_row", "_task", "is_new")
+    __slots__ = ("_conn", "_id", "_ledger", "_row", "_task", "is_dropped", "is_new")
 
     def __init__(
         self,
@@ -45,6 +46,7 @@ class Job(Generic[R_co]):
         conn: object = None,
         *,
         is_new: bool = True,
+        is_dropped: bool = False,
     ) -> None:
         self._ledger = ledger
         self._id = job_id
@@ -52,6 +54,7 @@ class Job(Generic[R_co]):
         self._row = row
         self._conn = conn
         self.is_new = is_new
+        self.is_dropped = is_dropped
 
     def __repr__(self) -> str:
         status = f" {self._row.status.value}" if self._row else ""

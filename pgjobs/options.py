@@ -18,6 +18,7 @@ from pgjobs.config import (
     queue_name,
     seconds,
 )
+from pgjobs.depth import WhenFull, depth_of
 from pgjobs.errors import OptionError
 from pgjobs.job import Template
 from pgjobs.retry import Retry
@@ -33,7 +34,8 @@ class Options(TypedDict, total=False):
     it is unique by. idempotency_key: a key of the caller's own; while a job that has it is there, another enqueue
     returns that one. result_ttl: how long the ended job is kept. meta: a JSON object of the caller's own. tags: words
     to find it by. job_id: an id of the caller's own. here: the worker in this process starts it,
-    right after the commit.
+    right after the commit. max_depth: how many jobs may be queued there; when_full: raise, drop the new one, or block
+    until there is room, for full_timeout at most.
     """
 
     queue: str
@@ -51,6 +53,9 @@ class Options(TypedDict, total=False):
     tags: Sequence[str]
     job_id: UUID | str
     here: bool
+    max_depth: int
+    when_full: WhenFull
+    full_timeout: Duration
 
 
 OF_ONE_JOB = ("job_id", "idempotency_key")
@@ -98,6 +103,7 @@ def template(task: str, options: Options, *, stored_retry: bool, private: Collec
         lifo=bool(options.get("lifo", False)),
         unique=unique,
         here=_here(options),
+        depth=depth_of(options),
     )
 
 

@@ -75,7 +75,7 @@ class Producer:
         return place(row, [draft], [new])
 
     def _handle(self, row: Template, placed: Placed, conn: object) -> Job[Any]:
-        return Job(self._ledger, placed.ids[0], row.task, conn=conn, is_new=placed.new[0])
+        return Job(self._ledger, placed.ids[0], row.task, conn=conn, is_new=placed.new[0], is_dropped=placed.dropped)
 
     def insert_many(self, row: Template, drafts: Iterable[Draft], conn: object) -> list[UUID]:
         """Writes many rows, all or none, and wakes a worker if one is idle; returns their ids in order."""
@@ -146,6 +146,8 @@ def _tell_if_idle(row: Template) -> Steps[None]:
 
 def _those_that_count(row: Template, placed: Placed) -> list[UUID]:
     """The ids of the jobs that are there now, for each call; without those that were skipped, where they are to be."""
+    if placed.dropped:
+        return []
     if row.unique is None or row.unique.on_conflict != "skip":
         return placed.ids
     return [job_id for job_id, new in zip(placed.ids, placed.new, strict=True) if new]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -18,9 +19,11 @@ from pgjobs import (
     Cancel,
     Job,
     JobFailedError,
+    JobNotFoundError,
     JobStateError,
     OptionError,
     PgJobs,
+    QueueFullError,
     ResultTimeoutError,
     Snooze,
     Status,
@@ -32,6 +35,7 @@ from pgjobs import (
 from pgjobs.worker import pauses
 from tests.processes import pgjobs
 from tests.support import eventually
+from tests.test_budgets import explain
 from tests.test_fencing import engine_of
 
 pytestmark = pytest.mark.server
@@ -607,7 +611,7 @@ def test_job_starts_here_right_after_its_commit(
         assert (job.attempt, job.row.priority, job.row.meta) == (1, 3, {"a": 1})
         other = note.enqueue(2)
         assert other.status is Status.QUEUED
-    assert (count(conn, "workers"), count(conn, "claims"), worker.done) == (0, 0, 1)
+    assert (count(conn, "claims"), worker.done) == (0, 1)
 
 
 @pytest.mark.parametrize("commits", [True, False])
@@ -690,3 +694,78 @@ def test_here_needs_a_worker_and_starts_one_job_at_once(jobs: PgJobs, note: Task
     for more in ({"delay": 5}, {"lifo": True}, {"unique": True}, {"idempotency_key": "x"}):
         with pytest.raises(OptionError, match="here starts the job at once"):
             note.using(here=True, **more)  # type: ignore[arg-type]
+
+
+# -- the depth of a queue
+
+
+def test_full_queue_raises_or_drops(jobs: PgJobs, note: Task[..., Any, Any], conn: psycopg.Connection[Any]) -> None:
+    bounded = note.using(max_depth=2)
+    assert [bounded.enqueue(i).is_dropped for i in range(2)] == [False, False]
+    with pytest.raises(QueueFullError, match="2 jobs may wait there") as caught:
+        bounded.enqueue(3)
+    assert (caught.value.queue, caught.value.limit) == ("default", 2)
+    note.using(queue="mail", max_depth=1).enqueue("elsewhere there is room")
+    dropped = note.using(max_depth=2, when_full="drop").enqueue(3)
+    assert (dropped.is_dropped, dropped.is_new) == (True, False)
+    with pytest.raises(JobNotFoundError):
+        dropped.refresh()
+    note.enqueue("who asks for no bound knows none")
+    assert count(conn, "jobs") == 4
+
+
+def test_bulk_that_finds_no_room_is_not_written_at_all(
+    jobs: PgJobs, note: Task[..., Any, Any], conn: psycopg.Connection[Any]
+) -> None:
+    calls = [(i,) for i in range(2500)]
+    with pytest.raises(QueueFullError):
+        note.using(max_depth=2400).enqueue_many(calls)
+    assert note.using(max_depth=10, when_full="drop").enqueue_many(calls) == []
+    assert count(conn, "jobs") == 0
+    assert len(note.using(max_depth=2500).enqueue_many(calls)) == 2500
+
+
+def test_producer_waits_for_room(jobs: PgJobs, note: Task[..., Any, Any], ran: list[Any]) -> None:
+    patient = note.using(max_depth=1, when_full="block")
+    patient.enqueue(1)
+    with pytest.raises(QueueFullError):
+        note.using(max_depth=1, when_full="block", full_timeout="30ms").enqueue(2)
+    with pytest.raises(QueueFullError):
+        patient.enqueue_many([(2,), (3,)])  # there will never be room for two
+    thread = threading.Thread(target=patient.enqueue, args=(2,))
+    thread.start()
+    with jobs.worker():
+        thread.join(10)
+        eventually(lambda: ran == [1, 2])
+
+
+async def test_async_producer_waits_too(jobs: PgJobs, note: Task[..., Any, Any]) -> None:
+    patient = note.using(max_depth=1, when_full="block", full_timeout=10)
+    await patient.aenqueue(1)
+    second = asyncio.create_task(patient.aenqueue(2))
+    async with jobs.worker():
+        assert await (await second).aget(10) is None
+    await jobs.aclose()
+
+
+def test_count_of_a_deep_queue_stops_at_the_bound(
+    jobs: PgJobs, note: Task[..., Any, Any], conn: psycopg.Connection[Any]
+) -> None:
+    note.enqueue_many([(i,) for i in range(20_000)])
+    conn.execute("VACUUM ANALYZE pgjobs.jobs")
+    plan = explain(conn, statements.depth("default", 100), planned=False)
+    assert plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] < 20
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"max_depth": 0}, "1 or more"),
+        ({"max_depth": 5, "when_full": "wait"}, "raise, block, drop"),
+        ({"when_full": "drop"}, "max_depth is not given"),
+        ({"max_depth": 5, "full_timeout": 5}, "give when_full='block' too"),
+    ],
+)
+def test_depth_that_cannot_be_meant_is_refused(jobs: PgJobs, options: Any, words: str) -> None:
+    with pytest.raises(OptionError, match=words):
+        jobs.task(name="bounded", **options)(lambda: None)

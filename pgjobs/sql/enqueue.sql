@@ -69,6 +69,16 @@ SELECT %(id)s::uuid, %(task)s::text, %(queue)s::text, %(priority)s::smallint, %(
 RETURNING created_at
 
 
+-- name: depth
+-- How many jobs are queued in a queue; counted up to limit, in the order of the index, so that it costs no more than that.
+SELECT count(*)
+  FROM (SELECT
+          FROM pgjobs.jobs
+         WHERE position IS NOT NULL AND queue = %(queue)s::text
+         ORDER BY priority DESC, position
+         LIMIT %(limit)s::int) AS waiting
+
+
 -- name: free_keys
 -- Takes the keys away from jobs that have ended and kept theirs for long enough.
 -- Locks: jobs, by id, skipping: whoever holds one is asked again.

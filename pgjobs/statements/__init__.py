@@ -47,6 +47,7 @@ from pgjobs.statements.duties import (
 from pgjobs.statements.enqueueing import (
     Added,
     copy,
+    depth,
     enqueue,
     enqueue_here,
     enqueue_many,
@@ -69,7 +70,7 @@ from pgjobs.statements.liveness import (
     retire,
     stopping,
 )
-from pgjobs.statements.query import QUERIES, Query, Row, Rows, Statement, Steps, T
+from pgjobs.statements.query import QUERIES, Query, Rest, Row, Rows, Statement, Steps, T
 from pgjobs.statements.reading import (
     Selection,
     count_jobs,
@@ -116,6 +117,7 @@ __all__ = [
     "Range",
     "Recorded",
     "Resealed",
+    "Rest",
     "Row",
     "Rows",
     "Selection",
@@ -135,6 +137,7 @@ __all__ = [
     "count_jobs",
     "declare_dead",
     "delete",
+    "depth",
     "end_pauses",
     "enqueue",
     "enqueue_here",

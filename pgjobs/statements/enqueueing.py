@@ -49,6 +49,11 @@ def enqueue_here(row: Template, job_id: UUID, draft: Draft, worker: UUID, claim_
     return Statement(QUERIES["enqueue_here"], _common(row) | own, scalar)
 
 
+def depth(queue: str, limit: int) -> Statement[int]:
+    """How many jobs are queued in a queue, limit at most."""
+    return Statement(QUERIES["depth"], {"queue": queue, "limit": limit}, scalar)
+
+
 def _common(row: Template) -> dict[str, Any]:
     return {
         "task": row.task,
