@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from datetime import timedelta
 from typing import Any, Final, Protocol
 from uuid import UUID
 
@@ -17,7 +19,10 @@ from pgjobs.here import Host, place_here
 from pgjobs.job import Draft, Template, new_id, new_ids
 from pgjobs.ledger import Ledger
 from pgjobs.placing import Placed, place
-from pgjobs.statements import Steps
+from pgjobs.statements import Statement, Steps
+
+BROADCAST_TTL: Final = timedelta(seconds=60)
+"""How long a job for every worker waits for a worker that is gone, unless its options say so."""
 
 CHUNK: Final = 1_000
 """Rows in one INSERT of a bulk enqueue; from this many on a psycopg connection takes them by COPY."""
@@ -68,6 +73,21 @@ class Producer:
             if await self._database.arun(statements.enqueue(row, new, draft.args), conn):
                 await self._database.arun(statements.tell_of(row), conn)
         return Job(self._ledger, new, row.task, conn=conn)
+
+    def broadcast(self, row: Template, draft: Draft, conn: object) -> list[Job[Any]]:
+        """Writes a row for each worker that lives."""
+        if self.inline is not None:
+            return [self.inline.run(row, draft)]
+        return self._handles(row, self._database.run(_for_all(row, draft), conn), conn)
+
+    async def abroadcast(self, row: Template, draft: Draft, conn: object) -> list[Job[Any]]:
+        """The async twin of ``broadcast``."""
+        if self.inline is not None:
+            return [await self.inline.arun(row, draft)]
+        return self._handles(row, await self._database.arun(_for_all(row, draft), conn), conn)
+
+    def _handles(self, row: Template, ids: list[UUID], conn: object) -> list[Job[Any]]:
+        return [Job(self._ledger, job_id, row.task, conn=conn) for job_id in ids]
 
     def _steps(self, row: Template, draft: Draft, new: UUID, conn: object) -> Steps[Placed]:
         if row.here:
@@ -132,6 +152,15 @@ class Producer:
             return
         for chunk, new in _chunks(first, rest):
             ids += _those_that_count(row, await self._database.arun_steps(place(row, chunk, new), conn))
+
+
+def _for_all(row: Template, draft: Draft) -> Statement[list[UUID]]:
+    if row.waits or row.lifo or row.unique or row.here or row.depth or draft.job_id:
+        raise OptionError(
+            "a job for every worker starts at once, in a queue of its own; leave delay, run_at, lifo, unique, here, "
+            "max_depth and job_id out"
+        )
+    return statements.broadcast(row if row.ttl else replace(row, ttl=BROADCAST_TTL), draft.args)
 
 
 def _check_many(row: Template) -> None:

@@ -42,8 +42,8 @@ _ALL_READ: Final[Mapping[str, frozenset[str]]] = dict.fromkeys(TABLES, READ)
 _ALL_WRITE: Final[Mapping[str, frozenset[str]]] = dict.fromkeys(TABLES, WRITE)
 _TABLES: Final[Mapping[str, Mapping[str, frozenset[str]]]] = {
     "producer": {
-        "alembic_version": READ, "jobs": READ, "failures": READ, "idlers": READ, "running": READ, "queue_stats": READ,
-        "tasks": READ, "waiters": WRITE,
+        "alembic_version": READ, "jobs": READ, "failures": READ, "idlers": READ, "workers": READ, "running": READ,
+        "queue_stats": READ, "tasks": READ, "waiters": WRITE,
     },
     "worker": {**_ALL_WRITE, "alembic_version": READ, "running": READ, "queue_stats": READ},
     "reader": _ALL_READ,

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 import psycopg
 import pytest
@@ -769,3 +771,75 @@ def test_count_of_a_deep_queue_stops_at_the_bound(
 def test_depth_that_cannot_be_meant_is_refused(jobs: PgJobs, options: Any, words: str) -> None:
     with pytest.raises(OptionError, match=words):
         jobs.task(name="bounded", **options)(lambda: None)
+
+
+# -- a job for every worker
+
+
+def test_every_worker_runs_its_own_job_and_no_other(
+    jobs: PgJobs, database_url: str, conn: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pgjobs.worker.pace.POLL_S", 60.0)
+    monkeypatch.setattr("pgjobs.worker.sweep.rest_after", lambda took_s: 60.0)
+    ran: list[tuple[str, UUID]] = []
+    apps = {name: PgJobs(database_url) for name in ("all", "mail")}
+    with ExitStack() as stack:
+        workers = {}
+        for name, app in apps.items():
+            stack.callback(app.close)
+            app.task(name="who")(lambda i, name=name: ran.append((name, current_job().id)))
+            workers[name] = stack.enter_context(app.worker(queues={"all": "*", "mail": "mail"}[name]))
+        eventually(lambda: count(conn, "idlers") == 2)
+        made = jobs.broadcast("who", 1)
+        assert len(made) == 2
+        jobs.wait(made, 10)
+        queues = {f"@{worker.id}": name for name, worker in workers.items()}
+        assert sorted(ran) == sorted((queues[job.queue], job.id) for job in made)
+        assert all(job.row.expires_at for job in made)
+        assert jobs.database.run(statements.queue_stats()) == [], "nobody's own queue is shown"
+
+
+def test_sweep_finds_a_broadcast_that_nobody_has_told_of(
+    jobs: PgJobs, note: Task[..., Any, Any], conn: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pgjobs.worker.lanes.FORGET_S", 0.1)
+    with jobs.worker(queues="mail") as worker:
+        lanes = worker._life_now().claimer._lanes
+        conn.execute(
+            "INSERT INTO pgjobs.jobs (task, queue, args) VALUES ('note', %s, '{\"object\": 1}')", [lanes.private]
+        )
+        eventually(lambda: count(conn, "jobs WHERE status = 'succeeded'") == 1)
+        eventually(lambda: (lanes.private, 0) not in lanes.known)
+
+
+def test_broadcast_to_a_worker_that_is_gone_expires(
+    jobs: PgJobs, note: Task[..., Any, Any], ran: list[Any], conn: psycopg.Connection[Any]
+) -> None:
+    with jobs.worker():
+        pass
+    assert jobs.broadcast(note, 1) == []
+    conn.execute("UPDATE pgjobs.workers SET dead_at = NULL, stopping_at = NULL")
+    (job,) = jobs.using(ttl="100ms").broadcast(note, 1)
+    conn.execute("UPDATE pgjobs.workers SET dead_at = now()")
+    with jobs.worker():
+        eventually(lambda: job.refresh().status is Status.EXPIRED)
+    assert ran == []
+
+
+async def test_async_broadcast_and_what_it_refuses(jobs: PgJobs, note: Task[..., Any, Any]) -> None:
+    async with jobs.worker():
+        (job,) = await jobs.abroadcast(note, 1)
+        await job.aget(10)
+    for options in ({"delay": 5}, {"unique": True}, {"here": True}, {"max_depth": 5}, {"lifo": True}):
+        with pytest.raises(OptionError, match="a job for every worker starts at once"):
+            jobs.using(**options).broadcast(note, 1)  # type: ignore[arg-type]
+    await jobs.aclose()
+
+
+def test_command_broadcasts(jobs: PgJobs, note: Task[..., Any, Any], ran: list[Any], database_url: str) -> None:
+    with jobs.worker():
+        done = pgjobs(database_url, "workers", "broadcast", "note", ":5", "--ttl", "30s")
+        assert done.returncode == 0, done.stderr
+        jobs.job(done.stdout.strip()).get(10)
+        assert ran == [5]
+        assert "idle" in pgjobs(database_url, "workers").stdout

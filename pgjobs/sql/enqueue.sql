@@ -69,6 +69,28 @@ SELECT %(id)s::uuid, %(task)s::text, %(queue)s::text, %(priority)s::smallint, %(
 RETURNING created_at
 
 
+-- name: broadcast
+-- Adds a job for each worker that lives, in the queue that only this one serves, and tells it, idle or not.
+-- Locks: none beyond the new rows.
+WITH live AS (
+    SELECT '@' || id AS queue
+      FROM pgjobs.workers
+     WHERE dead_at IS NULL AND stopping_at IS NULL AND seen_at > now() - interval '15 seconds'
+     ORDER BY id
+), added AS (
+    INSERT INTO pgjobs.jobs (task, queue, max_attempts, timeout, expires_at, args, options, meta)
+    SELECT %(task)s::text, queue, %(max_attempts)s::smallint, %(timeout)s::interval, now() + %(ttl)s::interval,
+           %(args)s::jsonb, %(options)s::jsonb, %(meta)s::jsonb
+      FROM live
+    RETURNING id, queue
+), told AS MATERIALIZED (
+    SELECT pg_notify('pgjobs.jobs', 'queued 0 ' || queue) FROM added
+)
+SELECT id::text
+  FROM added
+  CROSS JOIN (SELECT count(*) FROM told) AS told
+
+
 -- name: depth
 -- How many jobs are queued in a queue; counted up to limit, in the order of the index, so that it costs no more than that.
 SELECT count(*)

@@ -46,6 +46,7 @@ from pgjobs.statements.duties import (
 )
 from pgjobs.statements.enqueueing import (
     Added,
+    broadcast,
     copy,
     depth,
     enqueue,
@@ -128,6 +129,7 @@ __all__ = [
     "beat",
     "begin_suspects",
     "bounds",
+    "broadcast",
     "busy",
     "cancel",
     "claim",

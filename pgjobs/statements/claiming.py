@@ -46,9 +46,9 @@ def bounds(ranges: Sequence[Range]) -> Statement[Rows]:
     return Statement(QUERIES["bounds"], params, rows)
 
 
-def new_lanes(known: Iterable[Lane], *, queues_too: bool) -> Statement[list[Lane]]:
-    """Every lane that has queued jobs and is not known; of the queues of known lanes alone unless queues_too."""
-    priorities: dict[str, list[int]] = {}
+def new_lanes(known: Iterable[Lane], *, queues_too: bool, private: str | None = None) -> Statement[list[Lane]]:
+    """Every lane that has queued jobs and is not known; of the queues of known lanes and private unless queues_too."""
+    priorities: dict[str, list[int]] = {} if private is None else {private: []}
     for queue, priority in known:
         priorities.setdefault(queue, []).append(priority)
     queues = sorted(priorities)

@@ -49,6 +49,12 @@ def enqueue_here(row: Template, job_id: UUID, draft: Draft, worker: UUID, claim_
     return Statement(QUERIES["enqueue_here"], _common(row) | own, scalar)
 
 
+def broadcast(row: Template, args: str) -> Statement[list[UUID]]:
+    """Adds a job for each worker that lives; returns their ids."""
+    params = _common(row) | {"args": args, "meta": row.meta}
+    return Statement(QUERIES["broadcast"], params, lambda rows: [UUID(row[0]) for row in rows])
+
+
 def depth(queue: str, limit: int) -> Statement[int]:
     """How many jobs are queued in a queue, limit at most."""
     return Statement(QUERIES["depth"], {"queue": queue, "limit": limit}, scalar)

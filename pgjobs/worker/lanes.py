@@ -29,6 +29,12 @@ FORGET_S: Final = 10.0
 KEPT: Final = 50
 """So many lanes are asked though they are empty: an index descent each costs less than to find one of them again."""
 
+PRIVATE: Final = "@"
+"""With this the names of private queues begin, and no other."""
+
+FIRST: Final = -1
+"""The rank of a worker's private queue: before all others."""
+
 NOTED: Final = 1_000
 """A bound that has risen by this much is worth telling to workers to come."""
 
@@ -94,12 +100,18 @@ class Bound:
 class Lanes:
     """The lanes that a worker knows, with their bounds.
 
+    Args:
+        private: a queue that nobody else serves; its lane is looked at when somebody has told of a job there, or the
+            sweep has found one.
+
     Attributes:
+        private: the same.
         paused: the queues that are not claimed from; their lanes stay known, and their bounds where they are.
     """
 
-    def __init__(self, subscription: Subscription) -> None:
+    def __init__(self, subscription: Subscription, private: str = "@") -> None:
         self._subscription = subscription
+        self.private = private
         self.paused: frozenset[str] = frozenset()
         self._bounds: dict[Lane, Bound] = {}
         self._drawn = 0
@@ -126,7 +138,12 @@ class Lanes:
 
     def serves(self, queue: str) -> bool:
         """Whether the queue is one of ours."""
-        return self._subscription.rank(queue) is not None
+        return self._rank(queue) is not None
+
+    def _rank(self, queue: str) -> int | None:
+        if queue.startswith(PRIVATE):
+            return FIRST if queue == self.private else None
+        return self._subscription.rank(queue)
 
     def is_paused(self, queue: str) -> bool:
         """Whether nothing is claimed from the queue for now."""
@@ -139,7 +156,7 @@ class Lanes:
         for lane in lanes:
             if (bound := self._bounds.get(lane)) is not None:
                 bound.seen_at = now
-            elif (rank := self._subscription.rank(lane[0])) is not None:
+            elif (rank := self._rank(lane[0])) is not None:
                 self._bounds[lane] = Bound(now, rank)
                 fresh = True
         return fresh
@@ -153,7 +170,7 @@ class Lanes:
 
     def preferred(self) -> list[Lane]:
         """The lanes in the order in which they are to be claimed from: rank, then priority, then age."""
-        place = {rank: index for index, rank in enumerate(self._subscription.order())}
+        place = {rank: index for index, rank in enumerate((FIRST, *self._subscription.order()))}
 
         def key(lane: Lane) -> tuple[int, int, int]:
             bound = self._bounds[lane]
@@ -188,6 +205,9 @@ class Lanes:
             self._drawn = max(self._drawn, rows[0][3])
         if len(self._bounds) > KEPT:
             self._forget(now)
+        own = self._bounds.get((self.private, 0))
+        if own is not None and now - own.seen_at > FORGET_S:
+            del self._bounds[self.private, 0]
 
     def _forget(self, now: float) -> None:
         named = set(self._subscription.names)

@@ -22,7 +22,7 @@ from pgjobs.run import released
 from pgjobs.worker import identity
 from pgjobs.worker.admission import Admission
 from pgjobs.worker.claimer import Claimer, DeclaredDeadError
-from pgjobs.worker.lanes import Lanes
+from pgjobs.worker.lanes import PRIVATE, Lanes
 from pgjobs.worker.loop import AsyncExecutor
 from pgjobs.worker.maintenance import Maintenance
 from pgjobs.worker.pool import ProcessExecutor
@@ -59,7 +59,7 @@ class Life:
         self.claimer = Claimer(
             self.id,
             self._link,
-            Lanes(worker.subscription),
+            Lanes(worker.subscription, private=f"{PRIVATE}{self.id}"),
             self.slots,
             flags=worker.subscription.flags,
             schema=worker.jobs.schema,
