@@ -35,7 +35,7 @@ from pgjobs import (
     statements,
 )
 from pgjobs.worker import pauses
-from tests.processes import pgjobs
+from tests.processes import WorkerProcess, pgjobs
 from tests.support import eventually
 from tests.test_budgets import explain
 from tests.test_fencing import engine_of
@@ -843,3 +843,57 @@ def test_command_broadcasts(jobs: PgJobs, note: Task[..., Any, Any], ran: list[A
         jobs.job(done.stdout.strip()).get(10)
         assert ran == [5]
         assert "idle" in pgjobs(database_url, "workers").stdout
+
+
+# -- aging
+
+
+def test_what_has_waited_for_long_goes_before_a_higher_priority(
+    jobs: PgJobs, note: Task[..., Any, Any], ran: list[Any], conn: psycopg.Connection[Any]
+) -> None:
+    def fill(minutes: float) -> None:
+        for name, priority in (("high", 1), ("low", -1)):
+            note.using(priority=priority).enqueue(name)
+        conn.execute(
+            "UPDATE pgjobs.jobs SET created_at = now() - %s * interval '1 minute' WHERE priority < 0", [minutes]
+        )
+
+    for minutes, first in ((2.5, "low"), (0.5, "high"), (1.5, "high")):
+        ran.clear()
+        fill(minutes)
+        jobs.worker(burst=True, concurrency=1, aging="45s").run()
+        assert ran[0] == first, f"after {minutes} minutes"
+        fill(minutes)
+        jobs.worker(burst=True, concurrency=1).run()
+        assert ran[2] == "high", "without aging"
+
+
+def test_wait_of_a_scheduled_job_counts_from_its_time(
+    jobs: PgJobs, note: Task[..., Any, Any], ran: list[Any], conn: psycopg.Connection[Any]
+) -> None:
+    note.using(priority=-1).enqueue("low")
+    conn.execute("UPDATE pgjobs.jobs SET created_at = now() - interval '1 day', run_at = now()")
+    note.enqueue("normal")
+    jobs.worker(burst=True, concurrency=1, aging="1h").run()
+    assert ran == ["normal", "low"]
+
+
+def test_ages_are_read_by_the_first_entry_of_a_lane(
+    jobs: PgJobs, note: Task[..., Any, Any], conn: psycopg.Connection[Any]
+) -> None:
+    note.enqueue_many([(i,) for i in range(20_000)])
+    conn.execute("VACUUM ANALYZE pgjobs.jobs")
+    plan = explain(conn, statements.ages([statements.Range(("default", 0)), statements.Range(("none", 0))]))
+    assert plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] < 20
+
+
+def test_aging_that_cannot_be_meant_is_refused(jobs: PgJobs, database_url: str) -> None:
+    with pytest.raises(OptionError, match="a point of priority"):
+        jobs.worker(aging=0)
+    done = pgjobs(database_url, "worker", "-A", "tests.apps.basic", "--aging", "0s")
+    assert (done.returncode, "a point of priority" in done.stderr) == (2, True)
+
+
+def test_worker_process_ages(database_url: str) -> None:
+    with WorkerProcess(database_url, "--aging", "60s", "--burst") as worker:
+        assert worker.leave() == 0, worker.lines

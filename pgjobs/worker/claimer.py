@@ -149,6 +149,8 @@ class Claimer:
         if self._sweep.due and self._room():
             self._step_sweep()
         room = self._room()
+        if room and (lanes := self._lanes.to_age()):
+            self._lanes.age(self._link.one(statements.ages(lanes)))
         now = time.monotonic()
         looking = room > 0 and now >= self._pace.look_at
         if (

@@ -32,6 +32,9 @@ KEPT: Final = 50
 PRIVATE: Final = "@"
 """With this the names of private queues begin, and no other."""
 
+AGE_S: Final = 0.1
+"""How often the ages of waiting jobs are read, where they count."""
+
 FIRST: Final = -1
 """The rank of a worker's private queue: before all others."""
 
@@ -103,14 +106,18 @@ class Lanes:
     Args:
         private: a queue that nobody else serves; its lane is looked at when somebody has told of a job there, or the
             sweep has found one.
+        aging_s: a lane gains a point of priority for each so many seconds that its first job has waited.
 
     Attributes:
         private: the same.
         paused: the queues that are not claimed from; their lanes stay known, and their bounds where they are.
     """
 
-    def __init__(self, subscription: Subscription, private: str = "@") -> None:
+    def __init__(self, subscription: Subscription, private: str = "@", aging_s: float | None = None) -> None:
         self._subscription = subscription
+        self._aging_s = aging_s
+        self._points: dict[Lane, float] = {}
+        self._aged_at = 0.0
         self.private = private
         self.paused: frozenset[str] = frozenset()
         self._bounds: dict[Lane, Bound] = {}
@@ -172,12 +179,28 @@ class Lanes:
         """The lanes in the order in which they are to be claimed from: rank, then priority, then age."""
         place = {rank: index for index, rank in enumerate((FIRST, *self._subscription.order()))}
 
-        def key(lane: Lane) -> tuple[int, int, int]:
+        def key(lane: Lane) -> tuple[int, float, int]:
             bound = self._bounds[lane]
-            return (place[bound.rank], -lane[1], NO_BOUND if bound.lowest is None else bound.lowest)
+            return (
+                place[bound.rank],
+                -lane[1] - self._points.get(lane, 0.0),
+                NO_BOUND if bound.lowest is None else bound.lowest,
+            )
 
         lanes = [lane for lane in self._bounds if lane[0] not in self.paused] if self.paused else list(self._bounds)
         return sorted(lanes, key=key) if len(lanes) > 1 else lanes
+
+    def to_age(self) -> list[Range]:
+        """The lanes whose first jobs' ages are to be read, if it is time and makes a difference."""
+        if self._aging_s is None or len(self._bounds) < 2 or time.monotonic() - self._aged_at < AGE_S:
+            return []
+        return [Range(lane, self._bounds[lane].low) for lane in self.preferred()]
+
+    def age(self, ages: dict[Lane, float]) -> None:
+        """Takes the ages: they count as points of priority, so that what waits at a low one starves no more."""
+        self._aged_at = time.monotonic()
+        assert self._aging_s is not None  # noqa: S101 - nobody has asked otherwise
+        self._points = {lane: age_s // self._aging_s for lane, age_s in ages.items()}
 
     def low(self, lane: Lane) -> int:
         """The bound of a lane."""

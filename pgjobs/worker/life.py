@@ -59,7 +59,7 @@ class Life:
         self.claimer = Claimer(
             self.id,
             self._link,
-            Lanes(worker.subscription, private=f"{PRIVATE}{self.id}"),
+            Lanes(worker.subscription, private=f"{PRIVATE}{self.id}", aging_s=worker.aging_s),
             self.slots,
             flags=worker.subscription.flags,
             schema=worker.jobs.schema,

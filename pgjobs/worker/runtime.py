@@ -49,6 +49,7 @@ class Worker:
         burst: leave when nothing is left to claim.
         max_jobs: leave after so many.
         shutdown_timeout: how long running jobs may finish when the worker stops.
+        aging: where priorities decide, a job counts a point more for each such time that it has waited.
         synchronous_commit: PostgreSQL's, for claims and completions; None leaves it to the server. With ``off`` a job
             whose end was recorded just before the server crashed is run again.
         modules: modules whose public functions may run under ``module:function``.
@@ -71,6 +72,7 @@ class Worker:
         burst: bool = False,
         max_jobs: int | None = None,
         shutdown_timeout: Duration = 30.0,
+        aging: Duration | None = None,
         synchronous_commit: str | None = None,
         modules: Iterable[str] = (),
         name: str | None = None,
@@ -91,6 +93,9 @@ class Worker:
             raise OptionError(
                 f"synchronous_commit is {synchronous_commit!r}; give one of {', '.join(SYNCHRONOUS_COMMIT)}, or None"
             )
+        self.aging_s = None if aging is None else seconds(aging, what="aging")
+        if self.aging_s == 0:
+            raise OptionError("aging is 0; give how long a job waits for a point of priority, such as '60s', or None")
         self.jobs = jobs
         self.synchronous_commit = synchronous_commit
         self.subscription = Subscription.parse(queues)
