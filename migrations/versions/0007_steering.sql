@@ -115,19 +115,21 @@ LANGUAGE sql VOLATILE AS $$
     SELECT count(*) > 0 FROM told
 $$;
 
+-- The functions that follow lock first and read then, by a second statement with a snapshot of its own: in one statement
+-- what is read beside a lock that had to wait is what stood there before.
+
 -- Puts waiting jobs on hold: they stay blocked until somebody lets them go. A job whose task is paused counts as waiting;
 -- one that runs, or waits for something else, is left alone. Returns those that it has put on hold.
 -- Locks: jobs, by id, then their holds; it waits for whoever holds one.
 CREATE FUNCTION pgjobs.hold(ids uuid[], reason text DEFAULT NULL)
 RETURNS TABLE (id uuid)
 LANGUAGE sql VOLATILE SET plan_cache_mode = force_custom_plan AS $$
+    SELECT FROM pgjobs.jobs AS job WHERE job.id = ANY (hold.ids) ORDER BY job.id FOR UPDATE;
     WITH target AS MATERIALIZED (
         SELECT job.id, job.position, job.due_at
           FROM pgjobs.jobs AS job
          WHERE job.id = ANY (hold.ids)
            AND (job.status IN ('scheduled', 'queued') OR job.status = 'blocked' AND job.reason = 'paused')
-         ORDER BY job.id
-           FOR UPDATE
     ), changed AS (
         UPDATE pgjobs.jobs AS job
            SET status = 'blocked', position = NULL, due_at = NULL, reason = 'held' || coalesce(': ' || hold.reason, '')
@@ -151,13 +153,12 @@ $$;
 CREATE FUNCTION pgjobs.unhold(ids uuid[])
 RETURNS TABLE (id uuid)
 LANGUAGE sql VOLATILE SET plan_cache_mode = force_custom_plan AS $$
+    SELECT FROM pgjobs.jobs AS job WHERE job.id = ANY (unhold.ids) ORDER BY job.id FOR UPDATE;
     WITH target AS MATERIALIZED (
         SELECT job.id
           FROM pgjobs.jobs AS job
-         WHERE job.id = ANY (unhold.ids) AND job.status = 'blocked'
+         WHERE job.id = ANY (unhold.ids) AND job.status = 'blocked' AND job.reason LIKE 'held%'
            AND EXISTS (SELECT FROM pgjobs.holds AS held WHERE held.job_id = job.id AND held.kind = 'job')
-         ORDER BY job.id
-           FOR UPDATE
     ), freed AS (
         DELETE FROM pgjobs.holds AS held
          USING target
@@ -194,12 +195,11 @@ $$;
 CREATE FUNCTION pgjobs.move(ids uuid[], queue text DEFAULT NULL, priority integer DEFAULT NULL)
 RETURNS TABLE (id uuid)
 LANGUAGE sql VOLATILE SET plan_cache_mode = force_custom_plan AS $$
+    SELECT FROM pgjobs.jobs AS job WHERE job.id = ANY (move.ids) ORDER BY job.id FOR UPDATE;
     WITH target AS MATERIALIZED (
         SELECT job.id, job.position
           FROM pgjobs.jobs AS job
          WHERE job.id = ANY (move.ids) AND job.status IN ('scheduled', 'blocked', 'queued')
-         ORDER BY job.id
-           FOR UPDATE
     ), place AS MATERIALIZED (
         SELECT target.id,
                CASE WHEN target.position < 0 THEN -nextval('pgjobs.positions')
@@ -236,12 +236,11 @@ $$;
 CREATE FUNCTION pgjobs.run_now(ids uuid[])
 RETURNS TABLE (id uuid)
 LANGUAGE sql VOLATILE SET plan_cache_mode = force_custom_plan AS $$
+    SELECT FROM pgjobs.jobs AS job WHERE job.id = ANY (run_now.ids) ORDER BY job.id FOR UPDATE;
     WITH target AS MATERIALIZED (
         SELECT job.id, job.due_at
           FROM pgjobs.jobs AS job
          WHERE job.id = ANY (run_now.ids) AND job.status = 'scheduled'
-         ORDER BY job.id
-           FOR UPDATE
     ), place AS MATERIALIZED (
         SELECT target.id, nextval('pgjobs.positions') AS position
           FROM (SELECT * FROM target ORDER BY target.due_at, target.id OFFSET 0) AS target
@@ -268,6 +267,7 @@ $$;
 CREATE OR REPLACE FUNCTION pgjobs.cancel(ids uuid[], reason text DEFAULT 'cancelled')
 RETURNS TABLE (id uuid, status text)
 LANGUAGE sql VOLATILE SET plan_cache_mode = force_custom_plan AS $$
+    SELECT FROM pgjobs.jobs AS job WHERE job.id = ANY (cancel.ids) ORDER BY job.id FOR UPDATE;
     WITH target AS MATERIALIZED (
         SELECT job.id
           FROM pgjobs.jobs AS job
@@ -310,6 +310,7 @@ $$;
 CREATE OR REPLACE FUNCTION pgjobs.delete(ids uuid[])
 RETURNS TABLE (id uuid)
 LANGUAGE sql VOLATILE SET plan_cache_mode = force_custom_plan AS $$
+    SELECT FROM pgjobs.jobs AS job WHERE job.id = ANY (delete.ids) ORDER BY job.id FOR UPDATE;
     WITH target AS MATERIALIZED (
         SELECT job.id, job.status
           FROM pgjobs.jobs AS job

@@ -175,11 +175,9 @@ WITH held AS (
      WHERE claim.id = ANY (%(claims)s::uuid[]) AND held.id = ANY (%(ids)s::uuid[])
 ), mine AS MATERIALIZED (
     SELECT job.id, held.position,
-           CASE WHEN job.cancel_at IS NOT NULL THEN 'cancelled'
-                WHEN EXISTS (SELECT FROM pgjobs.pauses AS pause
-                              WHERE pause.kind = 'task' AND pause.name = job.task
-                                AND (pause.until IS NULL OR pause.until > clock_timestamp())) THEN 'blocked'
-                ELSE 'queued' END AS status
+           EXISTS (SELECT FROM pgjobs.pauses AS pause
+                    WHERE pause.kind = 'task' AND pause.name = job.task
+                      AND (pause.until IS NULL OR pause.until > clock_timestamp())) AS paused
       FROM held
       JOIN pgjobs.jobs AS job USING (id)
      WHERE job.claim_id = held.claim_id AND job.status = 'running'
@@ -187,11 +185,11 @@ WITH held AS (
        FOR UPDATE OF job SKIP LOCKED
 ), released AS (
     UPDATE pgjobs.jobs AS job
-       SET status = mine.status,
-           position = CASE mine.status WHEN 'queued' THEN mine.position END,
-           reason = CASE mine.status WHEN 'blocked' THEN 'paused' ELSE job.reason END,
-           unique_key = CASE WHEN mine.status <> 'cancelled' OR job.options ? 'unique_for' THEN job.unique_key END,
-           finished_at = CASE mine.status WHEN 'cancelled' THEN now() END,
+       SET status = CASE WHEN job.cancel_at IS NOT NULL THEN 'cancelled' WHEN mine.paused THEN 'blocked' ELSE 'queued' END,
+           position = CASE WHEN job.cancel_at IS NULL AND NOT mine.paused THEN mine.position END,
+           reason = CASE WHEN job.cancel_at IS NULL AND mine.paused THEN 'paused' ELSE job.reason END,
+           unique_key = CASE WHEN job.cancel_at IS NULL OR job.options ? 'unique_for' THEN job.unique_key END,
+           finished_at = CASE WHEN job.cancel_at IS NULL THEN NULL ELSE now() END,
            attempt = greatest(job.attempt - 1, 0),
            run_at = CASE WHEN job.run_at > now() THEN now() ELSE job.run_at END,
            options = CASE WHEN job.options->'suspect'->'runs' IS NULL THEN job.options
