@@ -267,7 +267,10 @@ $$;
 CREATE OR REPLACE FUNCTION pgjobs.cancel(ids uuid[], reason text DEFAULT 'cancelled')
 RETURNS TABLE (id uuid, status text)
 LANGUAGE sql VOLATILE SET plan_cache_mode = force_custom_plan AS $$
-    SELECT FROM pgjobs.jobs AS job WHERE job.id = ANY (cancel.ids) ORDER BY job.id FOR UPDATE;
+    SELECT FROM pgjobs.jobs AS job
+     WHERE job.id = ANY (cancel.ids) AND job.status IN ('scheduled', 'blocked', 'queued', 'running')
+     ORDER BY job.id
+       FOR UPDATE;
     WITH target AS MATERIALIZED (
         SELECT job.id
           FROM pgjobs.jobs AS job
