@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
-from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Callable,
+    Collection,
+    Coroutine,
+    Generator,
+    Iterable,
+    Iterator,
+    Sequence,
+)
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar, Unpack, cast, overload
 from uuid import UUID
 
 from pgjobs.callbacks import Notifying
 from pgjobs.cipher import Cipher
 from pgjobs.config import DEFAULT_FAILED_TTL_S, DEFAULT_RESULT_TTL_S, DEFAULT_SCHEMA, Duration, schema_name, seconds
+from pgjobs.controls import Controls, ids_of
 from pgjobs.database import Database
 from pgjobs.door import Door, Doorway
 from pgjobs.errors import TaskError, TaskNotFoundError
@@ -41,7 +52,7 @@ class TaskDecorator(Protocol):
     def __call__(self, function: Callable[P, R], /) -> Task[P, R, R]: ...
 
 
-class PgJobs(Doorway, Notifying):
+class PgJobs(Doorway, Notifying, Controls):
     """An application's job queue. Assigns only: connections are opened when they are needed.
 
     Args:
@@ -56,6 +67,7 @@ class PgJobs(Doorway, Notifying):
         lifespan: a generator function, or what returns a context manager, sync or async; a worker opens it when it
             starts and closes it when it stops, and tasks have what it yields: a mapping, or an object with attributes.
         results, results_over: where results of more than so many bytes are kept, see ResultStorage.
+        inline: as if all stood in ``with jobs.inline():``.
 
     Raises:
         ConfigurationError: the schema's name cannot be one.
@@ -74,6 +86,7 @@ class PgJobs(Doorway, Notifying):
         lifespan: Callable[[], Any] | None = None,
         results: ResultStorage | None = None,
         results_over: int = RESULTS_OVER,
+        inline: bool = False,
     ) -> None:
         super().__init__()
         self.schema = schema_name(schema or os.environ.get("PGJOBS_SCHEMA") or DEFAULT_SCHEMA)
@@ -90,8 +103,11 @@ class PgJobs(Doorway, Notifying):
         self.functions: dict[str, Callable[..., Any]] = {}
         self._signatures: dict[str, Signature] = {}
         self.cipher = Cipher(keys)
-        self._ledger = Ledger(self.database, self.cipher, self._result_of)
+        self._ledger = Ledger(self.database, self.cipher, self.result_of)
         self._producer = Producer(self.database, self._ledger)
+        self.hosts = self._producer.hosts
+        if inline:
+            self._run_inline()
 
     def __repr__(self) -> str:
         return f"<PgJobs schema={self.schema}, {len(self.tasks)} tasks>"
@@ -226,7 +242,7 @@ class PgJobs(Doorway, Notifying):
             task.results_over = self.results_over
         return task
 
-    def _result_of(self, row: JobRow) -> Any:
+    def result_of(self, row: JobRow) -> Any:
         """A job's result, from where it is kept, in the type that its task says, as far as it is known here."""
         task = self.tasks.get(row.task)
         value = self.cipher.loads(row.result)
@@ -267,12 +283,12 @@ class PgJobs(Doorway, Notifying):
         """
         return [
             Job(self._ledger, row.id, row.task, row, settled=True)
-            for row in self._ledger.await_all(_ids(jobs), timeout)
+            for row in self._ledger.await_all(ids_of(jobs), timeout)
         ]
 
     async def await_(self, jobs: Iterable[UUID | str | Job[Any]], timeout: Duration | None = None) -> list[Job[Any]]:
         """The async twin of ``wait``."""
-        rows = await self._ledger.aawait_all(_ids(jobs), timeout)
+        rows = await self._ledger.aawait_all(ids_of(jobs), timeout)
         return [Job(self._ledger, row.id, row.task, row, settled=True) for row in rows]
 
     def as_completed(
@@ -284,14 +300,14 @@ class PgJobs(Doorway, Notifying):
             ResultTimeoutError: one of them had not ended in time.
             JobNotFoundError: one of them is not there.
         """
-        for row in self._ledger.as_completed(_ids(jobs), timeout):
+        for row in self._ledger.as_completed(ids_of(jobs), timeout):
             yield Job(self._ledger, row.id, row.task, row, settled=True)
 
     async def aas_completed(
         self, jobs: Iterable[UUID | str | Job[Any]], timeout: Duration | None = None
     ) -> AsyncIterator[Job[Any]]:
         """The async twin of ``as_completed``: ``async for job in jobs.aas_completed(…)``."""
-        async for row in self._ledger.aas_completed(_ids(jobs), timeout):
+        async for row in self._ledger.aas_completed(ids_of(jobs), timeout):
             yield Job(self._ledger, row.id, row.task, row, settled=True)
 
     def cancel(self, jobs: Iterable[UUID | str | Job[Any]], reason: str = "cancelled") -> dict[UUID, str]:
@@ -300,29 +316,49 @@ class PgJobs(Doorway, Notifying):
         Returns:
             The statuses of those that were not over: ``cancelled``, or ``running`` until they have stopped.
         """
-        return self._ledger.cancel(_ids(jobs), reason)
+        return self._ledger.cancel(ids_of(jobs), reason)
 
     async def acancel(self, jobs: Iterable[UUID | str | Job[Any]], reason: str = "cancelled") -> dict[UUID, str]:
         """The async twin of ``cancel``."""
-        return await self._ledger.acancel(_ids(jobs), reason)
+        return await self._ledger.acancel(ids_of(jobs), reason)
 
     def retry(self, jobs: Iterable[UUID | str | Job[Any]]) -> list[UUID]:
         """Queues many ended jobs again; see ``Job.retry``. Returns those that had ended."""
-        return self._ledger.retry(_ids(jobs))
+        return self._ledger.retry(ids_of(jobs))
 
     async def aretry(self, jobs: Iterable[UUID | str | Job[Any]]) -> list[UUID]:
         """The async twin of ``retry``."""
-        return await self._ledger.aretry(_ids(jobs))
+        return await self._ledger.aretry(ids_of(jobs))
 
     def delete(self, jobs: Iterable[UUID | str | Job[Any]]) -> list[UUID]:
         """Deletes many jobs; see ``Job.delete``. Returns those that were there."""
-        return self._ledger.delete(_ids(jobs))
+        return self._ledger.delete(ids_of(jobs))
 
     async def adelete(self, jobs: Iterable[UUID | str | Job[Any]]) -> list[UUID]:
         """The async twin of ``delete``."""
-        return await self._ledger.adelete(_ids(jobs))
+        return await self._ledger.adelete(ids_of(jobs))
 
     # -- life
+
+    @contextlib.contextmanager
+    def inline(self) -> Generator[None]:
+        """While the block lasts, ``enqueue`` runs its job at once, in this process and without a database: for tests.
+
+        So do other threads. A failed attempt is followed by the next one without a rest; ``get`` returns the result or
+        raises as it does elsewhere. Nothing waits, so delays, unique keys and timeouts mean nothing, and a connection
+        that is given is not used.
+        """
+        before = self._producer.inline, self._ledger
+        self._run_inline()
+        try:
+            yield
+        finally:
+            self._producer.inline, self._ledger = before
+
+    def _run_inline(self) -> None:
+        """Bound late, as ``worker`` is."""
+        runner = importlib.import_module("pgjobs.inline").Inline(self)
+        self._producer.inline, self._ledger = runner, runner.memory
 
     def worker(self, **settings: Any) -> Worker:
         """Makes a worker that runs in this process: ``with jobs.worker(queues="mail"):``; see ``pgjobs.worker.Worker``.
@@ -352,10 +388,6 @@ class PgJobs(Doorway, Notifying):
         """The async twin of ``close``; closes the running loop's connections too."""
         self._ledger.close()
         await self.database.aclose()
-
-
-def _ids(jobs: Iterable[UUID | str | Job[Any]]) -> list[UUID]:
-    return [job.id if isinstance(job, Job) else as_id(job) for job in jobs]
 
 
 def _identity(function: Callable[..., Any]) -> tuple[str, str]:

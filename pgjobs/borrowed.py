@@ -6,7 +6,7 @@ The kinds are told apart by where their classes come from, so that no driver is 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import Any, Final, Literal, TypeAlias
 
 from pgjobs.statements import Query, Rows, Statement, T
@@ -136,6 +136,28 @@ def is_async(conn: object) -> bool:
     """Whether statements on this connection are awaited."""
     kind = kind_of(conn)
     return kind == "asyncpg" or kind.startswith("async-")
+
+
+def after_commit(conn: Any, call: Callable[[], None]) -> None:
+    """Makes a call when the caller's transaction has been committed, if that can be known: it may never be made.
+
+    It is made too early, or for nothing, where a savepoint was rolled back: the call has to look.
+    """
+    if conn is None:
+        call()
+        return
+    kind = kind_of(conn)
+    if kind in ("psycopg", "async-psycopg") and conn.info.transaction_status == 0:
+        call()
+    elif kind in ("session", "async-session"):
+        from sqlalchemy import event
+
+        session = conn.registry() if hasattr(conn, "registry") else conn
+
+        def committed(session: object) -> None:
+            call()
+
+        event.listen(getattr(session, "sync_session", session), "after_commit", committed, once=True)
 
 
 def copier(conn: Any) -> Any:

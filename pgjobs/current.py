@@ -277,6 +277,10 @@ class CurrentJob:
             ClaimLostError: the job is no longer this run's; let it roll the transaction back.
             EncodingError: the result cannot be stored.
         """
+        if self._run.is_inline:
+            self._run.completion = self._completion(result).params["result"]
+            self._note(held=True)
+            return
         if (said := self._desk.state(self._run)) is not None:
             borrowed.run(conn, statements.report([said]), self._run.schema)
         held = borrowed.run(conn, self._completion(stored(self._run, result)), self._run.schema)
@@ -286,6 +290,10 @@ class CurrentJob:
 
     async def acomplete(self, conn: object, result: Json = None) -> None:
         """The async twin of ``complete``."""
+        if self._run.is_inline:
+            self._run.completion = self._completion(result).params["result"]
+            self._note(held=True)
+            return
         if (said := self._desk.state(self._run)) is not None:
             await borrowed.arun(conn, statements.report([said]), self._run.schema)
         if result is not None and self._run.task.results is not None:

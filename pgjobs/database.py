@@ -8,6 +8,7 @@ import contextlib
 import functools
 import os
 import threading
+import time
 import weakref
 from collections.abc import AsyncGenerator, Generator
 from contextlib import AbstractContextManager
@@ -20,7 +21,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from pgjobs import borrowed, source
 from pgjobs.errors import ConfigurationError, SchemaError
 from pgjobs.source import Source
-from pgjobs.statements import Statement, Steps, T
+from pgjobs.statements import Rest, Statement, Steps, T
 
 if TYPE_CHECKING:
     from psycopg_pool import AsyncConnectionPool, ConnectionPool
@@ -168,22 +169,28 @@ class Database:
         answer: Any = None
         while True:
             try:
-                statement = steps.send(answer)
+                step = steps.send(answer)
             except StopIteration as end:
                 result: T = end.value
                 return result
-            answer = self.run(statement, conn)
+            if isinstance(step, Rest):
+                time.sleep(step.seconds)
+            else:
+                answer = self.run(step, conn)
 
     async def arun_steps(self, steps: Steps[T], conn: object = None) -> T:
         """The async twin of ``run_steps``."""
         answer: Any = None
         while True:
             try:
-                statement = steps.send(answer)
+                step = steps.send(answer)
             except StopIteration as end:
                 result: T = end.value
                 return result
-            answer = await self.arun(statement, conn)
+            if isinstance(step, Rest):
+                await asyncio.sleep(step.seconds)
+            else:
+                answer = await self.arun(step, conn)
 
     def connection(self) -> AbstractContextManager[psycopg.Connection[tuple[Any, ...]]]:
         """Lends a connection of the pool, in autocommit where the pool is ours."""

@@ -58,6 +58,26 @@ class Doorway(ABC):
         """The async twin of ``enqueue``."""
         return await self.call(function).aenqueue(*args, **kwargs)
 
+    @overload
+    def broadcast(self, function: Task[P, C, R], /, *args: P.args, **kwargs: P.kwargs) -> list[Job[R]]: ...
+    @overload
+    def broadcast(self, function: Callable[..., Any] | str, /, *args: Any, **kwargs: Any) -> list[Job[Any]]: ...
+    def broadcast(self, function: object, /, *args: Any, **kwargs: Any) -> list[Job[Any]]:
+        """Enqueues a job for every worker process that lives, whatever queues it serves; returns their handles.
+
+        Each is for its worker alone, goes before what waits elsewhere, and expires after a minute, or its ttl, if the
+        worker is gone by then.
+        """
+        return self.call(function).broadcast(*args, **kwargs)
+
+    @overload
+    async def abroadcast(self, function: Task[P, C, R], /, *args: P.args, **kwargs: P.kwargs) -> list[Job[R]]: ...
+    @overload
+    async def abroadcast(self, function: Callable[..., Any] | str, /, *args: Any, **kwargs: Any) -> list[Job[Any]]: ...
+    async def abroadcast(self, function: object, /, *args: Any, **kwargs: Any) -> list[Job[Any]]:
+        """The async twin of ``broadcast``."""
+        return await self.call(function).abroadcast(*args, **kwargs)
+
     def enqueue_many(
         self, function: Callable[..., Any] | str, /, calls: Iterable[tuple[Any, ...] | Mapping[str, Any]]
     ) -> list[UUID]:

@@ -175,6 +175,17 @@ class JobExistsError(PgJobsError):
         self.job_id = job_id
 
 
+class QueueFullError(PgJobsError):
+    """So many jobs wait in the queue that another one has no room: ``max_depth``."""
+
+    def __init__(self, queue: str, limit: int) -> None:
+        super().__init__(
+            f"queue {queue!r} has no room: {limit} jobs may wait there; try again later, or raise max_depth"
+        )
+        self.queue = queue
+        self.limit = limit
+
+
 class DuplicateJobError(PgJobsError):
     """A job with the same unique key is there, and the policy says ``on_conflict="raise"``.
 

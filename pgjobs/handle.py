@@ -4,16 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 from uuid import UUID
 
+from pgjobs import statements
 from pgjobs.codec import Json
-from pgjobs.config import Duration
+from pgjobs.config import Duration, queue_name
 from pgjobs.errors import JobNotFoundError, JobStateError
 from pgjobs.job import FailureRow, FileRow, JobRow, LogRow, Status
 from pgjobs.ledger import Ledger
+from pgjobs.options import priority_of
+from pgjobs.statements import Statement
 
 R_co = TypeVar("R_co", covariant=True)
+
+HELD: Final = "put on hold; only one that is queued or scheduled can"
+LET_GO: Final = "let go; only one that is on hold can"
+MOVED: Final = "moved; only one that waits can"
+QUEUED_NOW: Final = "queued now; only one that is scheduled can"
 
 
 class Job(Generic[R_co]):
@@ -24,9 +32,10 @@ class Job(Generic[R_co]):
 
     Attributes:
         is_new: False where ``enqueue`` has found a job with the same unique key, and returned that one.
+        is_dropped: True where the queue was full, and ``when_full="drop"`` said to write nothing: there is no such job.
     """
 
-    __slots__ = ("_conn", "_id", "_ledger", "_row", "_settled", "_task", "is_new")
+    __slots__ = ("_conn", "_id", "_ledger", "_row", "_settled", "_task", "is_dropped", "is_new")
 
     def __init__(
         self,
@@ -38,6 +47,7 @@ class Job(Generic[R_co]):
         *,
         is_new: bool = True,
         settled: bool = False,
+        is_dropped: bool = False,
     ) -> None:
         self._ledger = ledger
         self._id = job_id
@@ -46,6 +56,7 @@ class Job(Generic[R_co]):
         self._conn = conn
         self._settled = settled
         self.is_new = is_new
+        self.is_dropped = is_dropped
 
     def __repr__(self) -> str:
         status = f" {self._row.status.value}" if self._row else ""
@@ -268,6 +279,83 @@ class Job(Generic[R_co]):
         """The async twin of ``delete``."""
         if not await self._ledger.adelete([self._id]):
             raise JobNotFoundError(self._id)
+
+    def hold(self, reason: str | None = None) -> Job[R_co]:
+        """Puts the waiting job on hold: ``blocked``, until ``unhold``; it can be cancelled, deleted, and expire.
+
+        One that runs cannot be put on hold: cancel it, or wait until it rests between two attempts.
+
+        Raises:
+            JobStateError: it runs, has ended, or waits for something else.
+            JobNotFoundError: it is not there.
+        """
+        return self._change(statements.hold([self._id], reason), HELD)
+
+    async def ahold(self, reason: str | None = None) -> Job[R_co]:
+        """The async twin of ``hold``."""
+        return await self._achange(statements.hold([self._id], reason), HELD)
+
+    def unhold(self) -> Job[R_co]:
+        """Lets the job go: to the end of its queue, or to its time if that is still to come.
+
+        Raises:
+            JobStateError: it is not on hold.
+            JobNotFoundError: it is not there.
+        """
+        return self._change(statements.unhold([self._id]), LET_GO)
+
+    async def aunhold(self) -> Job[R_co]:
+        """The async twin of ``unhold``."""
+        return await self._achange(statements.unhold([self._id]), LET_GO)
+
+    def move(self, queue: str) -> Job[R_co]:
+        """Gives the waiting job another queue, where it goes to the end.
+
+        Raises:
+            JobStateError: it runs or has ended.
+            JobNotFoundError: it is not there.
+        """
+        return self._change(statements.move([self._id], queue_name(queue), None), MOVED)
+
+    async def amove(self, queue: str) -> Job[R_co]:
+        """The async twin of ``move``."""
+        return await self._achange(statements.move([self._id], queue_name(queue), None), MOVED)
+
+    def prioritize(self, priority: int) -> Job[R_co]:
+        """Gives the waiting job another priority, behind the jobs that have it.
+
+        Raises:
+            JobStateError: it runs or has ended.
+            JobNotFoundError: it is not there.
+        """
+        return self._change(statements.move([self._id], None, priority_of(priority)), MOVED)
+
+    async def aprioritize(self, priority: int) -> Job[R_co]:
+        """The async twin of ``prioritize``."""
+        return await self._achange(statements.move([self._id], None, priority_of(priority)), MOVED)
+
+    def run_now(self) -> Job[R_co]:
+        """Queues the scheduled job now.
+
+        Raises:
+            JobStateError: it is not scheduled.
+            JobNotFoundError: it is not there.
+        """
+        return self._change(statements.run_now([self._id]), QUEUED_NOW)
+
+    async def arun_now(self) -> Job[R_co]:
+        """The async twin of ``run_now``."""
+        return await self._achange(statements.run_now([self._id]), QUEUED_NOW)
+
+    def _change(self, statement: Statement[list[UUID]], what: str) -> Job[R_co]:
+        if not self._ledger.change(statement):
+            raise _wrong_state(self.refresh(), what)
+        return self.refresh()
+
+    async def _achange(self, statement: Statement[list[UUID]], what: str) -> Job[R_co]:
+        if not await self._ledger.achange(statement):
+            raise _wrong_state(await self.arefresh(), what)
+        return await self.arefresh()
 
 
 def _wrong_state(job: Job[Any], what: str) -> JobStateError:

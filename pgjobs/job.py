@@ -11,6 +11,7 @@ from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from pgjobs.codec import Json
+from pgjobs.depth import Depth
 from pgjobs.errors import OptionError
 from pgjobs.unique import Unique
 
@@ -87,6 +88,8 @@ class Template:
     meta: str | None = None
     lifo: bool = False
     unique: Unique | None = None
+    here: bool = False
+    depth: Depth | None = None
 
     @property
     def waits(self) -> bool:
@@ -96,7 +99,7 @@ class Template:
     @property
     def is_plain(self) -> bool:
         """Whether the shortest INSERT is enough: the job is as most are."""
-        return not (self.waits or self.lifo or self.meta or self.unique)
+        return not (self.waits or self.lifo or self.meta or self.unique or self.here or self.depth)
 
 
 class Draft(NamedTuple):

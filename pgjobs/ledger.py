@@ -225,6 +225,15 @@ class Ledger:
         dumps = codec.dumps if sealed(row.args) is None else self._cipher.dumps
         return dumps(dict(args), what="arguments")
 
+    def change(self, statement: Statement[list[UUID]]) -> bool:
+        """Runs what steers one job; returns whether it stood as it had to."""
+        return bool(self._database.run(statement))
+
+    async def achange(self, statement: Statement[list[UUID]]) -> bool:
+        """The async twin of ``change``."""
+        changed = await self._database.arun(statement)
+        return bool(changed)
+
     def delete(self, ids: Sequence[UUID]) -> list[UUID]:
         """Deletes jobs; see ``PgJobs.delete``."""
         return self._database.run(statements.delete(ids))

@@ -20,6 +20,7 @@ from pgjobs.config import (
     queue_name,
     seconds,
 )
+from pgjobs.depth import WhenFull, depth_of
 from pgjobs.errors import OptionError
 from pgjobs.job import Template
 from pgjobs.keep import Keep
@@ -38,7 +39,9 @@ class Options(TypedDict, total=False):
     retry: a policy, or the number of attempts. unique: a policy, or what it is unique by. idempotency_key: a key of
     the caller's own; while a job that has it is there, another enqueue returns that one. result_ttl: how long the
     ended job is kept; keep: how long by how it has ended. ignore_result: store none. meta: a JSON object of the
-    caller's own. tags: words to find it by. job_id: an id of the caller's own.
+    caller's own. tags: words to find it by. job_id: an id of the caller's own. here: the worker in this process
+    starts it, right after the commit. max_depth: how many jobs may be queued there; when_full: raise, drop the new one,
+    or block until there is room, for full_timeout at most.
     """
 
     queue: str
@@ -60,6 +63,10 @@ class Options(TypedDict, total=False):
     meta: Mapping[str, Json]
     tags: Sequence[str]
     job_id: UUID | str
+    here: bool
+    max_depth: int
+    when_full: WhenFull
+    full_timeout: Duration
 
 
 class TaskOptions(Options, total=False):
@@ -116,7 +123,7 @@ def template(task: str, options: Options, *, stored_retry: bool, private: Collec
     return Template(
         task=task,
         queue=queue_name(options.get("queue", DEFAULT_QUEUE)),
-        priority=_priority(options.get("priority", 0)),
+        priority=priority_of(options.get("priority", 0)),
         max_attempts=retry.attempts,
         timeout=_timedelta(timeout_of(options), "timeout"),
         delay=_timedelta(options.get("delay"), "delay"),
@@ -126,6 +133,8 @@ def template(task: str, options: Options, *, stored_retry: bool, private: Collec
         meta=codec.dumps(meta, what="meta") if meta else None,
         lifo=bool(options.get("lifo", False)),
         unique=unique,
+        here=_here(options),
+        depth=depth_of(options),
     )
 
 
@@ -254,7 +263,8 @@ def _positive(options: Options, name: Literal["deadline", "soft_timeout"]) -> fl
     return value_s
 
 
-def _priority(value: int) -> int:
+def priority_of(value: int) -> int:
+    """Returns a priority, or raises OptionError where it is none."""
     if isinstance(value, bool) or not isinstance(value, int) or abs(value) > MAX_PRIORITY:  # pyright: ignore[reportUnnecessaryIsInstance]
         raise OptionError(f"priority is {value!r}; give a whole number from -100 to 100, larger runs first")
     return value
@@ -271,6 +281,15 @@ def _run_at(options: Options) -> datetime | None:
             f"run_at is {run_at!r}, without a time zone; pass an aware datetime, such as datetime.now(UTC)"
         )
     return run_at
+
+
+def _here(options: Options) -> bool:
+    if not options.get("here"):
+        return False
+    for name in ("delay", "run_at", "lifo", "unique", "idempotency_key"):
+        if options.get(name) not in (None, False):
+            raise OptionError(f"here starts the job at once, and {name} is given too; give one of them")
+    return True
 
 
 def _meta(options: Options) -> dict[str, Json]:

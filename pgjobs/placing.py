@@ -6,16 +6,22 @@ alike.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
 from pgjobs import statements
-from pgjobs.errors import DuplicateJobError, PgJobsError
+from pgjobs.depth import Depth
+from pgjobs.errors import DuplicateJobError, PgJobsError, QueueFullError
 from pgjobs.job import Draft, Template
-from pgjobs.statements import Steps
+from pgjobs.statements import Rest, Steps
 from pgjobs.unique import Unique
+
+FIRST_REST_S: Final = 0.01
+LONGEST_REST_S: Final = 1.0
+"""How often whoever waits for room looks, at first and at last."""
 
 _TRIES: Final = 3
 """How often a key is asked for anew whose holder ended just when it was looked up."""
@@ -23,10 +29,11 @@ _TRIES: Final = 3
 
 @dataclass(slots=True)
 class Placed:
-    """What became of some calls: for each the id of its job, and whether that is a new one."""
+    """What became of some calls: for each the id of its job, and whether that is a new one; or all were dropped."""
 
     ids: list[UUID]
     new: list[bool]
+    dropped: bool = False
 
 
 def place(row: Template, drafts: Sequence[Draft], ids: Sequence[UUID]) -> Steps[Placed]:
@@ -34,7 +41,10 @@ def place(row: Template, drafts: Sequence[Draft], ids: Sequence[UUID]) -> Steps[
 
     Raises:
         DuplicateJobError: a key is taken, and the policy says so.
+        QueueFullError: the queue has no room for them.
     """
+    if row.depth is not None and not (yield from _room(row, row.depth, len(drafts))):
+        return Placed(list(ids), [False] * len(drafts), dropped=True)
     placed = Placed(list(ids), [False] * len(drafts))
     left = list(range(len(drafts)))
     for _ in range(_TRIES):
@@ -51,6 +61,25 @@ def place(row: Template, drafts: Sequence[Draft], ids: Sequence[UUID]) -> Steps[
     raise PgJobsError(
         f"the key of a job of {row.task!r} was taken and freed {_TRIES} times meanwhile; enqueue it again"
     )
+
+
+def _room(row: Template, depth: Depth, count: int) -> Steps[bool]:
+    """Sees whether there is room for so many jobs, or waits for it; False where they are to be dropped.
+
+    Nothing is locked: of several that find room for one job, each takes it.
+    """
+    rest_s = FIRST_REST_S
+    deadline = time.monotonic() + depth.timeout_s
+    while True:
+        if (yield statements.depth(row.queue, depth.limit)) + count <= depth.limit:
+            return True
+        if depth.when_full == "drop":
+            return False
+        left_s = deadline - time.monotonic()
+        if depth.when_full == "raise" or count > depth.limit or left_s <= 0:
+            raise QueueFullError(row.queue, depth.limit)
+        yield Rest(min(rest_s, left_s))
+        rest_s = min(LONGEST_REST_S, 2 * rest_s)
 
 
 def _tell(row: Template, added: statements.Added) -> Steps[None]:

@@ -4,60 +4,108 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator
-from typing import Any, Final
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any, Final, Protocol
 from uuid import UUID
 
 from psycopg import errors
 
 from pgjobs import borrowed, statements
 from pgjobs.database import Database
-from pgjobs.errors import JobExistsError
+from pgjobs.errors import JobExistsError, OptionError
 from pgjobs.handle import Job
+from pgjobs.here import Host, place_here
 from pgjobs.job import Draft, Template, new_id, new_ids
 from pgjobs.ledger import Ledger
 from pgjobs.placing import Placed, place
-from pgjobs.statements import Steps
+from pgjobs.statements import Statement, Steps
+
+BROADCAST_TTL: Final = timedelta(seconds=60)
+"""How long a job for every worker waits for a worker that is gone, unless its options say so."""
 
 CHUNK: Final = 1_000
 """Rows in one INSERT of a bulk enqueue; from this many on a psycopg connection takes them by COPY."""
 
 
+class Inline(Protocol):
+    """Runs a job to its end where it is enqueued; see ``pgjobs.inline``."""
+
+    def run(self, row: Template, draft: Draft) -> Job[Any]: ...
+    async def arun(self, row: Template, draft: Draft) -> Job[Any]: ...
+
+
 class Producer:
-    """Enqueues what is ready to be written: a template and drafts."""
+    """Enqueues what is ready to be written: a template and drafts.
+
+    Attributes:
+        inline: what runs the jobs instead, here and now.
+        hosts: the workers of this process, which start what is to run here.
+    """
 
     def __init__(self, database: Database, ledger: Ledger) -> None:
+        self.inline: Inline | None = None
+        self.hosts: list[Host] = []
         self.database = database
         self._ledger = ledger
 
     def insert(self, row: Template, draft: Draft, conn: object) -> Job[Any]:
         """Writes one row, and wakes a worker if one is idle."""
+        if self.inline is not None:
+            return self.inline.run(row, draft)
         new = draft.job_id or new_id()
         with _AlreadyThere(new, given=draft.job_id is not None, own=conn is None):
             if not row.is_plain:
-                return self._handle(row, self.database.run_steps(place(row, [draft], [new]), conn), conn)
+                return self._handle(row, self.database.run_steps(self._steps(row, draft, new, conn), conn), conn)
             if self.database.run(statements.enqueue(row, new, draft.args), conn):
                 self.database.run(statements.tell_of(row), conn)
         return Job(self._ledger, new, row.task, conn=conn)
 
     async def ainsert(self, row: Template, draft: Draft, conn: object) -> Job[Any]:
         """The async twin of ``insert``."""
+        if self.inline is not None:
+            return await self.inline.arun(row, draft)
         new = draft.job_id or new_id()
         with _AlreadyThere(new, given=draft.job_id is not None, own=conn is None):
             if not row.is_plain:
-                return self._handle(row, await self.database.arun_steps(place(row, [draft], [new]), conn), conn)
+                placed = await self.database.arun_steps(self._steps(row, draft, new, conn), conn)
+                return self._handle(row, placed, conn)
             if await self.database.arun(statements.enqueue(row, new, draft.args), conn):
                 await self.database.arun(statements.tell_of(row), conn)
         return Job(self._ledger, new, row.task, conn=conn)
+
+    def broadcast(self, row: Template, draft: Draft, conn: object) -> list[Job[Any]]:
+        """Writes a row for each worker that lives."""
+        if self.inline is not None:
+            return [self.inline.run(row, draft)]
+        return self._handles(row, self.database.run(_for_all(row, draft), conn), conn)
+
+    async def abroadcast(self, row: Template, draft: Draft, conn: object) -> list[Job[Any]]:
+        """The async twin of ``broadcast``."""
+        if self.inline is not None:
+            return [await self.inline.arun(row, draft)]
+        return self._handles(row, await self.database.arun(_for_all(row, draft), conn), conn)
+
+    def _handles(self, row: Template, ids: list[UUID], conn: object) -> list[Job[Any]]:
+        return [Job(self._ledger, job_id, row.task, conn=conn) for job_id in ids]
+
+    def _steps(self, row: Template, draft: Draft, new: UUID, conn: object) -> Steps[Placed]:
+        if row.here:
+            return place_here(self.hosts, row, draft, new, conn)
+        return place(row, [draft], [new])
 
     def handle(self, row: Template, job_id: UUID) -> Job[Any]:
         """The handle of a job that somebody else writes."""
         return Job(self._ledger, job_id, row.task)
 
     def _handle(self, row: Template, placed: Placed, conn: object) -> Job[Any]:
-        return Job(self._ledger, placed.ids[0], row.task, conn=conn, is_new=placed.new[0])
+        return Job(self._ledger, placed.ids[0], row.task, conn=conn, is_new=placed.new[0], is_dropped=placed.dropped)
 
     def insert_many(self, row: Template, drafts: Iterable[Draft], conn: object) -> list[UUID]:
         """Writes many rows, all or none, and wakes a worker if one is idle; returns their ids in order."""
+        if self.inline is not None:
+            return [self.inline.run(row, draft).id for draft in drafts]
+        _check_many(row)
         ids: list[UUID] = []
         if conn is None:
             with self.database.connection() as own, own.transaction():
@@ -82,6 +130,9 @@ class Producer:
 
     async def ainsert_many(self, row: Template, drafts: Iterable[Draft], conn: object) -> list[UUID]:
         """The async twin of ``insert_many``."""
+        if self.inline is not None:
+            return [(await self.inline.arun(row, draft)).id for draft in drafts]
+        _check_many(row)
         ids: list[UUID] = []
         if conn is None:
             async with self.database.aconnection() as own, own.transaction():
@@ -107,6 +158,20 @@ class Producer:
             ids += _those_that_count(row, await self.database.arun_steps(place(row, chunk, new), conn))
 
 
+def _for_all(row: Template, draft: Draft) -> Statement[list[UUID]]:
+    if row.waits or row.lifo or row.unique or row.here or row.depth or draft.job_id:
+        raise OptionError(
+            "a job for every worker starts at once, in a queue of its own; leave delay, run_at, lifo, unique, here, "
+            "max_depth and job_id out"
+        )
+    return statements.broadcast(row if row.ttl else replace(row, ttl=BROADCAST_TTL), draft.args)
+
+
+def _check_many(row: Template) -> None:
+    if row.here:
+        raise OptionError("here starts one job; leave it out of enqueue_many")
+
+
 def _tell_if_idle(row: Template) -> Steps[None]:
     if (yield statements.somebody_idle(row.queue)):
         yield statements.tell_of(row)
@@ -114,6 +179,8 @@ def _tell_if_idle(row: Template) -> Steps[None]:
 
 def _those_that_count(row: Template, placed: Placed) -> list[UUID]:
     """The ids of the jobs that are there now, for each call; without those that were skipped, where they are to be."""
+    if placed.dropped:
+        return []
     if row.unique is None or row.unique.on_conflict != "skip":
         return placed.ids
     return [job_id for job_id, new in zip(placed.ids, placed.new, strict=True) if new]

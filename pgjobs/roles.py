@@ -28,14 +28,14 @@ NEW_JOB: Final = (
 
 TABLES: Final[tuple[str, ...]] = (
     "alembic_version", "jobs", "claims", "workers", "idlers", "waiters", "lanes", "duties", "failures", "logs",
-    "files", "rollups", "tasks", "audit", "running", "queue_stats", "failed_by_fingerprint",
+    "files", "rollups", "tasks", "audit", "pauses", "holds", "running", "queue_stats", "failed_by_fingerprint",
 )  # fmt: skip
 
 ROLES: Final[Mapping[str, str]] = {
     "producer": "enqueues jobs, and reads what becomes of them",
     "worker": "claims, runs and records jobs, keeps the tables in order; also for complete(session)",
     "reader": "reads everything",
-    "admin": "reads everything, and cancels, retries and deletes jobs",
+    "admin": "reads everything, pauses queues and tasks, and steers, cancels, retries and deletes jobs",
 }
 
 _ALL_READ: Final[Mapping[str, frozenset[str]]] = dict.fromkeys(TABLES, READ)
@@ -43,13 +43,14 @@ _ALL_WRITE: Final[Mapping[str, frozenset[str]]] = dict.fromkeys(TABLES, WRITE)
 _TABLES: Final[Mapping[str, Mapping[str, frozenset[str]]]] = {
     "producer": {
         "alembic_version": READ, "jobs": READ, "failures": READ, "logs": READ, "files": READ, "idlers": READ,
-        "running": READ, "queue_stats": READ, "tasks": READ, "waiters": WRITE,
+        "workers": READ, "running": READ, "queue_stats": READ, "tasks": READ, "waiters": WRITE,
     },
     "worker": {**_ALL_WRITE, **dict.fromkeys(
         ("alembic_version", "audit", "running", "queue_stats", "failed_by_fingerprint"), READ)},
     "reader": _ALL_READ,
     "admin": {**_ALL_READ, "jobs": frozenset({"SELECT", "UPDATE", "DELETE"}),
                           "rollups": frozenset({"SELECT", "INSERT"}), "waiters": WRITE,
+                          "pauses": WRITE, "holds": WRITE,
                           "audit": frozenset({"SELECT", "INSERT", "UPDATE"}),
                           **dict.fromkeys(("failures", "logs", "files"), frozenset({"SELECT", "DELETE"}))},
 }  # fmt: skip

@@ -8,7 +8,7 @@ import traceback
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final, Literal, cast
+from typing import Any, ClassVar, Final, Literal, cast
 from uuid import UUID
 
 from pgjobs import codec
@@ -61,11 +61,15 @@ class Run:
     """One attempt of a job, as a worker holds it. Instants are of time.perf_counter."""
 
     __slots__ = (
-        "args", "attempt", "begun", "cancelled", "claim", "completed", "crashes", "created_at", "deadline", "executor",
+        "args", "attempt", "begun", "cancelled", "claim", "completed", "completion", "crashes",
+        "created_at", "deadline", "executor",
         "given_up", "guarded", "id", "max_attempts", "meta", "named", "options",
         "overdue", "positional", "priority", "queue", "received", "report", "schema", "slot", "task", "task_name",
         "timeout_s",
     )  # fmt: skip
+
+    is_inline: ClassVar[bool] = False
+    """Whether it runs where it was enqueued, with no row in the table."""
 
     def __init__(self, row: tuple[Any, ...], claim: Claim, received: float, schema: str) -> None:
         self.id: UUID
@@ -76,6 +80,7 @@ class Run:
         self.max_attempts: int
         self.crashes: int
         self.timeout_s: float | None
+        self.completion: str | None
         self.created_at: datetime
         self.args: dict[str, codec.Json]
         self.meta: dict[str, codec.Json] | None

@@ -54,11 +54,13 @@ __all__ = [
     "failed_by_fingerprint",
     "failures",
     "files",
+    "holds",
     "idlers",
     "jobs",
     "lanes",
     "logs",
     "metadata",
+    "pauses",
     "queue_stats",
     "rollups",
     "running",
@@ -91,6 +93,8 @@ class Tables:
     rollups: Table
     tasks: Table
     audit: Table
+    pauses: Table
+    holds: Table
     running: Table
     queue_stats: Table
     failed_by_fingerprint: Table
@@ -115,6 +119,8 @@ def tables(schema: str = DEFAULT_SCHEMA) -> Tables:
         rollups=_rollups(metadata),
         tasks=_tasks(metadata),
         audit=_audit(metadata),
+        pauses=_pauses(metadata),
+        holds=_holds(metadata),
         running=_running(metadata),
         queue_stats=_queue_stats(metadata),
         failed_by_fingerprint=_failed_by_fingerprint(metadata),
@@ -340,6 +346,35 @@ def _audit(metadata: MetaData) -> Table:
     )
 
 
+def _pauses(metadata: MetaData) -> Table:
+    return Table(
+        "pauses",
+        metadata,
+        Column("kind", Text(), primary_key=True),
+        Column("name", Text(), primary_key=True),
+        Column("reason", Text()),
+        _time("paused_at", nullable=False, server_default=_NOW),
+        _time("until"),
+        CheckConstraint("kind IN ('queue', 'task')", name="pauses_kind_is_known"),
+    )
+
+
+def _holds(metadata: MetaData) -> Table:
+    holds = Table(
+        "holds",
+        metadata,
+        Column("job_id", Uuid(), primary_key=True),
+        Column("kind", Text(), nullable=False),
+        Column("name", Text()),
+        Column("position", BigInteger()),
+        _time("due_at"),
+        _time("held_at", nullable=False, server_default=_NOW),
+        CheckConstraint("kind IN ('job', 'task')", name="holds_kind_is_known"),
+    )
+    Index("holds_parked", holds.c.name, holds.c.position, postgresql_where=holds.c.kind == "task")
+    return holds
+
+
 def _running(metadata: MetaData) -> Table:
     return Table(
         "running",
@@ -402,6 +437,8 @@ files: Final = _default.files
 rollups: Final = _default.rollups
 tasks: Final = _default.tasks
 audit: Final = _default.audit
+pauses: Final = _default.pauses
+holds: Final = _default.holds
 running: Final = _default.running
 queue_stats: Final = _default.queue_stats
 failed_by_fingerprint: Final = _default.failed_by_fingerprint

@@ -204,6 +204,14 @@ class Call(Generic[P, R]):
         """The async twin of ``enqueue_many``."""
         return await self._producer.ainsert_many(self._template, self._drafts(calls), self._conn)
 
+    def broadcast(self, *args: P.args, **kwargs: P.kwargs) -> list[Job[R]]:
+        """Enqueues a job for every worker process; see ``PgJobs.broadcast``."""
+        return self._producer.broadcast(self._template, self._draft(args, kwargs), self._conn)
+
+    async def abroadcast(self, *args: P.args, **kwargs: P.kwargs) -> list[Job[R]]:
+        """The async twin of ``broadcast``."""
+        return await self._producer.abroadcast(self._template, self._draft(args, kwargs), self._conn)
+
     def delay(self, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
         """``enqueue`` under the name that Celery's users know."""
         return self.enqueue(*args, **kwargs)

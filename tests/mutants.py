@@ -27,6 +27,7 @@ AT_ONCE: Final = 2
 CLAIM, COMPLETE = "pgjobs/sql/claim.sql", "pgjobs/sql/complete.sql"
 MAINTAIN, WORKERS = "pgjobs/sql/maintain.sql", "pgjobs/sql/workers.sql"
 CLAIMER, COMPLETER = "pgjobs/worker/claimer.py", "pgjobs/worker/completer.py"
+HINTS = "pgjobs/worker/hints.py"
 LANES, SLOTS, RUN = "pgjobs/worker/lanes.py", "pgjobs/worker/slots.py", "pgjobs/run.py"
 
 MODEL = "tests/model"
@@ -129,7 +130,7 @@ MUTANTS: Final = (
            "THEN nextval('pgjobs.positions') END"),
     Mutant("release keeps the fence", COMPLETE, _query("release"), "claim_id = NULL", "claim_id = job.claim_id"),
     Mutant("release revives what was cancelled", COMPLETE, _query("release"),
-           "CASE WHEN job.cancel_at IS NULL THEN 'queued' ELSE 'cancelled' END", "'queued'"),
+           "WHEN job.cancel_at IS NOT NULL THEN 'cancelled' WHEN mine.paused", "WHEN mine.paused"),
     # reap, forget, time_out, promote, expire
     Mutant("reap without the fence", MAINTAIN, _query("reap"), " AND claim_id = held.claim_id", ""),
     Mutant("reap whatever the status", MAINTAIN, _query("reap"),
@@ -201,7 +202,7 @@ MUTANTS: Final = (
     Mutant("outcomes of a failed batch are dropped", CLAIMER, "def _send", "self._slots.put_back(outcomes)", "pass",
            ("tests/test_outage.py", FENCING, WORKER)),
     Mutant("a claim is not remembered", CLAIMER, "def _take", " | {claim_id: claim}", "", (FENCING, WORKER)),
-    Mutant("jobs below the bound are not looked for", CLAIMER, "def _look_below",
+    Mutant("jobs below the bound are not looked for", HINTS, "def look_below",
            "for lane, low, high in ranges:", "for lane, low, high in ():", ("tests/sql/test_lanes.py", WORKER)),
     Mutant("an outcome whose row is held is dropped", COMPLETER, "def _look_up", "kept.append(outcome)\n", "pass\n"),
     Mutant("a completion sent twice is lost", COMPLETER, "def _look_up", "            if ours:\n",

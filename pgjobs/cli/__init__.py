@@ -18,13 +18,15 @@ COMMANDS: Final = {
     "enqueue": "Enqueue one job.",
     "failures": "Show failures by what they have in common.",
     "info": "Show queues, workers and what they have handled.",
-    "jobs": "List, show, cancel, retry or delete jobs.",
     "keys": "Make keys for encrypted jobs, or change them.",
+    "jobs": "List, show and steer jobs: cancel, retry, hold, move, and more.",
     "migrate": "Bring the database up to this release.",
+    "queues": "List, pause, resume, drain or clear queues.",
+    "tasks": "Pause or resume tasks.",
     "purge": "Delete the jobs that wait in a queue.",
     "roles": "Make or check PostgreSQL roles with least privilege.",
     "worker": "Run jobs until told to stop.",
-    "workers": "List the workers that count as alive.",
+    "workers": "List the workers that count as alive, or have each of them run a job.",
 }
 
 

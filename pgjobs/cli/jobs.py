@@ -1,4 +1,4 @@
-"""``pgjobs jobs``: list, show, logs, files, cancel, retry, delete."""
+"""``pgjobs jobs``: list, show, logs, files, and steer."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ COLOURS = {"succeeded": "green", "failed": "red", "running": "cyan", "queued": "
 
 @click.group()
 def command() -> None:
-    """List, show, cancel, retry or delete jobs; show what they have logged and attached."""
+    """List, show and steer jobs; show what they have logged and attached."""
 
 
 @command.command("list")
@@ -248,7 +248,83 @@ def file(job_id: str, name: str, output: IO[bytes], app: str | None, url: str | 
     output.write(options.jobs_of(app, url, schema).job(job_id).file(name))
 
 
-PAST = {"cancel": "cancelled", "retry": "queued again", "delete": "deleted"}
+@command.command()
+@click.argument("job_ids", nargs=-1, metavar="[ID]...")
+@click.option("--reason", help="What is kept with the jobs.")
+@selection.filters
+@options.database
+def hold(
+    job_ids: tuple[str, ...], reason: str | None, app: str | None, url: str | None, schema: str | None, **said: Any
+) -> None:
+    """Put waiting jobs on hold, by id or by what they have in common, until they are let go."""
+    from pgjobs import statements
+
+    jobs = options.jobs_of(app, url, schema)
+    _act(jobs, "hold", lambda ids: statements.hold(ids, reason), job_ids, said, selection.WAITING)
+
+
+@command.command()
+@click.argument("job_ids", nargs=-1, metavar="[ID]...")
+@selection.filters
+@options.database
+def unhold(job_ids: tuple[str, ...], app: str | None, url: str | None, schema: str | None, **said: Any) -> None:
+    """Let jobs go that are on hold: to the end of their queue, or to their time if that is still to come."""
+    from pgjobs import statements
+
+    jobs = options.jobs_of(app, url, schema)
+    _act(jobs, "unhold", statements.unhold, job_ids, said, ["blocked"])
+
+
+@command.command()
+@click.argument("job_ids", nargs=-1, metavar="[ID]...")
+@click.option("--to", required=True, metavar="QUEUE", help="The queue that they are to have.")
+@selection.filters
+@options.database
+def move(job_ids: tuple[str, ...], to: str, app: str | None, url: str | None, schema: str | None, **said: Any) -> None:
+    """Give waiting jobs another queue, at the end of which they wait."""
+    from pgjobs import statements
+
+    jobs = options.jobs_of(app, url, schema)
+    _act(jobs, "move", lambda ids: statements.move(ids, to, None), job_ids, said, selection.WAITING)
+
+
+@command.command()
+@click.argument("job_ids", nargs=-1, metavar="[ID]...")
+@click.option("--to", required=True, type=click.IntRange(-100, 100), help="The priority; larger runs first.")
+@selection.filters
+@options.database
+def prioritize(
+    job_ids: tuple[str, ...], to: int, app: str | None, url: str | None, schema: str | None, **said: Any
+) -> None:
+    """Give waiting jobs another priority, behind the jobs that have it."""
+    from pgjobs import statements
+
+    jobs = options.jobs_of(app, url, schema)
+    _act(jobs, "prioritize", lambda ids: statements.move(ids, None, to), job_ids, said, selection.WAITING)
+
+
+@command.command("run-now")
+@click.argument("job_ids", nargs=-1, metavar="[ID]...")
+@selection.filters
+@options.database
+def run_now(job_ids: tuple[str, ...], app: str | None, url: str | None, schema: str | None, **said: Any) -> None:
+    """Queue scheduled jobs now, however far off their time is."""
+    from pgjobs import statements
+
+    jobs = options.jobs_of(app, url, schema)
+    _act(jobs, "run", statements.run_now, job_ids, said, ["scheduled"])
+
+
+PAST = {
+    "cancel": "cancelled",
+    "retry": "queued again",
+    "delete": "deleted",
+    "hold": "put on hold",
+    "unhold": "let go",
+    "move": "moved",
+    "prioritize": "moved",
+    "run": "queued now",
+}
 
 
 def _act(

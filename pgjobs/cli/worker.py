@@ -8,7 +8,7 @@ import sys
 import click
 
 from pgjobs.cli import options
-from pgjobs.config import SYNCHRONOUS_COMMIT
+from pgjobs.config import SYNCHRONOUS_COMMIT, seconds
 
 
 @click.command()
@@ -37,6 +37,9 @@ from pgjobs.config import SYNCHRONOUS_COMMIT
     help="Replace a process in which no Python code has run for so long.",
 )
 @click.option(
+    "--aging", metavar="DURATION", help="A job counts a point of priority more for each such time that it has waited."
+)
+@click.option(
     "--synchronous-commit",
     type=click.Choice(SYNCHRONOUS_COMMIT),
     help="PostgreSQL's, for claims and completions. off: faster; what ended just before a crash may run again.",
@@ -60,6 +63,7 @@ def command(
     max_rss: int | None,
     pool_max_jobs: int | None,
     stall_timeout: float,
+    aging: str | None,
     synchronous_commit: str | None,
     log_level: str,
     wait_for_db: bool,
@@ -80,6 +84,8 @@ def command(
     from pgjobs.worker.process import Settings
     from pgjobs.worker.supervisor import Supervisor
 
+    if aging is not None and seconds(aging, what="--aging") == 0:
+        raise click.UsageError("--aging is 0; write how long a job waits for a point of priority, as in 60s")
     set_up_logging(log_level)
     settings = Settings(
         app=app,
@@ -92,6 +98,7 @@ def command(
         max_rss=max_rss,
         pool_max_jobs=pool_max_jobs,
         stall_timeout=stall_timeout,
+        aging=aging,
         synchronous_commit=synchronous_commit,
         log_level=log_level,
         wait_for_db=wait_for_db,

@@ -57,6 +57,21 @@ SELECT lane.queue, lane.priority,
   FROM unnest(%(queues)s::text[], %(priorities)s::smallint[], %(lows)s::bigint[]) AS lane (queue, priority, low)
 
 
+-- name: ages
+-- For how many seconds the first job of each lane has waited: since its enqueue, or since it was to start.
+SELECT lane.queue, lane.priority, extract(epoch FROM now() - greatest(oldest.created_at, oldest.run_at))::float8 AS seconds
+  FROM unnest(%(queues)s::text[], %(priorities)s::smallint[], %(lows)s::bigint[]) AS lane (queue, priority, low)
+ CROSS JOIN LATERAL (
+     SELECT created_at, run_at
+       FROM pgjobs.jobs
+      WHERE position IS NOT NULL
+        AND queue = lane.queue AND priority = lane.priority
+        AND position >= lane.low
+      ORDER BY position
+      LIMIT 1
+ ) AS oldest
+
+
 -- name: new_lanes
 -- Lanes with queued jobs beside those that are known: between two known queues, and between two known priorities of one.
 -- The known lanes themselves are leapt over, with all the dead entries that they may have.

@@ -174,7 +174,10 @@ WITH held AS (
      CROSS JOIN LATERAL unnest(claim.job_ids, claim.positions) AS held (id, position)
      WHERE claim.id = ANY (%(claims)s::uuid[]) AND held.id = ANY (%(ids)s::uuid[])
 ), mine AS MATERIALIZED (
-    SELECT job.id, held.position
+    SELECT job.id, held.position,
+           EXISTS (SELECT FROM pgjobs.pauses AS pause
+                    WHERE pause.kind = 'task' AND pause.name = job.task
+                      AND (pause.until IS NULL OR pause.until > clock_timestamp())) AS paused
       FROM held
       JOIN pgjobs.jobs AS job USING (id)
      WHERE job.claim_id = held.claim_id AND job.status = 'running'
@@ -182,8 +185,9 @@ WITH held AS (
        FOR UPDATE OF job SKIP LOCKED
 ), released AS (
     UPDATE pgjobs.jobs AS job
-       SET status = CASE WHEN job.cancel_at IS NULL THEN 'queued' ELSE 'cancelled' END,
-           position = CASE WHEN job.cancel_at IS NULL THEN mine.position END,
+       SET status = CASE WHEN job.cancel_at IS NOT NULL THEN 'cancelled' WHEN mine.paused THEN 'blocked' ELSE 'queued' END,
+           position = CASE WHEN job.cancel_at IS NULL AND NOT mine.paused THEN mine.position END,
+           reason = CASE WHEN job.cancel_at IS NULL AND mine.paused THEN 'paused' ELSE job.reason END,
            unique_key = CASE WHEN job.cancel_at IS NULL OR job.options ? 'unique_for' THEN job.unique_key END,
            finished_at = CASE WHEN job.cancel_at IS NULL THEN NULL ELSE now() END,
            attempt = greatest(job.attempt - 1, 0),
@@ -194,12 +198,19 @@ WITH held AS (
            started_at = NULL
       FROM mine
      WHERE job.id = mine.id
-    RETURNING job.id, job.queue, job.task, job.priority, job.position
+    RETURNING job.id, job.queue, job.task, job.priority, job.position, job.status, mine.position AS old_position
+), parked AS (
+    INSERT INTO pgjobs.holds AS hold (job_id, kind, name, position)
+    SELECT id, 'task', task, old_position
+      FROM released
+     WHERE status = 'blocked'
+        ON CONFLICT (job_id) DO UPDATE
+       SET kind = excluded.kind, name = excluded.name, position = excluded.position, due_at = NULL, held_at = now()
 ), rolled AS (
     INSERT INTO pgjobs.rollups (minute, queue, task, status, bucket, jobs, seconds)
     SELECT date_trunc('minute', now()), queue, task, 'cancelled', 0, count(*), 0
       FROM released
-     WHERE position IS NULL
+     WHERE status = 'cancelled'
      GROUP BY queue, task
 ), told AS MATERIALIZED (
     SELECT pg_notify('pgjobs.jobs', 'restored ' || priority || ' ' || min(position) || ' ' || queue)

@@ -48,6 +48,59 @@ SELECT array_agg(id::text) AS ids,
   FROM added
 
 
+-- name: enqueue_here
+-- Adds one job as if a worker had just claimed it; nothing comes back, and nothing is added, if that has been declared dead.
+-- It has a position all the same, to which a release returns it.
+-- Locks: none beyond the new rows.
+WITH place AS MATERIALIZED (
+    SELECT nextval('pgjobs.positions') AS position
+     WHERE EXISTS (SELECT FROM pgjobs.workers WHERE id = %(worker)s::uuid AND dead_at IS NULL)
+), claim AS (
+    INSERT INTO pgjobs.claims (id, worker_id, job_ids, positions)
+    SELECT %(claim)s::uuid, %(worker)s::uuid, ARRAY[%(id)s::uuid], ARRAY[position]
+      FROM place
+)
+INSERT INTO pgjobs.jobs (id, task, queue, priority, max_attempts, timeout, expires_at, args, options, meta,
+                         status, position, claim_id, attempt, started_at)
+SELECT %(id)s::uuid, %(task)s::text, %(queue)s::text, %(priority)s::smallint, %(max_attempts)s::smallint,
+       %(timeout)s::interval, now() + %(ttl)s::interval, %(args)s::jsonb, %(options)s::jsonb, %(meta)s::jsonb,
+       'running', NULL, %(claim)s::uuid, 1, now()
+  FROM place
+RETURNING created_at
+
+
+-- name: broadcast
+-- Adds a job for each worker that lives, in the queue that only this one serves, and tells it, idle or not.
+-- Locks: none beyond the new rows.
+WITH live AS (
+    SELECT '@' || id AS queue
+      FROM pgjobs.workers
+     WHERE dead_at IS NULL AND stopping_at IS NULL AND seen_at > now() - interval '15 seconds'
+     ORDER BY id
+), added AS (
+    INSERT INTO pgjobs.jobs (task, queue, max_attempts, timeout, expires_at, args, options, meta)
+    SELECT %(task)s::text, queue, %(max_attempts)s::smallint, %(timeout)s::interval, now() + %(ttl)s::interval,
+           %(args)s::jsonb, %(options)s::jsonb, %(meta)s::jsonb
+      FROM live
+    RETURNING id, queue
+), told AS MATERIALIZED (
+    SELECT pg_notify('pgjobs.jobs', 'queued 0 ' || queue) FROM added
+)
+SELECT id::text
+  FROM added
+  CROSS JOIN (SELECT count(*) FROM told) AS told
+
+
+-- name: depth
+-- How many jobs are queued in a queue; counted up to limit, in the order of the index, so that it costs no more than that.
+SELECT count(*)
+  FROM (SELECT
+          FROM pgjobs.jobs
+         WHERE position IS NOT NULL AND queue = %(queue)s::text
+         ORDER BY priority DESC, position
+         LIMIT %(limit)s::int) AS waiting
+
+
 -- name: free_keys
 -- Takes the keys away from jobs that have ended and kept theirs for long enough.
 -- Locks: jobs, by id, skipping: whoever holds one is asked again.

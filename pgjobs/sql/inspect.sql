@@ -84,9 +84,11 @@ SELECT attempt, failed_at, reason, exception, message, traceback, fingerprint
 
 
 -- name: queue_stats
+-- How each queue stands, but for those that are one worker's own.
 SELECT queue, queued, running, scheduled, succeeded, failed, cancelled, expired, retried,
        extract(epoch FROM now() - oldest_queued_at)::float8 AS oldest_s
   FROM pgjobs.queue_stats
+ WHERE queue NOT LIKE '@%%'
  ORDER BY queue
 
 

@@ -260,7 +260,7 @@ RETURNING claim.id
 -- Ends waiting jobs whose ttl or deadline has passed, whether or not anybody subscribes to their queue, as they ask for:
 -- expired, or failed with a failures row. Walks the index from since on; entries of jobs that ended before are passed over.
 -- Returns how many have ended, and of those that failed what a claim would return. Their options may be anything.
--- Locks: jobs, by expiry, skipping.
+-- Locks: jobs, by expiry, skipping; then their holds.
 WITH late AS MATERIALIZED (
     SELECT id,
            coalesce(options->>'on_expiry' = 'fail', false) AS fails,
@@ -287,6 +287,9 @@ WITH late AS MATERIALIZED (
     SELECT id, attempt, reason, 'the job had not started in time'
       FROM expired
      WHERE status = 'failed'
+), freed AS (
+    DELETE FROM pgjobs.holds
+     WHERE job_id = ANY (ARRAY (SELECT id FROM expired))
 ), rolled AS (
     INSERT INTO pgjobs.rollups (minute, queue, task, status, bucket, jobs, seconds)
     SELECT date_trunc('minute', now()), queue, task, status, 0, count(*), 0
@@ -350,6 +353,9 @@ WITH edge AS (
      WHERE job_id = ANY (ARRAY (SELECT id FROM pruned))
 ), emptied AS (
     DELETE FROM pgjobs.files
+     WHERE job_id = ANY (ARRAY (SELECT id FROM pruned))
+), freed AS (
+    DELETE FROM pgjobs.holds
      WHERE job_id = ANY (ARRAY (SELECT id FROM pruned))
 )
 SELECT (SELECT id FROM walked ORDER BY id DESC LIMIT 1) AS reached,

@@ -46,9 +46,16 @@ def bounds(ranges: Sequence[Range]) -> Statement[Rows]:
     return Statement(QUERIES["bounds"], params, rows)
 
 
-def new_lanes(known: Iterable[Lane], *, queues_too: bool) -> Statement[list[Lane]]:
-    """Every lane that has queued jobs and is not known; of the queues of known lanes alone unless queues_too."""
-    priorities: dict[str, list[int]] = {}
+def ages(ranges: Sequence[Range]) -> Statement[dict[Lane, float]]:
+    """For how many seconds the first job of each lane has waited; lanes without one are left out."""
+    params = _ranges(ranges)
+    del params["highs"]
+    return Statement(QUERIES["ages"], params, lambda rows: {(row[0], row[1]): row[2] for row in rows})
+
+
+def new_lanes(known: Iterable[Lane], *, queues_too: bool, private: str | None = None) -> Statement[list[Lane]]:
+    """Every lane that has queued jobs and is not known; of the queues of known lanes and private unless queues_too."""
+    priorities: dict[str, list[int]] = {} if private is None else {private: []}
     for queue, priority in known:
         priorities.setdefault(queue, []).append(priority)
     queues = sorted(priorities)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
 
 from pgjobs.job import Draft, Template
-from pgjobs.statements.query import QUERIES, Query, Statement, column, is_true, nothing
+from pgjobs.statements.query import QUERIES, Query, Statement, column, is_true, nothing, scalar
 
 
 def enqueue(row: Template, job_id: UUID, args: str) -> Statement[bool]:
@@ -41,6 +41,23 @@ def enqueue_many(row: Template, ids: Sequence[UUID], drafts: Sequence[Draft]) ->
         lambda rows: Added(set(map(UUID, rows[0][0] or ())), rows[0][1], rows[0][2]),
         prepare=len(drafts) == 1,
     )
+
+
+def enqueue_here(row: Template, job_id: UUID, draft: Draft, worker: UUID, claim_id: UUID) -> Statement[datetime | None]:
+    """Adds one job under a claim of a worker; returns when it was created, None if the worker is dead."""
+    own = {"id": str(job_id), "args": draft.args, "meta": row.meta, "worker": str(worker), "claim": str(claim_id)}
+    return Statement(QUERIES["enqueue_here"], _common(row) | own, scalar)
+
+
+def broadcast(row: Template, args: str) -> Statement[list[UUID]]:
+    """Adds a job for each worker that lives; returns their ids."""
+    params = _common(row) | {"args": args, "meta": row.meta}
+    return Statement(QUERIES["broadcast"], params, lambda rows: [UUID(row[0]) for row in rows])
+
+
+def depth(queue: str, limit: int) -> Statement[int]:
+    """How many jobs are queued in a queue, limit at most."""
+    return Statement(QUERIES["depth"], {"queue": queue, "limit": limit}, scalar)
 
 
 def _common(row: Template) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
-from typing import Any, Final, Generic, LiteralString, TypeAlias, TypeVar
+from typing import Any, Final, Generic, LiteralString, NamedTuple, TypeAlias, TypeVar
 
 from pgjobs.errors import OptionError
 
@@ -78,7 +78,13 @@ class Statement(Generic[T]):
     """Whether a plan for any values may be kept. One made while the table was empty scans it when it is huge."""
 
 
-Steps: TypeAlias = Generator["Statement[Any]", Any, T]
+class Rest(NamedTuple):
+    """A rest between two statements."""
+
+    seconds: float
+
+
+Steps: TypeAlias = Generator["Statement[Any] | Rest", Any, T]
 """Statements that depend on each other: each is yielded, and what it returned is sent back."""
 
 

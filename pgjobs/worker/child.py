@@ -104,6 +104,7 @@ class Child:
             burst=settings["burst"],
             max_jobs=settings["max_jobs"],
             shutdown_timeout=settings["shutdown_timeout"],
+            aging=settings["aging"],
             synchronous_commit=settings["synchronous_commit"],
             modules=application.modules,
             name=settings["name"],

@@ -8,24 +8,26 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 from uuid import UUID
 
 import psycopg
 
 from pgjobs import statements
-from pgjobs.config import MAX_PRIORITY
 from pgjobs.database import RESEND, is_away
 from pgjobs.events import Event, Released, Trouble
 from pgjobs.job import new_id
 from pgjobs.link import Link
 from pgjobs.report import Desk
 from pgjobs.run import Claim, Outcome, Run, released
-from pgjobs.statements import LOWEST, NO_BOUND, Lane, Range, Rows, Statement
+from pgjobs.statements import Lane, Range, Row, Rows, Statement
 from pgjobs.worker.completer import Completer, is_unstorable
+from pgjobs.worker.hints import Hints
 from pgjobs.worker.lanes import Lanes, in_order
 from pgjobs.worker.pace import POLL_S, Pace
+from pgjobs.worker.pauses import Pauses
 from pgjobs.worker.slots import Slots
 from pgjobs.worker.suspects import Suspects
 from pgjobs.worker.sweep import Sweep
@@ -76,10 +78,10 @@ class Claimer:
         self._desk = desk or Desk()
         self._completer = Completer(emit, self._desk)
         self._budget = limit
-        self._lock = threading.Lock()
-        self._hints: set[Lane] = set()
-        self._below: dict[Lane, Range] = {}
         self._pace = Pace(worker, flags)
+        self._hints = Hints(lanes, self._pace)
+        self._pauses = Pauses(lanes, link)
+        self._adopted: deque[tuple[UUID, Row]] = deque()
         self._sweep = Sweep(lanes, link)
         self._reconcile_at = time.monotonic() + RECONCILE_S
         self._in_doubt = False
@@ -94,24 +96,24 @@ class Claimer:
     # -- asked from other threads
 
     def hint(self, queue: str, priority: int) -> bool:
-        """Says that a lane has got work; returns whether it is one of ours."""
-        if not self._lanes.serves(queue) or abs(priority) > MAX_PRIORITY:
-            return False
-        with self._lock:
-            self._hints.add((queue, priority))
-            self._pace.look_now()
-        return True
+        """Says that a lane has got work; returns whether it is one that we claim from."""
+        return self._hints.queued(queue, priority)
 
     def hint_restored(self, queue: str, priority: int, position: int) -> bool:
         """Says that jobs went back to old places, which may lie below our bound."""
-        if position >= NO_BOUND or not self.hint(queue, priority):
-            return False
-        self._look_below([Range((queue, priority), max(LOWEST, position))])
-        return True
+        return self._hints.restored(queue, priority, position)
+
+    def hint_pauses(self) -> None:
+        """Says that somebody has paused or resumed a queue or a task."""
+        self._pauses.changed()
 
     def hint_stops(self) -> None:
         """Says that somebody has cancelled or deleted a running job, perhaps one of ours."""
         self._stops_at = 0.0
+
+    def adopt(self, claim_id: UUID, row: Row) -> None:
+        """Says that a job stands under a claim that was made elsewhere in this process."""
+        self._adopted.append((claim_id, row))
 
     def look(self) -> None:
         """Says that there may be work, nobody knows where: after a break of the LISTEN connection."""
@@ -139,13 +141,19 @@ class Claimer:
 
     def tick(self) -> float:
         """Does one cycle if one is due; returns the seconds until the next one may be."""
+        if self._adopted:
+            self._take_adopted()
         if time.monotonic() >= self._reconcile_at:
             self._reconcile()
         self._give_back_stale()
         self._see_to_stops()
+        if self._pauses.see_to():
+            self._pace.look_now()
         if self._sweep.due and self._room():
             self._step_sweep()
         room = self._room()
+        if room and (lanes := self._lanes.to_age()):
+            self._lanes.age(self._link.one(statements.ages(lanes)))
         now = time.monotonic()
         looking = room > 0 and now >= self._pace.look_at
         if (
@@ -206,7 +214,7 @@ class Claimer:
                 self._slots.put_back([released(run) for run in self._slots.cancel(stops)])
 
     def _cycle(self, outcomes: list[Outcome], room: int) -> None:
-        fresh, below = self._told() if room else (False, {})
+        fresh, below = self._hints.take() if room else (False, {})
         lanes = self._lanes.preferred()
         claim_id = new_id()
         recording = self._completer.statements(outcomes)
@@ -216,14 +224,14 @@ class Claimer:
             batch.append(statements.bounds(refreshing))
         claim_at = len(batch)
         if room:
-            batch.append(statements.claim(self.worker, claim_id, self._ranges(lanes, below), room))
+            batch.append(statements.claim(self.worker, claim_id, self._hints.ranges(lanes, below), room))
         flag = self._pace.flag(claim_id, room)
         batch += flag
         if not batch:
             return
         results = self._send(batch, outcomes)
         if results is None:
-            self._look_below(below.values())
+            self._hints.look_below(below.values())
             return
         if recording:
             self._keep(self._completer.confirm(outcomes, results[: len(recording)], self._link))
@@ -231,32 +239,14 @@ class Claimer:
         followed, self._completer.followed = self._completer.followed, set()
         if refreshing:
             self._lanes.refresh(results[claim_at - 1])
-            self._look_below(self._lanes.late())
+            self._hints.look_below(self._lanes.late())
         if room:
             found = self._take(claim_id, lanes, results[claim_at])
-            self._look_below(below.values() if found >= room else ())
+            self._hints.look_below(below.values() if found >= room else ())
             nothing_found = self._pace.after(found, room, again=fresh, flagged=bool(flag and results[-1]))
             self._note_drained(nothing_found and not followed)
         for lane in followed:
             self.hint(*lane)
-
-    def _told(self) -> tuple[bool, dict[Lane, Range]]:
-        """Takes the hints, for the claim to follow: whether there are new lanes, and what lies below bounds."""
-        self._pace.before()
-        with self._lock:
-            hints, self._hints = self._hints, set()
-            below, self._below = self._below, {}
-        return self._lanes.meet([*below, *hints]), below
-
-    def _ranges(self, lanes: Sequence[Lane], below: Mapping[Lane, Range]) -> list[Range]:
-        """Where to claim: each lane from its bound on, and before that from what lies below."""
-        ranges: list[Range] = []
-        for lane in lanes:
-            bound = self._lanes.low(lane)
-            if (under := below.get(lane)) is not None and under.low < bound:
-                ranges.append(Range(lane, under.low, min(under.high, bound)))
-            ranges.append(Range(lane, bound))
-        return ranges
 
     def _send(self, batch: Sequence[Statement[Any]], outcomes: list[Outcome]) -> list[Any] | None:
         """Runs a cycle's statements. No failure drops an outcome, and a failing claim undoes no completion."""
@@ -297,14 +287,31 @@ class Claimer:
     def _take(self, claim_id: UUID, lanes: Sequence[Lane], rows: Rows) -> int:
         if not rows:
             return 0
+        self._begin(claim_id, in_order(rows, lanes))
+        return len(rows)
+
+    def _take_adopted(self) -> None:
+        """Begins the adopted jobs that stand under their claims: others were rolled back, or given back meanwhile.
+
+        Where that cannot be asked, the next reconciliation gives them back.
+        """
+        adopted = [self._adopted.popleft() for _ in range(len(self._adopted))]
+        asked = statements.standing([row[0] for _, row in adopted], [claim_id for claim_id, _ in adopted])
+        ours = {job_id for job_id, _, status, mine in self._link.one(asked) if mine and status == "running"}
+        for claim_id, row in adopted:
+            if row[0] in ours:
+                self._begin(claim_id, [row])
+
+    def _begin(self, claim_id: UUID, rows: Rows) -> None:
         now = time.perf_counter()
         claim = Claim(claim_id, len(rows), self._desk)
         self.known = {key: kept for key, kept in self.known.items() if kept.left} | {claim_id: claim}
         ready: list[Run] = []
         unfit: list[Outcome] = []
-        for row in in_order(rows, lanes):
+        fit = self._fit if self._pauses.any_ else self._admit
+        for row in rows:
             run = Run(row, claim, now, self._schema)
-            if (outcome := self._admit(run)) is None:
+            if (outcome := fit(run)) is None:
                 ready.append(run)
             else:
                 unfit.append(outcome)
@@ -316,27 +323,20 @@ class Claimer:
             self._suspects.add(guarded)
             ready = [run for run in ready if not run.guarded]
         self._slots.add(ready)
-        return len(rows)
+
+    def _fit(self, run: Run) -> Outcome | None:
+        """Makes a run ready; returns the outcome of one that is not to run: the release sees to those on pause."""
+        return released(run) if self._pauses.stops(run.task_name, run.queue) else self._admit(run)
 
     def _note_drained(self, nothing_found: bool) -> None:
         if nothing_found and self.settled and self._slots.empty:
             self.drained.set()
 
-    # -- what lies below the bounds
-
-    def _look_below(self, ranges: Iterable[Range]) -> None:
-        """Lets the next claim begin there too. The jobs are committed: one claim with room for all of them will do."""
-        with self._lock:
-            for lane, low, high in ranges:
-                known = self._below.get(lane, Range(lane, low, high))
-                self._below[lane] = Range(lane, min(low, known.low), max(high, known.high))
-                self._pace.look_now()
-
     def _step_sweep(self) -> None:
         fresh, strays = self._sweep.step()
         if fresh:
             self._pace.look_now()
-        self._look_below(strays)
+        self._hints.look_below(strays)
 
     # -- after a break
 
@@ -344,6 +344,7 @@ class Claimer:
         """Starts anew with the bounds and the flag, and asks what the database believes."""
         self._lanes.reset()
         self._sweep.anew()
+        self._pauses.changed()
         self._pace.reset()
         self._reconcile_at = 0.0
         self._in_doubt = True

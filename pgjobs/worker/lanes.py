@@ -29,6 +29,15 @@ FORGET_S: Final = 10.0
 KEPT: Final = 50
 """So many lanes are asked though they are empty: an index descent each costs less than to find one of them again."""
 
+PRIVATE: Final = "@"
+"""With this the names of private queues begin, and no other."""
+
+AGE_S: Final = 0.1
+"""How often the ages of waiting jobs are read, where they count."""
+
+FIRST: Final = -1
+"""The rank of a worker's private queue: before all others."""
+
 NOTED: Final = 1_000
 """A bound that has risen by this much is worth telling to workers to come."""
 
@@ -92,10 +101,25 @@ class Bound:
 
 
 class Lanes:
-    """The lanes that a worker knows, with their bounds."""
+    """The lanes that a worker knows, with their bounds.
 
-    def __init__(self, subscription: Subscription) -> None:
+    Args:
+        private: a queue that nobody else serves; its lane is looked at when somebody has told of a job there, or the
+            sweep has found one.
+        aging_s: a lane gains a point of priority for each so many seconds that its first job has waited.
+
+    Attributes:
+        private: the same.
+        paused: the queues that are not claimed from; their lanes stay known, and their bounds where they are.
+    """
+
+    def __init__(self, subscription: Subscription, private: str = "@", aging_s: float | None = None) -> None:
         self._subscription = subscription
+        self._aging_s = aging_s
+        self._points: dict[Lane, float] = {}
+        self._aged_at = 0.0
+        self.private = private
+        self.paused: frozenset[str] = frozenset()
         self._bounds: dict[Lane, Bound] = {}
         self._drawn = 0
         self._refreshed_at = 0.0
@@ -121,7 +145,16 @@ class Lanes:
 
     def serves(self, queue: str) -> bool:
         """Whether the queue is one of ours."""
-        return self._subscription.rank(queue) is not None
+        return self._rank(queue) is not None
+
+    def _rank(self, queue: str) -> int | None:
+        if queue.startswith(PRIVATE):
+            return FIRST if queue == self.private else None
+        return self._subscription.rank(queue)
+
+    def is_paused(self, queue: str) -> bool:
+        """Whether nothing is claimed from the queue for now."""
+        return queue in self.paused
 
     def meet(self, lanes: Iterable[Lane]) -> bool:
         """Takes lanes that have jobs; returns whether one of ours was not known."""
@@ -130,7 +163,7 @@ class Lanes:
         for lane in lanes:
             if (bound := self._bounds.get(lane)) is not None:
                 bound.seen_at = now
-            elif (rank := self._subscription.rank(lane[0])) is not None:
+            elif (rank := self._rank(lane[0])) is not None:
                 self._bounds[lane] = Bound(now, rank)
                 fresh = True
         return fresh
@@ -144,13 +177,30 @@ class Lanes:
 
     def preferred(self) -> list[Lane]:
         """The lanes in the order in which they are to be claimed from: rank, then priority, then age."""
-        place = {rank: index for index, rank in enumerate(self._subscription.order())}
+        place = {rank: index for index, rank in enumerate((FIRST, *self._subscription.order()))}
 
-        def key(lane: Lane) -> tuple[int, int, int]:
+        def key(lane: Lane) -> tuple[int, float, int]:
             bound = self._bounds[lane]
-            return (place[bound.rank], -lane[1], NO_BOUND if bound.lowest is None else bound.lowest)
+            return (
+                place[bound.rank],
+                -lane[1] - self._points.get(lane, 0.0),
+                NO_BOUND if bound.lowest is None else bound.lowest,
+            )
 
-        return sorted(self._bounds, key=key) if len(self._bounds) > 1 else list(self._bounds)
+        lanes = [lane for lane in self._bounds if lane[0] not in self.paused] if self.paused else list(self._bounds)
+        return sorted(lanes, key=key) if len(lanes) > 1 else lanes
+
+    def to_age(self) -> list[Range]:
+        """The lanes whose first jobs' ages are to be read, if it is time and makes a difference."""
+        if self._aging_s is None or len(self._bounds) < 2 or time.monotonic() - self._aged_at < AGE_S:
+            return []
+        return [Range(lane, self._bounds[lane].low) for lane in self.preferred()]
+
+    def age(self, ages: dict[Lane, float]) -> None:
+        """Takes the ages: they count as points of priority, so that what waits at a low one starves no more."""
+        self._aged_at = time.monotonic()
+        assert self._aging_s is not None  # noqa: S101 - nobody has asked otherwise
+        self._points = {lane: age_s // self._aging_s for lane, age_s in ages.items()}
 
     def low(self, lane: Lane) -> int:
         """The bound of a lane."""
@@ -178,6 +228,9 @@ class Lanes:
             self._drawn = max(self._drawn, rows[0][3])
         if len(self._bounds) > KEPT:
             self._forget(now)
+        own = self._bounds.get((self.private, 0))
+        if own is not None and now - own.seen_at > FORGET_S:
+            del self._bounds[self.private, 0]
 
     def _forget(self, now: float) -> None:
         named = set(self._subscription.names)
@@ -203,6 +256,8 @@ class Lanes:
         """
         ranges: list[Range] = []
         for lane, bound in self._bounds.items():
+            if lane[0] in self.paused:
+                continue
             high = bound.swept or bound.low
             bound.swept = max(0, high - span)
             if high > bound.swept:

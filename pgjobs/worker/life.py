@@ -9,7 +9,8 @@ import os
 import socket
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
+from uuid import UUID
 
 import psycopg
 
@@ -22,7 +23,7 @@ from pgjobs.run import released
 from pgjobs.worker import identity
 from pgjobs.worker.admission import Admission
 from pgjobs.worker.claimer import Claimer, DeclaredDeadError
-from pgjobs.worker.lanes import Lanes
+from pgjobs.worker.lanes import PRIVATE, Lanes
 from pgjobs.worker.lifespan import Lifespan
 from pgjobs.worker.loop import AsyncExecutor
 from pgjobs.worker.maintenance import Maintenance
@@ -64,7 +65,7 @@ class Life:
         self.claimer = Claimer(
             self.id,
             self._link,
-            Lanes(worker.subscription),
+            Lanes(worker.subscription, private=f"{PRIVATE}{self.id}", aging_s=worker.aging_s),
             self.slots,
             flags=worker.subscription.flags,
             schema=worker.jobs.schema,
@@ -145,6 +146,11 @@ class Life:
                 self._link.one(statements.publish_tasks([task.row for task in tasks], schemas, docs))
         except psycopg.errors.InsufficientPrivilege:
             logger.warning("this role may not publish its tasks; have the schema's owner run `pgjobs roles create`")
+
+    def adopt(self, claim_id: UUID, row: tuple[Any, ...]) -> None:
+        """Takes a job that this process has put under a claim of this worker; from any thread."""
+        self.claimer.adopt(claim_id, row)
+        self.claiming.wake()
 
     def wind_down(self, grace_s: float, hurry: Callable[[], bool]) -> int:
         """Lets what runs finish, for grace_s at most; then stops it. Returns how many jobs went back."""

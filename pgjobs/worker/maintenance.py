@@ -1,4 +1,4 @@
-"""The duties: promote, reap, expire, prune, roll up, tidy. Nobody leads: whoever comes first takes a duty's row."""
+"""The duties: promote, reap, expire, prune, resume, roll up, tidy. Nobody leads: who comes first takes a row."""
 
 from __future__ import annotations
 
@@ -25,6 +25,9 @@ RECENT_S: Final = 2.0
 DUTIES_EVERY_S: Final = 0.5
 LATE_S: Final = 600.0
 """Retention is applied this much later than its age, so that most jobs have ended when their id is walked over."""
+
+UNPARKED: Final = 1_000
+"""So many jobs of resumed tasks are queued again at once."""
 
 _FIRST_ID: Final = UUID(int=0)
 
@@ -65,6 +68,7 @@ class Maintenance:
             "roll_up": self._roll_up,
             "tidy": self._tidy,
             "time_out": self._time_out,
+            "resume": self._resume,
         }
 
     def tick(self) -> float:
@@ -121,6 +125,11 @@ class Maintenance:
             poison = sum(status == "failed" for _, status in reaped)
             self._happened.append(Reaped([name for _, name in dead], len(reaped), poison))
         return None, len(reaped) == 1_000
+
+    def _resume(self, duty: Duty) -> tuple[Any, bool]:
+        """Ends pauses whose time is over, and queues jobs again whose task is paused no more."""
+        self._link.step(statements.end_pauses())
+        return None, self._link.step(statements.unpark()) == UNPARKED
 
     def _time_out(self, duty: Duty) -> tuple[Any, bool]:
         """The last resort: what has run far past its timeout, because its worker cannot stop it."""

@@ -39,6 +39,7 @@ class Settings:
     pool_max_jobs: int | None = None
     shutdown_timeout: float = 30.0
     synchronous_commit: str | None = None
+    aging: str | None = None
     stall_timeout: float = 300.0
     log_level: str = "info"
     wait_for_db: bool = False

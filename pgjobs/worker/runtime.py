@@ -51,6 +51,7 @@ class Worker:
         burst: leave when nothing is left to claim.
         max_jobs: leave after so many.
         shutdown_timeout: how long running jobs may finish when the worker stops.
+        aging: where priorities decide, a job counts a point more for each such time that it has waited.
         synchronous_commit: PostgreSQL's, for claims and completions; None leaves it to the server. With ``off`` a job
             whose end was recorded just before the server crashed is run again.
         modules: modules whose public functions may run under ``module:function``.
@@ -73,6 +74,7 @@ class Worker:
         burst: bool = False,
         max_jobs: int | None = None,
         shutdown_timeout: Duration = 30.0,
+        aging: Duration | None = None,
         synchronous_commit: str | None = None,
         modules: Iterable[str] = (),
         name: str | None = None,
@@ -93,6 +95,9 @@ class Worker:
             raise OptionError(
                 f"synchronous_commit is {synchronous_commit!r}; give one of {', '.join(SYNCHRONOUS_COMMIT)}, or None"
             )
+        self.aging_s = None if aging is None else seconds(aging, what="aging")
+        if self.aging_s == 0:
+            raise OptionError("aging is 0; give how long a job waits for a point of priority, such as '60s', or None")
         self.jobs = jobs
         self.synchronous_commit = synchronous_commit
         self.subscription = Subscription.parse(queues)
@@ -124,6 +129,7 @@ class Worker:
         self.done = 0
         self._life: Life | None = None
         self._services: list[Service] = []
+        self.pid = os.getpid()
         self._listener: Listener | None = None
 
     # -- the life of a worker
@@ -167,6 +173,8 @@ class Worker:
             self._services.append(Service("beat", lambda: self._beat(beat), self.outage, self.emit, close=beat.close))
         for service in self._services:
             service.start()
+        self.pid = os.getpid()
+        self.jobs.hosts.append(self)
         where = self.jobs.database.where
         self.emit(WorkerStarted(self.name, str(self.subscription), self.concurrency, where, len(self.registry)))
 
@@ -179,6 +187,8 @@ class Worker:
         if self._life is None:
             return
         self._stop_asked.set()
+        if self in self.jobs.hosts:
+            self.jobs.hosts.remove(self)
         with self._rebirth:
             life = self._life_now()
         grace_s = self.shutdown_timeout_s if timeout is None else seconds(timeout, what="timeout")
@@ -246,6 +256,10 @@ class Worker:
         """The id of its row in ``pgjobs.workers``."""
         return self._life_now().id
 
+    def lend(self) -> Life:
+        """What takes jobs that are enqueued in this process to run here."""
+        return self._life_now()
+
     def begun(self) -> list[UUID]:
         """The jobs that run now."""
         return [run.id for run in self._life_now().slots.running]
@@ -290,6 +304,8 @@ class Worker:
                     woken = claimer.hint_restored(queue, int(priority), int(position))
                 case ["cancelled"]:
                     claimer.hint_stops()
+                case ["paused"]:
+                    claimer.hint_pauses()
                 case _:
                     claimer.look()
         except ValueError:

@@ -59,7 +59,9 @@ class Sweep:
         if not self._begun:
             noted = self._link.one(statements.noted_lanes())
             self._lanes.adopt(noted)
-        new = self._link.one(statements.new_lanes(self._lanes.known, queues_too=self._lanes.may_be_new))
+        new = self._link.one(
+            statements.new_lanes(self._lanes.known, queues_too=self._lanes.may_be_new, private=self._lanes.private)
+        )
         fresh = self._lanes.meet(new)
         strays = self._look_below() if self._begun else []
         now = time.monotonic()

@@ -1,0 +1,157 @@
+"""Steering from outside: pauses of queues and tasks, holds, and moving jobs that wait."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from pgjobs import statements
+from pgjobs.config import Duration, queue_name, seconds
+from pgjobs.database import Database
+from pgjobs.errors import OptionError
+from pgjobs.handle import Job
+from pgjobs.job import as_id
+from pgjobs.options import priority_of
+from pgjobs.statements import Pause, Statement
+from pgjobs.statements.steering import Kind
+from pgjobs.task import Task
+
+
+class Controls:
+    """What ``PgJobs`` can do to queues, tasks and waiting jobs."""
+
+    database: Database
+
+    # -- pauses
+
+    def pause(
+        self,
+        queue: str | None = None,
+        task: str | Task[..., Any, Any] | None = None,
+        *,
+        for_: Duration | None = None,
+        until: datetime | None = None,
+        reason: str | None = None,
+    ) -> None:
+        """Pauses a queue or a task, for all workers: what runs goes on to its end, nothing else of it starts.
+
+        Enqueueing goes on. Workers hear of it within a second, or three where notifications do not reach them.
+
+        Args:
+            for_, until: when it is to be resumed, the time being an aware one; else somebody calls ``resume``.
+
+        Raises:
+            OptionError: not exactly one of queue and task is given, or both for_ and until are.
+        """
+        self.database.run(_pause(queue, task, for_, until, reason))
+
+    async def apause(
+        self,
+        queue: str | None = None,
+        task: str | Task[..., Any, Any] | None = None,
+        *,
+        for_: Duration | None = None,
+        until: datetime | None = None,
+        reason: str | None = None,
+    ) -> None:
+        """The async twin of ``pause``."""
+        await self.database.arun(_pause(queue, task, for_, until, reason))
+
+    def resume(self, queue: str | None = None, task: str | Task[..., Any, Any] | None = None) -> bool:
+        """Ends a pause: jobs start at once, those of a task in their old order. Returns whether there was one."""
+        kind, names = _what(queue, task)
+        names = self.database.run(statements.resume(kind, names))
+        left = int(kind == "task")
+        while left:
+            left = self.database.run(statements.unpark())
+        return bool(names)
+
+    async def aresume(self, queue: str | None = None, task: str | Task[..., Any, Any] | None = None) -> bool:
+        """The async twin of ``resume``."""
+        kind, names = _what(queue, task)
+        names = await self.database.arun(statements.resume(kind, names))
+        left = int(kind == "task")
+        while left:
+            left = await self.database.arun(statements.unpark())
+        return bool(names)
+
+    def pauses(self) -> list[Pause]:
+        """What is paused."""
+        return self.database.run(statements.pauses())
+
+    async def apauses(self) -> list[Pause]:
+        """The async twin of ``pauses``."""
+        return await self.database.arun(statements.pauses())
+
+    # -- jobs that wait
+
+    def hold(self, jobs: Iterable[UUID | str | Job[Any]], reason: str | None = None) -> list[UUID]:
+        """Puts many waiting jobs on hold; see ``Job.hold``. Returns those that waited."""
+        return self.database.run(statements.hold(ids_of(jobs), reason))
+
+    async def ahold(self, jobs: Iterable[UUID | str | Job[Any]], reason: str | None = None) -> list[UUID]:
+        """The async twin of ``hold``."""
+        return await self.database.arun(statements.hold(ids_of(jobs), reason))
+
+    def unhold(self, jobs: Iterable[UUID | str | Job[Any]]) -> list[UUID]:
+        """Lets many jobs go; see ``Job.unhold``. Returns those that were on hold."""
+        return self.database.run(statements.unhold(ids_of(jobs)))
+
+    async def aunhold(self, jobs: Iterable[UUID | str | Job[Any]]) -> list[UUID]:
+        """The async twin of ``unhold``."""
+        return await self.database.arun(statements.unhold(ids_of(jobs)))
+
+    def move(self, jobs: Iterable[UUID | str | Job[Any]], queue: str) -> list[UUID]:
+        """Gives many waiting jobs another queue; see ``Job.move``. Returns those that waited."""
+        return self.database.run(statements.move(ids_of(jobs), queue_name(queue), None))
+
+    async def amove(self, jobs: Iterable[UUID | str | Job[Any]], queue: str) -> list[UUID]:
+        """The async twin of ``move``."""
+        return await self.database.arun(statements.move(ids_of(jobs), queue_name(queue), None))
+
+    def prioritize(self, jobs: Iterable[UUID | str | Job[Any]], priority: int) -> list[UUID]:
+        """Gives many waiting jobs another priority; see ``Job.prioritize``. Returns those that waited."""
+        return self.database.run(statements.move(ids_of(jobs), None, priority_of(priority)))
+
+    async def aprioritize(self, jobs: Iterable[UUID | str | Job[Any]], priority: int) -> list[UUID]:
+        """The async twin of ``prioritize``."""
+        return await self.database.arun(statements.move(ids_of(jobs), None, priority_of(priority)))
+
+    def run_now(self, jobs: Iterable[UUID | str | Job[Any]]) -> list[UUID]:
+        """Queues many scheduled jobs now; see ``Job.run_now``. Returns those that were scheduled."""
+        return self.database.run(statements.run_now(ids_of(jobs)))
+
+    async def arun_now(self, jobs: Iterable[UUID | str | Job[Any]]) -> list[UUID]:
+        """The async twin of ``run_now``."""
+        return await self.database.arun(statements.run_now(ids_of(jobs)))
+
+
+def ids_of(jobs: Iterable[UUID | str | Job[Any]]) -> list[UUID]:
+    """The ids of jobs that are given as handles or ids."""
+    return [job.id if isinstance(job, Job) else as_id(job) for job in jobs]
+
+
+def _what(queue: str | None, task: str | Task[..., Any, Any] | None) -> tuple[Kind, list[str]]:
+    if (queue is None) == (task is None):
+        raise OptionError("give one of queue= and task=")
+    if queue is not None:
+        return "queue", [queue_name(queue)]
+    return "task", [task.name, *task.aliases] if isinstance(task, Task) else [str(task)]
+
+
+def _pause(
+    queue: str | None,
+    task: str | Task[..., Any, Any] | None,
+    for_: Duration | None,
+    until: datetime | None,
+    reason: str | None,
+) -> Statement[None]:
+    kind, names = _what(queue, task)
+    if for_ is not None and until is not None:
+        raise OptionError("for_ and until are both given; give one of them")
+    if until is not None and until.utcoffset() is None:
+        raise OptionError(f"until is {until!r}, without a time zone; pass an aware datetime, such as datetime.now(UTC)")
+    length = None if for_ is None else timedelta(seconds=seconds(for_, what="for_"))
+    return statements.pause(kind, names, reason, until, length)

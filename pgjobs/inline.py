@@ -1,0 +1,208 @@
+"""Runs jobs where they are enqueued, without a database: for tests of the code that enqueues them.
+
+A call goes through what any other goes through: its arguments are checked, stored as JSON and fitted to the signature,
+its result is stored as JSON; ``RetryLater``, ``Snooze`` and ``Cancel`` steer it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import inspect
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from pgjobs import codec
+from pgjobs.cipher import Cipher
+from pgjobs.config import Duration
+from pgjobs.database import Database
+from pgjobs.errors import JobNotFoundError, ResultTimeoutError, TaskNotFoundError
+from pgjobs.handle import Job
+from pgjobs.job import Draft, FailureRow, JobRow, Status, Template, new_id
+from pgjobs.ledger import Ledger
+from pgjobs.registry import Registry
+from pgjobs.run import CURRENT, Claim, Outcome, Run, raised, returned
+
+if TYPE_CHECKING:
+    from pgjobs.app import PgJobs
+
+
+class InlineRun(Run):
+    """One attempt of a job that runs where it was enqueued: ``complete`` records its result here."""
+
+    __slots__ = ()
+    is_inline = True
+
+
+class Memory(Ledger):
+    """The jobs that ran inline, beside those of the database."""
+
+    def __init__(self, database: Database, cipher: Cipher, result_of: Callable[[JobRow], Any]) -> None:
+        super().__init__(database, cipher, result_of)
+        self._rows: dict[UUID, JobRow] = {}
+        self._failures: dict[UUID, list[FailureRow]] = {}
+
+    def keep(self, row: JobRow, failures: list[FailureRow]) -> None:
+        """Takes a job as it stands at the end of its run."""
+        self._rows[row.id] = row
+        self._failures[row.id] = failures
+
+    def fetch(self, job_id: UUID, conn: object = None) -> JobRow:
+        return self._rows[job_id] if job_id in self._rows else super().fetch(job_id, conn)
+
+    async def afetch(self, job_id: UUID, conn: object = None) -> JobRow:
+        return self._rows[job_id] if job_id in self._rows else await super().afetch(job_id, conn)
+
+    def failures_of(self, job_id: UUID) -> list[FailureRow]:
+        return self._failures[job_id] if job_id in self._failures else super().failures_of(job_id)
+
+    async def afailures_of(self, job_id: UUID) -> list[FailureRow]:
+        return self._failures[job_id] if job_id in self._failures else await super().afailures_of(job_id)
+
+    def await_all(self, ids: Sequence[UUID], timeout: Duration | None) -> list[JobRow]:
+        """Returns the jobs: nothing that runs inline ends later.
+
+        Raises:
+            ResultTimeoutError: one of them has snoozed.
+        """
+        for job_id in ids:
+            if job_id not in self._rows:
+                raise JobNotFoundError(job_id)
+            if not self._rows[job_id].status.ended:
+                raise ResultTimeoutError(job_id, self._rows[job_id].status.value, 0.0)
+        return [self._rows[job_id] for job_id in ids]
+
+    async def aawait_all(self, ids: Sequence[UUID], timeout: Duration | None) -> list[JobRow]:
+        return self.await_all(ids, timeout)
+
+
+class Inline:
+    """Takes the place of the table and of the workers: ``run`` runs a job to its end and returns its handle."""
+
+    def __init__(self, jobs: PgJobs) -> None:
+        self._jobs = jobs
+        self.memory = Memory(jobs.database, jobs.cipher, jobs.result_of)
+
+    def run(self, row: Template, draft: Draft) -> Job[Any]:
+        """Runs a job, attempt after attempt, without rests between them."""
+        job = _InlineJob(self._jobs, row, draft)
+        while job.run is not None:
+            token = CURRENT.set(job.run)
+            try:
+                value = job.run.task.function(*job.run.positional, **job.run.named)
+                job.returned(_await(value) if inspect.iscoroutine(value) else value)
+            except Exception as error:
+                job.raised(error)
+            finally:
+                CURRENT.reset(token)
+        return self._kept(job)
+
+    async def arun(self, row: Template, draft: Draft) -> Job[Any]:
+        """The async twin of ``run``: coroutines run on this loop, functions on a thread."""
+        job = _InlineJob(self._jobs, row, draft)
+        while job.run is not None:
+            token = CURRENT.set(job.run)
+            try:
+                if inspect.iscoroutinefunction(job.run.task.function):
+                    job.returned(await job.run.task.function(*job.run.positional, **job.run.named))
+                else:
+                    job.returned(await asyncio.to_thread(job.run.task.function, *job.run.positional, **job.run.named))
+            except Exception as error:
+                job.raised(error)
+            finally:
+                CURRENT.reset(token)
+        return self._kept(job)
+
+    def _kept(self, job: _InlineJob) -> Job[Any]:
+        self.memory.keep(job.row, job.failures)
+        return Job(self.memory, job.row.id, job.row.task, job.row)
+
+
+class _InlineJob:
+    """A job from its enqueue to its end: ``run`` is the attempt to be made, None when there is none left."""
+
+    def __init__(self, jobs: PgJobs, template: Template, draft: Draft) -> None:
+        self._template = template
+        self._draft = draft
+        self._id = draft.job_id or new_id()
+        self._created_at = datetime.now(UTC)
+        self._schema = jobs.schema
+        task = Registry(jobs, [template.task.partition(":")[0]]).find(template.task)
+        if task is None:
+            raise TaskNotFoundError(
+                f"task {template.task!r} is not registered here, so it cannot run inline; import it"
+            )
+        self._task = task
+        self.failures: list[FailureRow] = []
+        self.row: JobRow
+        self.run: InlineRun | None = self._attempt(1)
+
+    def _attempt(self, number: int) -> InlineRun:
+        template = self._template
+        row = (
+            self._id, template.task, template.queue, template.priority, number, template.max_attempts, 0,
+            None if template.timeout is None else template.timeout.total_seconds(),
+            self._created_at, codec.loads(self._draft.args),
+            None if template.options is None else codec.loads(template.options),
+        )  # fmt: skip
+        run = InlineRun(row, Claim(new_id(), 1), time.perf_counter(), self._schema)
+        run.task = self._task
+        run.positional, run.named = self._task.signature.unbind(run.args)
+        run.begun = time.perf_counter()
+        return run
+
+    def returned(self, value: object) -> None:
+        """Takes what the function returned; what it has completed before goes first."""
+        run = self._now()
+        if run.completed:
+            self._end(Outcome(run, "succeeded", 0.0, result=run.completion))
+        else:
+            self._end(returned(run, value, time.perf_counter() - run.begun))
+
+    def raised(self, error: Exception) -> None:
+        """Takes what it raised."""
+        run = self._now()
+        self._end(raised(run, error, time.perf_counter() - run.begun))
+
+    def _now(self) -> InlineRun:
+        assert self.run is not None  # noqa: S101 - somebody has just run it
+        return self.run
+
+    def _end(self, outcome: Outcome) -> None:
+        run, failure = self._now(), outcome.failure
+        if failure is not None:
+            self.failures.append(
+                FailureRow(
+                    run.attempt, datetime.now(UTC), outcome.reason or "error", failure.exception, failure.message,
+                    failure.traceback, failure.fingerprint,
+                )
+            )  # fmt: skip
+        again = outcome.ending == "scheduled" and failure is not None
+        self.run = self._attempt(run.attempt + 1) if again else None
+        self.row = self._as_row(outcome)
+
+    def _as_row(self, outcome: Outcome) -> JobRow:
+        template, run, now = self._template, outcome.run, datetime.now(UTC)
+        return JobRow(
+            id=self._id, task=template.task, queue=template.queue, status=Status(outcome.ending),
+            priority=template.priority, attempt=run.attempt - outcome.refund, max_attempts=template.max_attempts,
+            crashes=0, run_at=template.run_at, due_at=None, expires_at=None, cancel_at=None,
+            created_at=self._created_at, started_at=now, finished_at=now, timeout=template.timeout,
+            reason=outcome.reason, args=run.args, progress=None,
+            result=None if outcome.result is None else codec.loads(outcome.result),
+            meta=None if template.meta is None else codec.loads(template.meta), options=run.options,
+        )  # fmt: skip
+
+
+def _await(coroutine: Any) -> Any:
+    """Runs a coroutine to its end: on a thread of its own where a loop runs on this one."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(coroutine)
+    with ThreadPoolExecutor(1, "pgjobs-inline") as thread:
+        return thread.submit(contextvars.copy_context().run, asyncio.run, coroutine).result()
