@@ -10,6 +10,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from pgjobs.app import PgJobs
+    from pgjobs.context import TraceContext
     from pgjobs.current import CurrentJob, current_job
     from pgjobs.errors import (
         ArgumentsError,
@@ -33,8 +34,20 @@ if TYPE_CHECKING:
         TaskNotFoundError,
         TimeoutExceededError,
     )
+    from pgjobs.events import (
+        JobCancelled,
+        JobEnqueued,
+        JobEvent,
+        JobFailed,
+        JobRetried,
+        JobSnoozed,
+        JobStarted,
+        JobSucceeded,
+    )
     from pgjobs.handle import Job
     from pgjobs.job import Status
+    from pgjobs.middleware import Middleware
+    from pgjobs.newjob import NewJob
     from pgjobs.privacy import Private
     from pgjobs.queue import Queue
     from pgjobs.retry import Cancel, Retry, RetryLater, Snooze
@@ -53,11 +66,21 @@ __all__ = [
     "DuplicateJobError",
     "EncodingError",
     "Job",
+    "JobCancelled",
+    "JobEnqueued",
+    "JobEvent",
     "JobExistsError",
+    "JobFailed",
     "JobFailedError",
     "JobLogFilter",
     "JobNotFoundError",
+    "JobRetried",
+    "JobSnoozed",
+    "JobStarted",
     "JobStateError",
+    "JobSucceeded",
+    "Middleware",
+    "NewJob",
     "NoCurrentJobError",
     "OptionError",
     "PgJobs",
@@ -75,16 +98,30 @@ __all__ = [
     "TaskError",
     "TaskNotFoundError",
     "TimeoutExceededError",
+    "TraceContext",
     "Unique",
     "current_job",
 ]
 
 _HOMES = {
     "app": ("PgJobs",),
+    "context": ("TraceContext",),
     "current": ("CurrentJob", "current_job"),
+    "events": (
+        "JobCancelled",
+        "JobEnqueued",
+        "JobEvent",
+        "JobFailed",
+        "JobRetried",
+        "JobSnoozed",
+        "JobStarted",
+        "JobSucceeded",
+    ),
     "handle": ("Job",),
     "job": ("Status",),
     "privacy": ("Private",),
+    "middleware": ("Middleware",),
+    "newjob": ("NewJob",),
     "queue": ("Queue",),
     "retry": ("Cancel", "Retry", "RetryLater", "Snooze"),
     "task": ("Task",),

@@ -12,7 +12,8 @@ from pgjobs.cipher import Cipher
 from pgjobs.config import DEFAULT_FAILED_TTL_S, DEFAULT_RESULT_TTL_S, DEFAULT_SCHEMA, Duration, schema_name, seconds
 from pgjobs.database import Database
 from pgjobs.door import Door, Doorway
-from pgjobs.errors import TaskError, TaskNotFoundError
+from pgjobs.errors import OptionError, TaskError, TaskNotFoundError
+from pgjobs.events import Audience, Event, Listener
 from pgjobs.handle import Job
 from pgjobs.job import as_id
 from pgjobs.ledger import Ledger
@@ -23,6 +24,10 @@ from pgjobs.signature import Signature
 from pgjobs.task import Call, Executor, P, Task, task_name
 
 if TYPE_CHECKING:
+    from contextvars import ContextVar
+
+    from pgjobs.context import Carrier
+    from pgjobs.middleware import Middleware
     from pgjobs.worker import Worker
 
 R = TypeVar("R")
@@ -46,6 +51,8 @@ class PgJobs(Doorway):
         schema: where the tables are; PGJOBS_SCHEMA, else pgjobs, by default.
         result_ttl, failed_ttl: how long ended jobs are kept: succeeded, cancelled and expired ones; failed ones.
         keys: Fernet keys for tasks that encrypt, the first one encrypts; PGJOBS_KEYS, with commas between, by default.
+        context: what travels with a job from where it is enqueued to where it runs: context variables, and carriers
+            such as ``TraceContext()``; see ``pgjobs.context``.
 
     Raises:
         ConfigurationError: the schema's name cannot be one.
@@ -59,6 +66,7 @@ class PgJobs(Doorway):
         result_ttl: Duration = DEFAULT_RESULT_TTL_S,
         failed_ttl: Duration = DEFAULT_FAILED_TTL_S,
         keys: Sequence[str] | None = None,
+        context: Iterable[ContextVar[Any] | Carrier] = (),
     ) -> None:
         self.schema = schema_name(schema or os.environ.get("PGJOBS_SCHEMA") or DEFAULT_SCHEMA)
         self.database = Database(database, self.schema)
@@ -70,6 +78,9 @@ class PgJobs(Doorway):
         self.cipher = Cipher(keys)
         self._ledger = Ledger(self.database, self.cipher)
         self._producer = Producer(self.database, self._ledger)
+        self._middleware: list[Middleware] = []
+        if context:
+            self.use(importlib.import_module("pgjobs.context").Propagation(context))
 
     def __repr__(self) -> str:
         return f"<PgJobs schema={self.schema}, {len(self.tasks)} tasks>"
@@ -129,6 +140,7 @@ class PgJobs(Doorway):
                 private=private,
                 **options,
             )
+            self._compile(task)
             for known in (task.name, *task.aliases):
                 self._register(known, task)
             return task
@@ -143,6 +155,44 @@ class PgJobs(Doorway):
                 "give one of them another name="
             )
         self.tasks[name] = task
+
+    # -- around enqueues and runs
+
+    def use(self, *middleware: Middleware) -> None:
+        """Puts middleware around every enqueue and every run from now on; the first one is the outermost.
+
+        Say so before workers start. It is compiled into the tasks, so that what nobody uses costs nothing.
+        """
+        self._middleware += middleware
+        self._producer.attend(self._middleware)
+        for task in self.tasks.values():
+            self._compile(task)
+
+    def _compile(self, task: Task[..., Any, Any]) -> None:
+        body: Callable[..., Any] = task.function
+        for each in reversed(self._middleware):
+            body = each.wrap_run(body)
+        task.body = body
+
+    def subscribe(self, listener: Listener, *kinds: type[Event]) -> None:
+        """Has a listener told of some kinds of events; a base class such as JobEvent for all that derive from it.
+
+        It is called where the event happens: JobEnqueued in the producer, all others in a worker, on the thread that
+        records outcomes. So it should be quick, and hand longer work on. What it raises is logged. Events of a kind
+        that nobody listens to are not made; subscribe before workers start.
+
+        Raises:
+            OptionError: no kind is named, or one that is none.
+        """
+        if not kinds or not all(isinstance(kind, type) and issubclass(kind, Event) for kind in kinds):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise OptionError(f"kinds are {kinds!r}; name event classes, as in subscribe(listener, JobFailed)")
+        self.audience.add(listener, kinds)
+        self._producer.attend(self._middleware)
+
+    @property
+    def audience(self) -> Audience:
+        """Who listens to what happens here."""
+        return self._producer.audience
 
     # -- enqueue
 
@@ -167,11 +217,13 @@ class PgJobs(Doorway):
             signature = self._signature(name, cast("Callable[..., Any]", function))
         known_options(options)
         row = template(name, options, stored_retry=keeps_retry(options))
-        return Call(self._producer, signature, row, conn, options)
+        return Call(self._producer, signature, row, conn, options, own=options)
 
     def task_of(self, function: Callable[..., Any], name: str) -> Task[..., Any, Any]:
         """Makes a task of an undecorated function, without registering it."""
-        return Task(self._producer, function, name=name)
+        task: Task[..., Any, Any] = Task(self._producer, function, name=name)
+        self._compile(task)
+        return task
 
     def _signature(self, name: str, function: Callable[..., Any]) -> Signature:
         signature = self._signatures.get(name)

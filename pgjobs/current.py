@@ -82,6 +82,11 @@ class CurrentJob:
         return self._run.task.signature.opened(self._run.args)
 
     @property
+    def context(self) -> dict[str, Json]:
+        """What has travelled with the job for the application's carriers."""
+        return (self._run.options or {}).get("context") or {}
+
+    @property
     def created_at(self) -> datetime:
         """When it was enqueued, by the database's clock."""
         return self._run.created_at

@@ -32,7 +32,8 @@ class Options(TypedDict, total=False):
     long one attempt may run, None for no limit. retry: a policy, or the number of attempts. unique: a policy, or what
     it is unique by. idempotency_key: a key of the caller's own; while a job that has it is there, another enqueue
     returns that one. result_ttl: how long the ended job is kept. meta: a JSON object of the caller's own. tags: words
-    to find it by. job_id: an id of the caller's own.
+    to find it by. context: what the carriers of the application set around its runs, beside what they find where it is
+    enqueued. job_id: an id of the caller's own.
     """
 
     queue: str
@@ -48,6 +49,7 @@ class Options(TypedDict, total=False):
     result_ttl: Duration
     meta: Mapping[str, Json]
     tags: Sequence[str]
+    context: Mapping[str, Json]
     job_id: UUID | str
 
 
@@ -78,6 +80,8 @@ def template(task: str, options: Options, *, stored_retry: bool, private: Collec
         document["keep"] = keep_s
     if private:
         document["private"] = sorted(private)
+    if context := options.get("context"):
+        document["context"] = dict(context)
     timeout = options.get("timeout", DEFAULT_TIMEOUT_S)
     if timeout is not None and seconds(timeout, what="timeout") == 0:
         raise OptionError("timeout is 0; give the seconds that an attempt may run, or None for no limit")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
-from typing import Any, Final
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Final, Protocol, TypeAlias
 from uuid import UUID
 
 from psycopg import errors
@@ -12,11 +12,26 @@ from psycopg import errors
 from pgjobs import borrowed, statements
 from pgjobs.database import Database
 from pgjobs.errors import JobExistsError
+from pgjobs.events import Audience, JobEnqueued
 from pgjobs.handle import Job
 from pgjobs.job import Draft, Template, new_id, new_ids
 from pgjobs.ledger import Ledger
+from pgjobs.newjob import NewJob, Prepared
 from pgjobs.placing import Placed, place
 from pgjobs.statements import Steps
+
+Group: TypeAlias = tuple[Template, Iterable[Draft]]
+"""Calls that share a template."""
+
+
+class Around(Protocol):
+    """Middleware, as far as tasks know it; see ``pgjobs.middleware.Middleware``."""
+
+    @property
+    def sees_enqueues(self) -> bool: ...
+    def wrap_enqueue(self, call_next: Callable[[NewJob], Prepared]) -> Callable[[NewJob], Prepared]: ...
+    def wrap_run(self, function: Callable[..., Any]) -> Callable[..., Any]: ...
+
 
 CHUNK: Final = 1_000
 """Rows in one INSERT of a bulk enqueue; from this many on a psycopg connection takes them by COPY."""
@@ -28,6 +43,26 @@ class Producer:
     def __init__(self, database: Database, ledger: Ledger) -> None:
         self._database = database
         self._ledger = ledger
+        self.middleware: tuple[Around, ...] = ()
+        self.audience = Audience()
+        self.attended = False
+
+    def attend(self, middleware: Iterable[Around]) -> None:
+        """Notes who wants to know of each enqueue: middleware, and listeners. Where nobody does, nothing is done."""
+        self.middleware = tuple(each for each in middleware if each.sees_enqueues)
+        self.attended = bool(self.middleware) or self.audience.wants(JobEnqueued)
+
+    def prepare(self, job: NewJob, finish: Callable[[NewJob], Prepared]) -> Prepared:
+        """Makes a row of a call, with middleware around it."""
+        for each in reversed(self.middleware):
+            finish = each.wrap_enqueue(finish)
+        return finish(job)
+
+    def tell(self, row: Template, ids: Iterable[UUID]) -> None:
+        """Tells whoever listens of jobs that were enqueued."""
+        if self.audience.wants(JobEnqueued):
+            for job_id in ids:
+                self.audience(JobEnqueued(job_id, row.task, row.queue))
 
     def insert(self, row: Template, draft: Draft, conn: object) -> Job[Any]:
         """Writes one row, and wakes a worker if one is idle."""
@@ -52,14 +87,16 @@ class Producer:
     def _handle(self, row: Template, placed: Placed, conn: object) -> Job[Any]:
         return Job(self._ledger, placed.ids[0], row.task, conn=conn, is_new=placed.new[0])
 
-    def insert_many(self, row: Template, drafts: Iterable[Draft], conn: object) -> list[UUID]:
+    def insert_many(self, groups: Iterable[Group], conn: object) -> list[UUID]:
         """Writes many rows, all or none, and wakes a worker if one is idle; returns their ids in order."""
         ids: list[UUID] = []
         if conn is None:
             with self._database.connection() as own, own.transaction():
-                self._fill(row, drafts, own, ids)
+                for row, drafts in groups:
+                    self._fill(row, drafts, own, ids)
         else:
-            self._fill(row, drafts, conn, ids)
+            for row, drafts in groups:
+                self._fill(row, drafts, conn, ids)
         return ids
 
     def _fill(self, row: Template, drafts: Iterable[Draft], conn: object, ids: list[UUID]) -> None:
@@ -72,20 +109,23 @@ class Producer:
                     ids += new
                     stream.write(_copy_lines(row, new, chunk))
             self._database.run_steps(_tell_if_idle(row), conn)
+            self.tell(row, ids)
             return
         for chunk, new in _chunks(first, rest):
-            ids += _those_that_count(row, self._database.run_steps(place(row, chunk, new), conn))
+            ids += self._those_that_count(row, self._database.run_steps(place(row, chunk, new), conn))
 
-    async def ainsert_many(self, row: Template, drafts: Iterable[Draft], conn: object) -> list[UUID]:
+    async def ainsert_many(self, groups: Iterable[Group], conn: object) -> list[UUID]:
         """The async twin of ``insert_many``."""
         ids: list[UUID] = []
         if conn is None:
             async with self._database.aconnection() as own, own.transaction():
-                await self._afill(row, drafts, own, ids)
+                for row, drafts in groups:
+                    await self._afill(row, drafts, own, ids)
         elif borrowed.is_async(conn):
-            await self._afill(row, drafts, conn, ids)
+            for row, drafts in groups:
+                await self._afill(row, drafts, conn, ids)
         else:
-            self._fill(row, drafts, conn, ids)
+            return self.insert_many(groups, conn)
         return ids
 
     async def _afill(self, row: Template, drafts: Iterable[Draft], conn: object, ids: list[UUID]) -> None:
@@ -98,21 +138,21 @@ class Producer:
                     ids += new
                     await stream.write(_copy_lines(row, new, chunk))
             await self._database.arun_steps(_tell_if_idle(row), conn)
+            self.tell(row, ids)
             return
         for chunk, new in _chunks(first, rest):
-            ids += _those_that_count(row, await self._database.arun_steps(place(row, chunk, new), conn))
+            ids += self._those_that_count(row, await self._database.arun_steps(place(row, chunk, new), conn))
+
+    def _those_that_count(self, row: Template, placed: Placed) -> list[UUID]:
+        """The ids of the jobs that are there now, for each call; without those that were skipped, if they may be."""
+        added = [job_id for job_id, new in zip(placed.ids, placed.new, strict=True) if new]
+        self.tell(row, added)
+        return added if row.unique is not None and row.unique.on_conflict == "skip" else placed.ids
 
 
 def _tell_if_idle(row: Template) -> Steps[None]:
     if (yield statements.somebody_idle(row.queue)):
         yield statements.tell_of(row)
-
-
-def _those_that_count(row: Template, placed: Placed) -> list[UUID]:
-    """The ids of the jobs that are there now, for each call; without those that were skipped, where they are to be."""
-    if row.unique is None or row.unique.on_conflict != "skip":
-        return placed.ids
-    return [job_id for job_id, new in zip(placed.ids, placed.new, strict=True) if new]
 
 
 class _AlreadyThere:

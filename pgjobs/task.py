@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import itertools
 import sys
 from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
@@ -15,6 +16,7 @@ from pgjobs.cipher import Cipher
 from pgjobs.errors import ArgumentsError, EncodingError, OptionError
 from pgjobs.handle import Job
 from pgjobs.job import Draft, Template, as_id
+from pgjobs.newjob import NewJob, Prepared, copied
 from pgjobs.options import (
     OF_ONE_JOB,
     Options,
@@ -27,12 +29,13 @@ from pgjobs.options import (
     template,
 )
 from pgjobs.privacy import POSITIONALS
-from pgjobs.producer import Producer
+from pgjobs.producer import Group, Producer
 from pgjobs.signature import Signature
 
 P = ParamSpec("P")
 R = TypeVar("R")
 C = TypeVar("C")
+M = TypeVar("M")
 Executor = Literal["async", "thread", "process"]
 
 
@@ -45,6 +48,7 @@ class Task(Generic[P, C, R]):
         name: the dotted name that rows carry.
         aliases: former names, under which old rows still run.
         function: the function itself.
+        body: what a worker calls: the function with the application's middleware around it.
         executor: where it runs.
         retry: its policy.
 
@@ -67,6 +71,7 @@ class Task(Generic[P, C, R]):
     ) -> None:
         self.name = name
         self.function = function
+        self.body: Callable[..., Any] = function
         self.aliases = tuple(aliases)
         self.options = options
         self.executor: Executor = _executor(function, executor)
@@ -98,12 +103,12 @@ class Task(Generic[P, C, R]):
         """
         known_options(options)
         if not options:
-            return Call(self._producer, self.signature, self._template, conn)
+            return Call(self._producer, self.signature, self._template, conn, own=self.options)
         own = merged(self.options, options)
         row = template(self.name, own, stored_retry=keeps_retry(options), private=self.signature.private)
         if row.unique is not None:
             row.unique.check(self.signature.names, self.name)
-        return Call(self._producer, self.signature, row, conn, options)
+        return Call(self._producer, self.signature, row, conn, options, own=own)
 
     def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
         """Enqueues one job, in a transaction of its own.
@@ -112,10 +117,14 @@ class Task(Generic[P, C, R]):
             ArgumentsError: the arguments do not fit the signature.
             EncodingError: they cannot be stored as JSON.
         """
+        if self._producer.attended:
+            return self.using().enqueue(*args, **kwargs)
         return self._producer.insert(self._template, _draft(self.signature, self._template, args, kwargs), None)
 
     async def aenqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
         """The async twin of ``enqueue``."""
+        if self._producer.attended:
+            return await self.using().aenqueue(*args, **kwargs)
         return await self._producer.ainsert(self._template, _draft(self.signature, self._template, args, kwargs), None)
 
     def enqueue_many(self, calls: Iterable[tuple[Any, ...] | Mapping[str, Any]]) -> list[UUID]:
@@ -134,7 +143,7 @@ class Task(Generic[P, C, R]):
 class Call(Generic[P, R]):
     """A task with the options and the connection of its next jobs; ``task.using(…)`` makes it."""
 
-    __slots__ = ("_conn", "_job_id", "_key", "_producer", "_signature", "_template")
+    __slots__ = ("_conn", "_job_id", "_key", "_own", "_producer", "_signature", "_stored_retry", "_template")
 
     def __init__(
         self,
@@ -143,30 +152,44 @@ class Call(Generic[P, R]):
         row: Template,
         conn: object,
         options: Options | None = None,
+        *,
+        own: Options,
     ) -> None:
         job_id = options.get("job_id") if options else None
         self._producer = producer
         self._signature = signature
         self._template = row
         self._conn = conn
+        self._own = own
+        self._stored_retry = options is not None and keeps_retry(options)
         self._job_id = None if job_id is None else as_id(job_id)
         self._key = own_key(options, row.task) if options else None
 
     def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
         """Enqueues one job; see ``Task.enqueue``."""
+        if self._producer.attended:
+            row, draft = self._prepared(args, kwargs)
+            job = self._producer.insert(row, draft, self._conn)
+            self._producer.tell(row, [job.id] if job.is_new else [])
+            return job
         return self._producer.insert(self._template, self._draft(args, kwargs), self._conn)
 
     async def aenqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
         """The async twin of ``enqueue``."""
+        if self._producer.attended:
+            row, draft = self._prepared(args, kwargs)
+            job = await self._producer.ainsert(row, draft, self._conn)
+            self._producer.tell(row, [job.id] if job.is_new else [])
+            return job
         return await self._producer.ainsert(self._template, self._draft(args, kwargs), self._conn)
 
     def enqueue_many(self, calls: Iterable[tuple[Any, ...] | Mapping[str, Any]]) -> list[UUID]:
         """Enqueues many jobs; see ``Task.enqueue_many``."""
-        return self._producer.insert_many(self._template, self._drafts(calls), self._conn)
+        return self._producer.insert_many(self._groups(calls), self._conn)
 
     async def aenqueue_many(self, calls: Iterable[tuple[Any, ...] | Mapping[str, Any]]) -> list[UUID]:
         """The async twin of ``enqueue_many``."""
-        return await self._producer.ainsert_many(self._template, self._drafts(calls), self._conn)
+        return await self._producer.ainsert_many(self._groups(calls), self._conn)
 
     def delay(self, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
         """``enqueue`` under the name that Celery's users know."""
@@ -175,16 +198,51 @@ class Call(Generic[P, R]):
     def _draft(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Draft:
         return _draft(self._signature, self._template, args, kwargs, self._job_id, self._key)
 
-    def _drafts(self, calls: Iterable[tuple[Any, ...] | Mapping[str, Any]]) -> Iterable[Draft]:
+    def _prepared(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Prepared:
+        """What a call makes, with middleware around it."""
+        job = NewJob(self._template.task, args, dict(kwargs), copied(self._own))
+        return self._producer.prepare(job, self._finish)
+
+    def _finish(self, job: NewJob) -> Prepared:
+        if job.options == self._own:
+            row, job_id, key = self._template, self._job_id, self._key
+        else:
+            row, job_id, key = self._changed(job.options)
+        return Prepared(row, _draft(self._signature, row, job.args, job.kwargs, job_id, key))
+
+    def _changed(self, options: Options) -> tuple[Template, UUID | None, str | None]:
+        """What options make that middleware has changed."""
+        known_options(options)
+        own_retry = self._stored_retry or options.get("retry") != self._own.get("retry")
+        task = self._template.task
+        private = () if self._signature is None else self._signature.private
+        row = template(task, options, stored_retry=own_retry and keeps_retry(options), private=private)
+        if row.unique is not None and self._signature is not None:
+            row.unique.check(self._signature.names, task)
+        job_id = options.get("job_id")
+        return row, None if job_id is None else as_id(job_id), own_key(options, task)
+
+    def _groups(self, calls: Iterable[tuple[Any, ...] | Mapping[str, Any]]) -> Iterable[Group]:
+        """The calls by the templates that they share, in their order: one group, unless middleware makes more."""
+        if not self._producer.middleware:
+            return [(self._template, self._drafts(calls, self._draft))]
+        prepared = self._drafts(calls, self._prepared)
+        return ((row, (each.draft for each in group)) for row, group in itertools.groupby(prepared, lambda e: e.row))
+
+    def _drafts(
+        self,
+        calls: Iterable[tuple[Any, ...] | Mapping[str, Any]],
+        make: Callable[[tuple[Any, ...], Mapping[str, Any]], M],
+    ) -> Iterable[M]:
         for name, given in zip(OF_ONE_JOB, (self._job_id, self._key), strict=True):
             if given is not None:
                 raise OptionError(f"{name} belongs to one job; leave it out of enqueue_many")
         for index, call in enumerate(calls):
             try:
                 if isinstance(call, Mapping):
-                    yield self._draft((), call)
+                    yield make((), call)
                 elif isinstance(call, tuple):  # pyright: ignore[reportUnnecessaryIsInstance] - a bare 42 is the usual slip
-                    yield self._draft(call, {})
+                    yield make(call, {})
                 else:
                     kind = type(call).__name__  # not the value, which may be private
                     raise ArgumentsError(f"a {kind} is neither a tuple nor a dict; write (value,) for one argument")

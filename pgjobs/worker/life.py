@@ -23,7 +23,8 @@ from pgjobs.worker.loop import AsyncExecutor
 from pgjobs.worker.maintenance import Maintenance
 from pgjobs.worker.pool import ProcessExecutor
 from pgjobs.worker.service import Service
-from pgjobs.worker.slots import Executor, Slots
+from pgjobs.worker.slots import Executor
+from pgjobs.worker.telling import slots_for
 from pgjobs.worker.threads import ThreadExecutor
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ class Life:
         database = worker.jobs.database
         self._link = Link(database, "pgjobs worker", worker.synchronous_commit)
         self._upkeep = Link(database, "pgjobs upkeep")
-        self.slots = Slots(worker.concurrency, self._ready, worker.board)
+        self.slots = slots_for(worker.jobs.audience)(worker.concurrency, self._ready, worker.board)
         self._loop = AsyncExecutor(self.slots)
         self._executors: dict[str, Executor] = {
             "async": self._loop,

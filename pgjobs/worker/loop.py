@@ -178,7 +178,7 @@ class _Slot:
             self.deadline = run.begun + run.timeout_s
             self._executor.watch(self.deadline)
         try:
-            value = await run.task.function(*run.positional, **run.named)
+            value = await run.task.body(*run.positional, **run.named)
         except asyncio.CancelledError as error:
             return self._cancelled(run, error)
         except BaseException as error:

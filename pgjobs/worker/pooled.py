@@ -86,7 +86,7 @@ def _execute(document: dict[str, Any], tasks: Tasks, runner: asyncio.Runner) -> 
 def _attempt(run: Run, runner: asyncio.Runner) -> Outcome:
     token = CURRENT.set(run)
     try:
-        value = run.task.function(*run.positional, **run.named)
+        value = run.task.body(*run.positional, **run.named)
         if inspect.iscoroutine(value):
             value = runner.run(cast("Any", value), context=contextvars.copy_context())
     except BaseException as error:

@@ -31,6 +31,7 @@ from pgjobs.worker.life import Life
 from pgjobs.worker.pool import check
 from pgjobs.worker.service import Outage, Service
 from pgjobs.worker.subscription import Subscription
+from pgjobs.worker.telling import Telling
 
 BEAT_S: Final = 3.0
 
@@ -107,7 +108,7 @@ class Worker:
         self.supervisor_id = supervisor_id or new_id()
         self.board = board
         self.on_life = on_life
-        self.emit = emit or telemetry.Log()
+        self.emit = Telling(emit or telemetry.Log(), jobs.audience)
         self.outage = Outage(self.emit)
         self._deaths = Deaths(self.emit)
         self._stop_asked = threading.Event()

@@ -171,7 +171,7 @@ class ThreadExecutor:
 def _attempt(run: Run, executor: ThreadExecutor) -> Outcome:
     CURRENT.set(run)
     try:
-        value = run.task.function(*run.positional, **run.named)
+        value = run.task.body(*run.positional, **run.named)
     except StoppedError:
         return released(run)
     except BaseException as error:
