@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         TaskError,
         TaskNotFoundError,
         TimeoutExceededError,
+        WebhookError,
     )
     from pgjobs.events import (
         JobCancelled,
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
     from pgjobs.task import Task
     from pgjobs.telemetry import JobLogFilter
     from pgjobs.unique import Unique
+    from pgjobs.webhooks import Webhook
 
 __all__ = [
     "ArgumentsError",
@@ -100,6 +102,8 @@ __all__ = [
     "TimeoutExceededError",
     "TraceContext",
     "Unique",
+    "Webhook",
+    "WebhookError",
     "current_job",
 ]
 
@@ -127,6 +131,7 @@ _HOMES = {
     "task": ("Task",),
     "telemetry": ("JobLogFilter",),
     "unique": ("Unique",),
+    "webhooks": ("Webhook",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -53,6 +53,8 @@ class PgJobs(Doorway):
         keys: Fernet keys for tasks that encrypt, the first one encrypts; PGJOBS_KEYS, with commas between, by default.
         context: what travels with a job from where it is enqueued to where it runs: context variables, and carriers
             such as ``TraceContext()``; see ``pgjobs.context``.
+        webhook_secret: what messages are signed with, or several while one replaces the other; PGJOBS_WEBHOOK_SECRET,
+            with commas between, by default.
 
     Raises:
         ConfigurationError: the schema's name cannot be one.
@@ -67,6 +69,7 @@ class PgJobs(Doorway):
         failed_ttl: Duration = DEFAULT_FAILED_TTL_S,
         keys: Sequence[str] | None = None,
         context: Iterable[ContextVar[Any] | Carrier] = (),
+        webhook_secret: str | Sequence[str] | None = None,
     ) -> None:
         self.schema = schema_name(schema or os.environ.get("PGJOBS_SCHEMA") or DEFAULT_SCHEMA)
         self.database = Database(database, self.schema)
@@ -78,6 +81,8 @@ class PgJobs(Doorway):
         self.cipher = Cipher(keys)
         self._ledger = Ledger(self.database, self.cipher)
         self._producer = Producer(self.database, self._ledger)
+        secrets = os.environ.get("PGJOBS_WEBHOOK_SECRET", "") if webhook_secret is None else webhook_secret
+        self.webhook_secrets = [each for each in (secrets.split(",") if isinstance(secrets, str) else secrets) if each]
         self._middleware: list[Middleware] = []
         if context:
             self.use(importlib.import_module("pgjobs.context").Propagation(context))
@@ -219,9 +224,9 @@ class PgJobs(Doorway):
         row = template(name, options, stored_retry=keeps_retry(options))
         return Call(self._producer, signature, row, conn, options, own=options)
 
-    def task_of(self, function: Callable[..., Any], name: str) -> Task[..., Any, Any]:
+    def task_of(self, function: Callable[..., Any], name: str, **options: Unpack[Options]) -> Task[..., Any, Any]:
         """Makes a task of an undecorated function, without registering it."""
-        task: Task[..., Any, Any] = Task(self._producer, function, name=name)
+        task: Task[..., Any, Any] = Task(self._producer, function, name=name, **options)
         self._compile(task)
         return task
 

@@ -118,11 +118,15 @@ class CurrentJob:
         """
         held = borrowed.run(conn, self._completion(result), self._run.schema)
         self._note(held)
+        if self._run.announces:
+            borrowed.run(conn, statements.announce([self.id]), self._run.schema)
 
     async def acomplete(self, conn: object, result: Json = None) -> None:
         """The async twin of ``complete``."""
         held = await borrowed.arun(conn, self._completion(result), self._run.schema)
         self._note(held)
+        if self._run.announces:
+            await borrowed.arun(conn, statements.announce([self.id]), self._run.schema)
 
     def _completion(self, result: Json) -> Any:
         run = self._run

@@ -22,6 +22,7 @@ from pgjobs.errors import OptionError
 from pgjobs.job import Template
 from pgjobs.retry import Retry
 from pgjobs.unique import FOREVER, By, Unique, checked_key, unique_of
+from pgjobs.webhooks import Hooks, hooks_of
 
 
 class Options(TypedDict, total=False):
@@ -33,7 +34,7 @@ class Options(TypedDict, total=False):
     it is unique by. idempotency_key: a key of the caller's own; while a job that has it is there, another enqueue
     returns that one. result_ttl: how long the ended job is kept. meta: a JSON object of the caller's own. tags: words
     to find it by. context: what the carriers of the application set around its runs, beside what they find where it is
-    enqueued. job_id: an id of the caller's own.
+    enqueued. webhook: where a signed message goes when the job has ended. job_id: an id of the caller's own.
     """
 
     queue: str
@@ -50,6 +51,7 @@ class Options(TypedDict, total=False):
     meta: Mapping[str, Json]
     tags: Sequence[str]
     context: Mapping[str, Json]
+    webhook: Hooks
     job_id: UUID | str
 
 
@@ -82,6 +84,8 @@ def template(task: str, options: Options, *, stored_retry: bool, private: Collec
         document["private"] = sorted(private)
     if context := options.get("context"):
         document["context"] = dict(context)
+    if (hooks := options.get("webhook")) is not None:
+        document["webhook"] = hooks_of(hooks)
     timeout = options.get("timeout", DEFAULT_TIMEOUT_S)
     if timeout is not None and seconds(timeout, what="timeout") == 0:
         raise OptionError("timeout is 0; give the seconds that an attempt may run, or None for no limit")

@@ -104,6 +104,11 @@ class Run:
         return self.options is not None and "suspect" in self.options
 
     @property
+    def announces(self) -> bool:
+        """Whether its end is to be told by webhook."""
+        return isinstance(self.options, dict) and "webhook" in self.options
+
+    @property
     def among(self) -> int:
         """How many that were in a death may run at once, for this one to be among them."""
         return int(self.options["suspect"]["of"]) if self.options and "suspect" in self.options else 1

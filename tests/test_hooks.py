@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+import threading
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, closing, nullcontext
 from contextvars import ContextVar
+from datetime import datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import psycopg
@@ -28,10 +32,19 @@ from pgjobs import (
     Snooze,
     Status,
     TraceContext,
+    Webhook,
+    WebhookError,
+    current_job,
     events,
+    statements,
+    webhooks,
 )
 from pgjobs.context import TRACEPARENT, TRACESTATE
+from pgjobs.job import new_id
+from pgjobs.link import Link
 from pgjobs.newjob import Prepared
+from pgjobs.worker.deaths import Death, Deaths
+from tests.support import eventually
 
 pytestmark = pytest.mark.server
 
@@ -373,3 +386,278 @@ def test_carrier_of_ones_own(database_url: str) -> None:
 def test_what_cannot_travel_is_refused(database_url: str) -> None:
     with pytest.raises(OptionError, match="'locale' cannot travel with jobs; give a ContextVar"):
         PgJobs(database_url, context=["locale"])  # type: ignore[list-item]
+
+
+# -- webhooks
+
+SECRET = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"
+
+
+class Receiver:
+    """A server that keeps what it is sent, and answers as it is told to."""
+
+    def __init__(self) -> None:
+        self.got: list[tuple[dict[str, str], bytes]] = []
+        self.answers: list[tuple[int, dict[str, str]]] = []
+        receiver = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["content-length"]))
+                receiver.got.append(({name.lower(): value for name, value in self.headers.items()}, body))
+                status, headers = receiver.answers.pop(0) if receiver.answers else (200, {})
+                self.send_response(status)
+                for name, value in headers.items():
+                    self.send_header(name, value)
+                self.end_headers()
+
+            def log_message(self, *line: object) -> None: ...
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}/hook"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    @property
+    def messages(self) -> list[Any]:
+        return [webhooks.verify(headers, body, SECRET) for headers, body in self.got]
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    made = Receiver()
+    yield made
+    made.server.shutdown()
+    made.server.server_close()
+
+
+@pytest.fixture
+def signing(database_url: str) -> Iterator[PgJobs]:
+    app = PgJobs(database_url, webhook_secret=SECRET)
+    app.task(name="double")(lambda n: n * 2)
+
+    @app.task(name="fail", retry=1)
+    def fail() -> None:
+        raise LookupError("no such thing")
+
+    yield app
+    app.close()
+
+
+def sent(conn: psycopg.Connection[Any]) -> list[Any]:
+    """The jobs that send messages: status and reason."""
+    return conn.execute("SELECT status, reason FROM pgjobs.jobs WHERE task = 'pgjobs.webhook' ORDER BY id").fetchall()
+
+
+def test_end_of_a_job_is_posted_signed(signing: PgJobs, receiver: Receiver, conn: psycopg.Connection[Any]) -> None:
+    job = signing.using(webhook=receiver.url, meta={"order": 7}, queue="mail").enqueue("double", 21)
+    drain(signing)
+    ((headers, _),) = receiver.got
+    (message,) = receiver.messages
+    row = job.refresh().row
+    assert (message["type"], message["data"]["id"], message["data"]["status"]) == (
+        "job.succeeded",
+        str(job.id),
+        "succeeded",
+    )
+    assert (message["data"]["task"], message["data"]["attempt"], message["data"]["meta"]) == ("double", 1, {"order": 7})
+    assert datetime.fromisoformat(message["data"]["finished_at"]) == row.finished_at
+    assert "result" not in message["data"], "nobody has asked for it"
+    assert headers["content-type"] == "application/json"
+    assert conn.execute("SELECT id::text, queue, status FROM pgjobs.jobs WHERE task = 'pgjobs.webhook'").fetchone() == (
+        headers["webhook-id"],
+        "mail",
+        "succeeded",
+    )
+
+
+def test_hooks_are_told_of_the_ends_they_ask_for(signing: PgJobs, receiver: Receiver) -> None:
+    hooks = [Webhook(receiver.url, on=["failed"]), Webhook(receiver.url, on=["succeeded"], result=True)]
+    signing.using(webhook=hooks).enqueue("double", 21)
+    drain(signing)
+    signing.using(webhook=hooks).enqueue("fail")
+    drain(signing)
+    told = [(message["data"]["status"], message["data"].get("result")) for message in receiver.messages]
+    assert told == [("succeeded", 42), ("failed", None)]
+    assert receiver.messages[1]["data"]["reason"] == "error"
+
+
+def test_retry_is_no_end(signing: PgJobs, receiver: Receiver) -> None:
+    signing.using(webhook=receiver.url, retry=Retry(2, backoff=0)).enqueue("fail")
+    with signing.worker():
+        eventually(lambda: receiver.got)
+    assert [message["data"]["attempt"] for message in receiver.messages] == [2]
+
+
+def test_completion_in_the_applications_transaction_is_told_with_it(
+    signing: PgJobs, receiver: Receiver, conn: psycopg.Connection[Any]
+) -> None:
+    @signing.task(name="within", webhook=receiver.url, retry=1)
+    def within(commit: bool) -> None:
+        with psycopg.connect(signing.database.url) as own:
+            current_job().complete(own)
+            if not commit:
+                own.rollback()
+
+    within.enqueue(True)
+    drain(signing)
+    within.enqueue(False)
+    drain(signing)
+    assert [message["type"] for message in receiver.messages] == ["job.succeeded", "job.failed"]
+
+
+def test_expired_job_is_told(signing: PgJobs, receiver: Receiver, conn: psycopg.Connection[Any]) -> None:
+    signing.using(webhook=receiver.url, ttl=0.01, queue="other").enqueue("double", 1)
+    with signing.worker():
+        eventually(lambda: receiver.got)
+    assert [message["type"] for message in receiver.messages] == ["job.expired"]
+
+
+def test_job_of_a_dead_worker_that_is_given_up_is_told(
+    signing: PgJobs, receiver: Receiver, conn: psycopg.Connection[Any]
+) -> None:
+    job = signing.using(webhook=receiver.url).enqueue("double", 1)
+    with closing(Link(signing.database, "test")) as link:
+        worker = new_id()
+        link.one(
+            statements.register(
+                worker, supervisor=worker, name="w", host="h", pid=1, process="{}", queues=["*"], slots=1
+            )
+        )
+        link.one(statements.claim(worker, new_id(), [statements.Range(("default", 0))], 1))
+        conn.execute("UPDATE pgjobs.jobs SET crashes = 2")
+        deaths = Deaths(lambda event: None)
+        deaths.add(Death([worker], [job.id], [], "the process died"))
+        deaths.report(link)
+    drain(signing)
+    assert [(message["type"], message["data"]["reason"]) for message in receiver.messages] == [("job.failed", "poison")]
+
+
+def test_message_is_enqueued_once_however_often_it_is_asked_for(
+    signing: PgJobs, receiver: Receiver, conn: psycopg.Connection[Any]
+) -> None:
+    job = signing.using(webhook=receiver.url).enqueue("double", 1)
+    signing.worker(max_jobs=1, burst=True).run()
+    assert len(sent(conn)) == 1
+    signing.database.run(statements.announce([job.id]))
+    assert len(sent(conn)) == 1
+    job.retry()
+    signing.worker(burst=True).run()
+    assert len(sent(conn)) == 2, "another end is another message"
+
+
+def test_receiver_that_fails_is_asked_again_and_one_that_is_gone_is_not(
+    signing: PgJobs, receiver: Receiver, conn: psycopg.Connection[Any]
+) -> None:
+    receiver.answers = [(500, {}), (503, {"Retry-After": "3600"}), (410, {})]
+    hooks = [receiver.url] * 3
+    signing.using(webhook=hooks).enqueue("double", 1)
+    signing.worker(max_jobs=4, burst=True, concurrency=1).run()
+    rows = conn.execute(
+        "SELECT status, reason, due_at > now() + interval '59 minutes' FROM pgjobs.jobs"
+        " WHERE task = 'pgjobs.webhook' ORDER BY status, due_at"
+    ).fetchall()
+    assert rows == [
+        ("cancelled", "the receiver wants no more messages (410 Gone)", None),
+        ("scheduled", "error", False),
+        ("scheduled", "error", True),
+    ]
+    assert len(receiver.got) == 3
+
+
+def test_redirect_is_not_followed(signing: PgJobs, receiver: Receiver, conn: psycopg.Connection[Any]) -> None:
+    receiver.answers = [(302, {"Location": receiver.url}), (307, {"Location": receiver.url})]
+    signing.using(webhook=[receiver.url] * 2).enqueue("double", 1)
+    signing.worker(max_jobs=3, burst=True, concurrency=1).run()
+    assert len(receiver.got) == 2
+    assert [status for status, _ in sent(conn)] == ["scheduled", "scheduled"]
+
+
+def test_nothing_is_sent_unsigned(database_url: str, receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PGJOBS_WEBHOOK_SECRET", raising=False)
+    app = PgJobs(database_url)
+    app.task(name="work")(lambda: None)
+    app.using(webhook=receiver.url).enqueue("work")
+    app.worker(max_jobs=2, burst=True).run()
+    with app.database.connection() as own:
+        (message,) = own.execute("SELECT message FROM pgjobs.failures").fetchone() or ()
+    assert "set PGJOBS_WEBHOOK_SECRET" in message
+    assert receiver.got == []
+    app.close()
+
+
+def test_webhook_option_written_by_sql_stops_nobody(signing: PgJobs, conn: psycopg.Connection[Any]) -> None:
+    for hooks in ('"x"', "7", "null", "[1, {}]", '{"url": 5}'):
+        conn.execute(
+            "INSERT INTO pgjobs.jobs (task, args, options)"
+            " VALUES ('double', '{\"n\": 1}', jsonb_build_object('webhook', %s::jsonb))",
+            [hooks],
+        )
+    drain(signing)
+    assert conn.execute("SELECT DISTINCT status FROM pgjobs.jobs").fetchall() == [("succeeded",)]
+    assert sent(conn) == []
+
+
+@pytest.mark.parametrize(
+    ("hook", "what"),
+    [
+        ("ftp://example.com", "'ftp://example.com' is no URL to post to"),
+        ("https://", "is no URL to post to"),
+        (["file:///etc/passwd"], "is no URL to post to"),
+    ],
+)
+def test_webhook_that_is_no_url_is_refused(jobs: PgJobs, hook: Any, what: str) -> None:
+    with pytest.raises(OptionError, match=what):
+        jobs.using(webhook=hook).enqueue("module:function")
+
+
+@pytest.mark.parametrize("on", [[], ["ended"], "failed"])
+def test_end_that_is_none_is_refused(on: Any) -> None:
+    with pytest.raises(OptionError, match="give a list of succeeded, failed, cancelled, expired"):
+        Webhook("https://example.com", on=on)
+
+
+def test_signature_is_that_of_the_standard() -> None:
+    """The example of the specification's own libraries."""
+    assert (
+        webhooks.sign(
+            "msg_p5jXN8AQM9LWM0D4loKWxJek",
+            1614265330,
+            b'{"test": 2432232314}',
+            "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+        )
+        == "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
+    )
+
+
+def signed(body: bytes, secret: str = SECRET, age_s: int = 0) -> dict[str, str]:
+    stamp = int(time.time()) - age_s
+    return {
+        "Webhook-Id": "1",
+        "Webhook-Timestamp": str(stamp),
+        "Webhook-Signature": webhooks.sign("1", stamp, body, secret),
+    }
+
+
+def test_receiver_accepts_what_is_signed_with_one_of_its_secrets() -> None:
+    headers = signed(b"[1]")
+    assert webhooks.verify(headers, b"[1]", ["another", SECRET]) == [1]
+    headers["Webhook-Signature"] = "v1a,other " + headers["Webhook-Signature"]
+    assert webhooks.verify(headers, b"[1]", SECRET) == [1]
+
+
+@pytest.mark.parametrize(
+    ("headers", "body", "what"),
+    [
+        (signed(b"[1]"), b"[2]", "not that of this message"),
+        (signed(b"[1]", "another"), b"[1]", "not that of this message"),
+        (signed(b"[1]", age_s=301), b"[1]", "too far from now"),
+        (signed(b"[1]", age_s=-400), b"[1]", "too far from now"),
+        (signed(b"[1]") | {"Webhook-Id": "2"}, b"[1]", "not that of this message"),
+        ({}, b"[1]", "not all there"),
+        (signed(b"[1]") | {"Webhook-Timestamp": "soon"}, b"[1]", "not all there"),
+        (signed(b"[1]") | {"Webhook-Signature": "v1,ü"}, b"[1]", "not that of this message"),
+    ],
+)
+def test_receiver_refuses_what_is_not_as_it_was_signed(headers: dict[str, str], body: bytes, what: str) -> None:
+    with pytest.raises(WebhookError, match=what):
+        webhooks.verify(headers, body, SECRET)

@@ -255,7 +255,7 @@ RETURNING claim.id
 
 -- name: expire
 -- Ends waiting jobs whose ttl has passed, whether or not anybody subscribes to their queue. Walks the index from since on;
--- entries of jobs that ended before their ttl are passed over.
+-- entries of jobs that ended before their ttl are passed over. Returns how many it has ended, and which of them send a message.
 -- Locks: jobs, by expiry, skipping.
 WITH late AS MATERIALIZED (
     SELECT id
@@ -272,14 +272,14 @@ WITH late AS MATERIALIZED (
            unique_key = CASE WHEN options ? 'unique_for' THEN unique_key END,
            reason = 'ttl passed'
      WHERE id = ANY (ARRAY (SELECT id FROM late))
-    RETURNING id, queue, task
+    RETURNING id, queue, task, options
 ), rolled AS (
     INSERT INTO pgjobs.rollups (minute, queue, task, status, bucket, jobs, seconds)
     SELECT date_trunc('minute', now()), queue, task, 'expired', 0, count(*), 0
       FROM expired
      GROUP BY queue, task
 )
-SELECT count(*) FROM expired
+SELECT count(*), array_agg(id) FILTER (WHERE options ? 'webhook') AS announcing FROM expired
 
 
 -- name: prune

@@ -3,6 +3,7 @@
 A Statement is a value: sync, async and borrowed connections run it alike.
 """
 
+from pgjobs.statements.announcing import announce
 from pgjobs.statements.claiming import (
     LOWEST,
     NO_BOUND,
@@ -96,6 +97,7 @@ __all__ = [
     "Steps",
     "T",
     "alive",
+    "announce",
     "beat",
     "begin_suspects",
     "bounds",

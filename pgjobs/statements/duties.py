@@ -72,9 +72,9 @@ def forget_dead_claims() -> Statement[list[UUID]]:
     return Statement(QUERIES["forget_dead_claims"], {}, column)
 
 
-def expire(since: Any) -> Statement[int]:
-    """Ends waiting jobs whose ttl passed after since; returns how many, 1,000 at most."""
-    return Statement(QUERIES["expire"], {"since": since}, scalar)
+def expire(since: Any) -> Statement[tuple[int, list[UUID]]]:
+    """Ends waiting jobs whose ttl passed after since; returns how many, a thousand at most, and who tells."""
+    return Statement(QUERIES["expire"], {"since": since}, lambda rows: (rows[0][0], rows[0][1] or []))
 
 
 @dataclass(frozen=True, slots=True)

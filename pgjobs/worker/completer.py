@@ -36,7 +36,7 @@ class Completer:
         self._settled: list[Claim] = []
 
     def statements(self, outcomes: Sequence[Outcome]) -> list[Statement[RecordedIds]]:
-        """What records the outcomes: one statement a kind, however many there are."""
+        """What records the outcomes, one statement a kind, however many, and what tells of them by webhook."""
         recorded: list[Statement[RecordedIds]] = []
         if good := [outcome for outcome in outcomes if outcome.ending == "succeeded"]:
             recorded.append(statements.complete(_success_columns(good)))
@@ -44,6 +44,8 @@ class Completer:
             recorded.append(statements.settle(_settle_columns(other)))
         if back := [outcome.run for outcome in outcomes if outcome.ending == "released"]:
             recorded.append(statements.release([run.claim.id for run in back], [run.id for run in back]))
+        if announcing := [run.id for run in (outcome.run for outcome in outcomes) if run.options and run.announces]:
+            recorded.append(statements.announce(announcing))
         return recorded
 
     def forget(self) -> list[Statement[None]]:
