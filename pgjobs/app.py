@@ -105,6 +105,8 @@ class PgJobs(Doorway):
         executor: Executor | None = None,
         encrypt: bool = False,
         private: Collection[str] = (),
+        capture: bool = False,
+        nice: int = 0,
         **options: Unpack[Options],
     ) -> TaskDecorator: ...
     def task(
@@ -116,6 +118,8 @@ class PgJobs(Doorway):
         executor: Executor | None = None,
         encrypt: bool = False,
         private: Collection[str] = (),
+        capture: bool = False,
+        nice: int = 0,
         **options: Unpack[Options],
     ) -> Any:
         """Registers a function as a task: ``@jobs.task``, or ``@jobs.task(queue="mail", timeout=30)``.
@@ -124,7 +128,9 @@ class PgJobs(Doorway):
             name: the name that rows carry; the dotted path of the function by default.
             aliases: its former names, so that rows enqueued under them still run.
             executor: ``async`` or ``thread``, by the kind of function by default; or ``process``, for what computes for
-                long, crashes, or must be killed when it is over its timeout.
+                long, crashes, or must be killed when it is over its timeout; or ``fork``, for a fresh process each run.
+            capture: keep the last 64 kB of what a run writes to stdout and stderr; for processes.
+            nice: how much a run gives way to other processes, 0 to 19; for processes.
             encrypt: store arguments and results encrypted, with the keys of this PgJobs.
             private: parameters whose values no message and no command shows; ``Annotated[str, Private]`` says the same.
             **options: the options of its jobs, see Options.
@@ -143,6 +149,8 @@ class PgJobs(Doorway):
                 executor=executor,
                 cipher=self.cipher if encrypt else None,
                 private=private,
+                capture=capture,
+                nice=nice,
                 **options,
             )
             self._compile(task)
@@ -224,9 +232,9 @@ class PgJobs(Doorway):
         row = template(name, options, stored_retry=keeps_retry(options))
         return Call(self._producer, signature, row, conn, options, own=options)
 
-    def task_of(self, function: Callable[..., Any], name: str, **options: Unpack[Options]) -> Task[..., Any, Any]:
-        """Makes a task of an undecorated function, without registering it."""
-        task: Task[..., Any, Any] = Task(self._producer, function, name=name, **options)
+    def task_of(self, function: Callable[..., Any], name: str, **settings: Any) -> Task[..., Any, Any]:
+        """Makes a task of an undecorated function, without registering it; settings are those of Task."""
+        task: Task[..., Any, Any] = Task(self._producer, function, name=name, **settings)
         self._compile(task)
         return task
 

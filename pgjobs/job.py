@@ -133,6 +133,7 @@ class JobRow:
     result: Json
     meta: Json
     options: dict[str, Any] | None
+    usage: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterable
 from typing import Any, cast
 
-from pgjobs import webhooks
+from pgjobs import shell, webhooks
 from pgjobs.app import PgJobs
 from pgjobs.reference import resolve
 from pgjobs.task import Task
@@ -21,14 +21,17 @@ class Registry:
 
     Args:
         modules: names of modules whose public functions run under ``module:function``.
+        allow_shell: have the task that runs any command.
     """
 
-    def __init__(self, jobs: PgJobs, modules: Iterable[str] = ()) -> None:
+    def __init__(self, jobs: PgJobs, modules: Iterable[str] = (), *, allow_shell: bool = False) -> None:
         self._jobs = jobs
         self._modules = frozenset(modules)
         self._plain: dict[str, Task[..., Any, Any] | None] = {
             webhooks.TASK: jobs.task_of(webhooks.sender(jobs.webhook_secrets), webhooks.TASK, retry=webhooks.RETRY),
         }
+        if allow_shell:
+            self._plain[shell.TASK] = jobs.task_of(shell.run, shell.TASK, executor="fork", capture=True)
 
     def __len__(self) -> int:
         return len({id(task) for task in self._jobs.tasks.values()})

@@ -36,7 +36,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 C = TypeVar("C")
 M = TypeVar("M")
-Executor = Literal["async", "thread", "process"]
+Executor = Literal["async", "thread", "process", "fork"]
 
 
 class Task(Generic[P, C, R]):
@@ -50,6 +50,8 @@ class Task(Generic[P, C, R]):
         function: the function itself.
         body: what a worker calls: the function with the application's middleware around it.
         executor: where it runs.
+        capture: whether what its runs write to stdout and stderr is kept.
+        nice: how much its runs give way to other processes.
         retry: its policy.
 
     Args:
@@ -67,6 +69,8 @@ class Task(Generic[P, C, R]):
         aliases: Iterable[str] = (),
         cipher: Cipher | None = None,
         private: Collection[str] = (),
+        capture: bool = False,
+        nice: int = 0,
         **options: Unpack[Options],
     ) -> None:
         self.name = name
@@ -75,6 +79,9 @@ class Task(Generic[P, C, R]):
         self.aliases = tuple(aliases)
         self.options = options
         self.executor: Executor = _executor(function, executor)
+        self.capture = capture
+        self.nice = nice
+        _check_process(self.executor, capture, nice)
         self.retry = retry_of(options)
         self.signature = Signature(function, name, cipher=cipher, private=private)
         of_one_job(options)
@@ -272,13 +279,21 @@ def _draft(
     return Draft(text, job_id, key)
 
 
+def _check_process(executor: Executor, capture: bool, nice: int) -> None:
+    """Raises OptionError where a setting of a process is asked of what has none of its own."""
+    if isinstance(nice, bool) or not 0 <= nice <= 19:
+        raise OptionError(f"nice is {nice!r}; give 0 to 19, where 19 gives way the most")
+    if (capture or nice) and executor not in ("process", "fork"):
+        raise OptionError(f"capture and nice are for executor='process' or 'fork', not for {executor!r}")
+
+
 def _executor(function: Callable[..., Any], chosen: Executor | None) -> Executor:
     is_async = inspect.iscoroutinefunction(function)
     if chosen is None:
         return "async" if is_async else "thread"
-    if chosen not in ("async", "thread", "process"):
-        raise OptionError(f"executor {chosen!r} is not known; choose 'async', 'thread' or 'process'")
-    if chosen != "process" and is_async != (chosen == "async"):
+    if chosen not in ("async", "thread", "process", "fork"):
+        raise OptionError(f"executor {chosen!r} is not known; choose 'async', 'thread', 'process' or 'fork'")
+    if chosen not in ("process", "fork") and is_async != (chosen == "async"):
         kind = "an async function" if is_async else "a plain function"
         raise OptionError(f"{function.__qualname__} is {kind}, so its executor cannot be {chosen!r}")
     return chosen

@@ -20,6 +20,7 @@ from pgjobs.statements.claiming import (
 )
 from pgjobs.statements.completing import (
     Recorded,
+    account,
     begin_suspects,
     complete,
     complete_within,
@@ -67,6 +68,7 @@ from pgjobs.statements.reading import (
     job,
     jobs,
     jobs_by_id,
+    output,
     queue_stats,
     schema_revision,
     select_jobs,
@@ -96,6 +98,7 @@ __all__ = [
     "Statement",
     "Steps",
     "T",
+    "account",
     "alive",
     "announce",
     "beat",
@@ -130,6 +133,7 @@ __all__ = [
     "note_lanes",
     "noted_lanes",
     "notify",
+    "output",
     "promote",
     "prune",
     "queue_stats",

@@ -30,6 +30,11 @@ def jobs_by_id(ids: Sequence[UUID]) -> Statement[dict[UUID, JobRow]]:
     return Statement(QUERIES["jobs_by_id"], params, lambda rows: {row[0]: _job_row(row) for row in rows})
 
 
+def output(job_id: UUID) -> Statement[str | None]:
+    """The last of what a job has written."""
+    return Statement(QUERIES["output"], {"id": str(job_id)}, lambda rows: rows[0][0] if rows else None)
+
+
 def statuses(ids: Sequence[UUID]) -> Statement[dict[UUID, Status]]:
     """How some jobs stand."""
     params = {"ids": [str(job_id) for job_id in ids]}

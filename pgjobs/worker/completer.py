@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
@@ -12,7 +13,7 @@ import psycopg
 from pgjobs import arrays, statements
 from pgjobs.events import ClaimLost, Event, Recorded, Released
 from pgjobs.link import Link
-from pgjobs.run import Claim, Outcome, unstorable
+from pgjobs.run import Account, Claim, Outcome, unstorable
 from pgjobs.statements import Recorded as RecordedIds
 from pgjobs.statements import Statement
 
@@ -44,6 +45,8 @@ class Completer:
             recorded.append(statements.settle(_settle_columns(other)))
         if back := [outcome.run for outcome in outcomes if outcome.ending == "released"]:
             recorded.append(statements.release([run.claim.id for run in back], [run.id for run in back]))
+        if accounts := [_account(outcome, outcome.account) for outcome in outcomes if outcome.account]:
+            recorded.append(statements.account(accounts))
         if announcing := [run.id for run in (outcome.run for outcome in outcomes) if run.options and run.announces]:
             recorded.append(statements.announce(announcing))
         return recorded
@@ -127,6 +130,11 @@ class Completer:
                 raise
             return self.record_apart([unstorable(bad.run, error, bad.seconds)], link)
         return self.confirm(outcomes, recorded, link)
+
+
+def _account(outcome: Outcome, account: Account) -> tuple[UUID, UUID, str | None, str | None]:
+    usage = None if account.usage is None else json.dumps(account.usage)
+    return outcome.run.id, outcome.run.claim.id, usage, account.output
 
 
 def _tell(channels: Iterable[str], outcomes: Sequence[Outcome], link: Link) -> None:

@@ -10,7 +10,7 @@ from uuid import UUID
 
 import msgspec
 
-from pgjobs.run import Claim, Ending, Failure, Outcome, Run
+from pgjobs.run import Claim, Ending, Failure, Outcome, Run, Usage
 
 
 def run_line(run: Run) -> bytes:
@@ -24,6 +24,7 @@ def run_line(run: Run) -> bytes:
         "claim": str(run.claim.id),
         "schema": run.schema,
         "function": [function.__module__, function.__qualname__],
+        "capture": run.task.capture,
     }  # fmt: skip
     return json.dumps(document).encode() + b"\n"
 
@@ -35,8 +36,8 @@ def run_of(document: dict[str, Any]) -> Run:
     return Run(row, Claim(UUID(document["claim"]), 1), 0.0, document["schema"])
 
 
-def outcome_line(outcome: Outcome, rss_bytes: int) -> bytes:
-    """An outcome as the worker reads it, with the memory that the process has taken so far."""
+def outcome_line(outcome: Outcome, rss_bytes: int, usage: Usage | None = None) -> bytes:
+    """An outcome as the worker reads it, with the memory that the process has taken so far, and what the run has."""
     failure = outcome.failure
     document = {
         "ending": outcome.ending,
@@ -47,8 +48,29 @@ def outcome_line(outcome: Outcome, rss_bytes: int) -> bytes:
         "delay_s": outcome.delay_s,
         "refund": outcome.refund,
         "rss_bytes": rss_bytes,
+        "usage": usage,
     }
     return json.dumps(document).encode() + b"\n"
+
+
+def exit_line(how: str, usage: Usage) -> bytes:
+    """How the process of a run ended that was forked for it, and what it has used."""
+    return json.dumps({"exited": how, "usage": usage}).encode() + b"\n"
+
+
+def exit_of(document: dict[str, Any]) -> tuple[str, Usage]:
+    """What such a line says.
+
+    Raises:
+        msgspec.ValidationError: it is none.
+    """
+    said = msgspec.convert(document, _Exited)
+    return said.exited, said.usage
+
+
+class _Exited(msgspec.Struct):
+    exited: str
+    usage: Usage
 
 
 class _Said(msgspec.Struct):
@@ -60,10 +82,11 @@ class _Said(msgspec.Struct):
     delay_s: float | None
     refund: Literal[0, 1]
     rss_bytes: int
+    usage: Usage | None = None
 
 
-def outcome_of(run: Run, document: dict[str, Any]) -> tuple[Outcome, int]:
-    """The outcome of a line, and the memory that its process has taken so far.
+def outcome_of(run: Run, document: dict[str, Any]) -> tuple[Outcome, int, Usage | None]:
+    """The outcome of a line, the memory that its process has taken so far, and what the run has used.
 
     Raises:
         msgspec.ValidationError: it is none: the job's code has the socket too, and may have written to it.
@@ -79,4 +102,4 @@ def outcome_of(run: Run, document: dict[str, Any]) -> tuple[Outcome, int]:
         delay_s=said.delay_s,
         refund=said.refund,
     )
-    return outcome, said.rss_bytes
+    return outcome, said.rss_bytes, said.usage

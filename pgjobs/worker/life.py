@@ -21,7 +21,7 @@ from pgjobs.worker.claimer import Claimer, DeclaredDeadError
 from pgjobs.worker.lanes import Lanes
 from pgjobs.worker.loop import AsyncExecutor
 from pgjobs.worker.maintenance import Maintenance
-from pgjobs.worker.pool import ProcessExecutor
+from pgjobs.worker.pool import APART, ProcessExecutor
 from pgjobs.worker.service import Service
 from pgjobs.worker.slots import Executor
 from pgjobs.worker.telling import slots_for
@@ -50,7 +50,17 @@ class Life:
         self._executors: dict[str, Executor] = {
             "async": self._loop,
             "thread": ThreadExecutor(self.slots, lost=self._lost_thread),
-            "process": ProcessExecutor(self.slots, worker.app, worker.pool_max_jobs, worker.max_rss),
+            **{
+                kind: ProcessExecutor(
+                    self.slots,
+                    worker.app,
+                    worker.pool_max_jobs,
+                    worker.max_rss,
+                    kind=kind,
+                    allow_shell=worker.allow_shell,
+                )
+                for kind in APART
+            },
         }
         self.slots.serve(self._executors)
         self.claimer = Claimer(
@@ -176,7 +186,8 @@ class Life:
         self.claiming.stop()
         self._maintaining.stop()
         self._executors["thread"].close()
-        self._executors["process"].close()
+        for kind in APART:
+            self._executors[kind].close()
 
     def _interrupt(self) -> None:
         for executor in self._executors.values():

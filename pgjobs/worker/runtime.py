@@ -28,7 +28,7 @@ from pgjobs.registry import Registry
 from pgjobs.worker.board import Board
 from pgjobs.worker.deaths import LOOK_S, Deaths
 from pgjobs.worker.life import Life
-from pgjobs.worker.pool import check
+from pgjobs.worker.pool import APART, check
 from pgjobs.worker.service import Outage, Service
 from pgjobs.worker.subscription import Subscription
 from pgjobs.worker.telling import Telling
@@ -56,6 +56,7 @@ class Worker:
         app: what ``-A`` named, for the processes of the pool to load; without it they import each task's module.
         max_rss: bytes; a process of the pool that takes more is killed if it runs a job, else replaced.
         pool_max_jobs: a process of the pool is replaced after so many.
+        allow_shell: run the commands that ``pgjobs enqueue-shell`` enqueues.
         supervised: somebody else beats for this worker, reads the board of running jobs, and is told of each life it
             begins.
 
@@ -78,6 +79,7 @@ class Worker:
         app: str | None = None,
         max_rss: int | None = None,
         pool_max_jobs: int | None = None,
+        allow_shell: bool = False,
         supervised: bool = False,
         supervisor_id: UUID | None = None,
         board: Board | None = None,
@@ -99,7 +101,8 @@ class Worker:
         self.burst = burst
         self.max_jobs = max_jobs
         self.shutdown_timeout_s = seconds(shutdown_timeout, what="shutdown_timeout")
-        self.registry = Registry(jobs, modules)
+        self.registry = Registry(jobs, modules, allow_shell=allow_shell)
+        self.allow_shell = allow_shell
         self.name = name or f"{socket.gethostname()}:{os.getpid()}"
         self.app = app
         self.max_rss = max_rss
@@ -134,7 +137,7 @@ class Worker:
         """
         if self.app is None:
             for task in self.jobs.tasks.values():
-                if task.executor == "process":
+                if task.executor in APART:
                     check(task)
         self._life = Life(self)
         self._life.start()
