@@ -10,6 +10,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from pgjobs.app import PgJobs
+    from pgjobs.callbacks import Ended
     from pgjobs.context import TraceContext
     from pgjobs.current import CurrentJob, current_job
     from pgjobs.errors import (
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
         ClaimLostError,
         CompletionRolledBackError,
         ConfigurationError,
+        DeadlinePassedError,
         DecryptionError,
         DuplicateJobError,
         EncodingError,
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
         ProcessDiedError,
         ResultTimeoutError,
         SchemaError,
+        SoftTimeoutError,
         TaskError,
         TaskNotFoundError,
         TimeoutExceededError,
@@ -64,9 +67,11 @@ __all__ = [
     "CompletionRolledBackError",
     "ConfigurationError",
     "CurrentJob",
+    "DeadlinePassedError",
     "DecryptionError",
     "DuplicateJobError",
     "EncodingError",
+    "Ended",
     "Job",
     "JobCancelled",
     "JobEnqueued",
@@ -95,6 +100,7 @@ __all__ = [
     "RetryLater",
     "SchemaError",
     "Snooze",
+    "SoftTimeoutError",
     "Status",
     "Task",
     "TaskError",
@@ -110,6 +116,7 @@ __all__ = [
 _HOMES = {
     "app": ("PgJobs",),
     "context": ("TraceContext",),
+    "callbacks": ("Ended",),
     "current": ("CurrentJob", "current_job"),
     "events": (
         "JobCancelled",

@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, Unpack, cast, overload
 from uuid import UUID
 
+from pgjobs.callbacks import Notifying
 from pgjobs.cipher import Cipher
 from pgjobs.config import DEFAULT_FAILED_TTL_S, DEFAULT_RESULT_TTL_S, DEFAULT_SCHEMA, Duration, schema_name, seconds
 from pgjobs.database import Database
@@ -42,7 +43,7 @@ class TaskDecorator(Protocol):
     def __call__(self, function: Callable[P, R], /) -> Task[P, R, R]: ...
 
 
-class PgJobs(Doorway):
+class PgJobs(Doorway, Notifying):
     """An application's job queue. Assigns only: connections are opened when they are needed.
 
     Args:
@@ -71,6 +72,7 @@ class PgJobs(Doorway):
         context: Iterable[ContextVar[Any] | Carrier] = (),
         webhook_secret: str | Sequence[str] | None = None,
     ) -> None:
+        super().__init__()
         self.schema = schema_name(schema or os.environ.get("PGJOBS_SCHEMA") or DEFAULT_SCHEMA)
         self.database = Database(database, self.schema)
         self.result_ttl_s = seconds(result_ttl, what="result_ttl")
@@ -107,6 +109,7 @@ class PgJobs(Doorway):
         private: Collection[str] = (),
         capture: bool = False,
         nice: int = 0,
+        throws: tuple[type[BaseException], ...] = (),
         **options: Unpack[Options],
     ) -> TaskDecorator: ...
     def task(
@@ -120,6 +123,7 @@ class PgJobs(Doorway):
         private: Collection[str] = (),
         capture: bool = False,
         nice: int = 0,
+        throws: tuple[type[BaseException], ...] = (),
         **options: Unpack[Options],
     ) -> Any:
         """Registers a function as a task: ``@jobs.task``, or ``@jobs.task(queue="mail", timeout=30)``.
@@ -133,6 +137,8 @@ class PgJobs(Doorway):
             nice: how much a run gives way to other processes, 0 to 19; for processes.
             encrypt: store arguments and results encrypted, with the keys of this PgJobs.
             private: parameters whose values no message and no command shows; ``Annotated[str, Private]`` says the same.
+            throws: exceptions that it is expected to raise now and then: they are logged at INFO, without a traceback,
+                and fail or are tried again as any other.
             **options: the options of its jobs, see Options.
 
         Raises:
@@ -151,6 +157,7 @@ class PgJobs(Doorway):
                 private=private,
                 capture=capture,
                 nice=nice,
+                throws=throws,
                 **options,
             )
             self._compile(task)

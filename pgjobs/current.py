@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -92,13 +92,25 @@ class CurrentJob:
         return self._run.created_at
 
     @property
+    def deadline(self) -> datetime | None:
+        """When all of its attempts must be over, by the database's clock; None without a deadline."""
+        after_s = (self._run.options or {}).get("deadline")
+        return None if after_s is None else self._run.created_at + timedelta(seconds=after_s)
+
+    @property
+    def is_late(self) -> bool:
+        """Whether it runs although its ttl has passed: ``on_expiry="run"``."""
+        ttl_s = (self._run.options or {}).get("late")
+        return ttl_s is not None and self._run.since_s("age") > ttl_s
+
+    @property
     def claim_id(self) -> UUID:
         """The claim that this run works under."""
         return self._run.claim.id
 
     @property
     def remaining_s(self) -> float | None:
-        """Seconds until its timeout; None without one."""
+        """Seconds until its timeout, or its deadline if that is sooner; None without either."""
         if self._run.timeout_s is None:
             return None
         return self._run.begun + self._run.timeout_s - time.perf_counter()

@@ -117,6 +117,21 @@ class TimeoutExceededError(PgJobsError, TimeoutError):
         super().__init__(f"the attempt ran longer than its timeout{limit}")
 
 
+class SoftTimeoutError(PgJobsError, TimeoutError):
+    """The attempt has run for its soft timeout; raised once in the job's own code, which may clean up and return."""
+
+    def __init__(self, timeout_s: float | None = None) -> None:
+        limit = "" if timeout_s is None else f" of {timeout_s:g} s"
+        super().__init__(f"the attempt ran longer than its soft timeout{limit}")
+
+
+class DeadlinePassedError(PgJobsError, TimeoutError):
+    """The job's deadline had passed when an attempt should have begun."""
+
+    def __init__(self) -> None:
+        super().__init__("the deadline passed before the job could start")
+
+
 class ProcessDiedError(PgJobsError):
     """The process that ran the job has ended."""
 

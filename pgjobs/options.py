@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import TypedDict
+from typing import Literal, TypedDict
 from uuid import UUID
 
 from pgjobs import codec
@@ -28,13 +29,15 @@ from pgjobs.webhooks import Hooks, hooks_of
 class Options(TypedDict, total=False):
     """What can be said of a job, on the task or with ``using``; a key that is absent is unset.
 
-    queue: its name. priority: -100…100, larger first. lifo: before all that waits in its queue and priority, the last
-    one first. delay or run_at (aware): the earliest start. ttl: how long it may wait before it expires. timeout: how
-    long one attempt may run, None for no limit. retry: a policy, or the number of attempts. unique: a policy, or what
-    it is unique by. idempotency_key: a key of the caller's own; while a job that has it is there, another enqueue
-    returns that one. result_ttl: how long the ended job is kept. meta: a JSON object of the caller's own. tags: words
-    to find it by. context: what the carriers of the application set around its runs, beside what they find where it is
-    enqueued. webhook: where a signed message goes when the job has ended. job_id: an id of the caller's own.
+    queue: its name. priority: -100…100, larger first. lifo: before all that waits in its queue and priority, the
+    last one first. delay or run_at (aware): the earliest start. ttl: how long it may wait; on_expiry: whether it
+    expires then, fails, or runs all the same. deadline: how long after its enqueue all its attempts must be over.
+    timeout: how long one attempt may run, None for no limit; soft_timeout: when SoftTimeoutError is raised in it.
+    retry: a policy, or the number of attempts. unique: a policy, or what it is unique by. idempotency_key: a key of
+    the caller's own; while a job that has it is there, another enqueue returns that one. result_ttl: how long the
+    ended job is kept. meta: a JSON object of the caller's own. tags: words to find it by. context: what the
+    carriers of the application set around its runs, beside what they find where it is enqueued. webhook: where a
+    signed message goes when the job has ended. job_id: an id of the caller's own.
     """
 
     queue: str
@@ -43,7 +46,10 @@ class Options(TypedDict, total=False):
     delay: Duration
     run_at: datetime
     ttl: Duration
+    on_expiry: Literal["expire", "fail", "run"]
+    deadline: Duration
     timeout: Duration | None
+    soft_timeout: Duration
     retry: Retry | int
     unique: Unique | By
     idempotency_key: str
@@ -76,6 +82,8 @@ def template(task: str, options: Options, *, stored_retry: bool, private: Collec
         document["lifo"] = True
     if stored_retry:
         document["retry"] = retry.document()
+    if retry.for_ is not None:
+        document["retry_for"] = seconds(retry.for_)
     if (keep := options.get("result_ttl")) is not None and (
         keep_s := seconds(keep, what="result_ttl")
     ) != DEFAULT_RESULT_TTL_S:
@@ -86,19 +94,18 @@ def template(task: str, options: Options, *, stored_retry: bool, private: Collec
         document["context"] = dict(context)
     if (hooks := options.get("webhook")) is not None:
         document["webhook"] = hooks_of(hooks)
-    timeout = options.get("timeout", DEFAULT_TIMEOUT_S)
-    if timeout is not None and seconds(timeout, what="timeout") == 0:
-        raise OptionError("timeout is 0; give the seconds that an attempt may run, or None for no limit")
+    ttl_s, times = times_of(options)
+    document |= times
     meta = _meta(options)
     return Template(
         task=task,
         queue=queue_name(options.get("queue", DEFAULT_QUEUE)),
         priority=_priority(options.get("priority", 0)),
         max_attempts=retry.attempts,
-        timeout=_timedelta(timeout, "timeout"),
+        timeout=_timedelta(timeout_of(options), "timeout"),
         delay=_timedelta(options.get("delay"), "delay"),
         run_at=_run_at(options),
-        ttl=_timedelta(options.get("ttl"), "ttl"),
+        ttl=_timedelta(ttl_s, "ttl"),
         options=codec.dumps(document, what="options") if document else None,
         meta=codec.dumps(meta, what="meta") if meta else None,
         lifo=bool(options.get("lifo", False)),
@@ -127,6 +134,8 @@ def merged(own: Options, more: Options) -> Options:
         options.pop("run_at", None)
     if "run_at" in more and "delay" not in more:
         options.pop("delay", None)
+    if isinstance(attempts := more.get("retry"), int) and isinstance(policy := own.get("retry"), Retry):
+        options["retry"] = replace(policy, max_attempts=attempts)
     return options
 
 
@@ -149,6 +158,58 @@ def retry_of(options: Options) -> Retry:
 
 def _timedelta(value: Duration | None, what: str) -> timedelta | None:
     return None if value is None else timedelta(seconds=seconds(value, what=what))
+
+
+def timeout_of(options: Options) -> Duration | None:
+    """How long an attempt may run.
+
+    Raises:
+        OptionError: no time at all.
+    """
+    timeout = options.get("timeout", DEFAULT_TIMEOUT_S)
+    if timeout is not None and seconds(timeout, what="timeout") == 0:
+        raise OptionError("timeout is 0; give the seconds that an attempt may run, or None for no limit")
+    return timeout
+
+
+def times_of(options: Options) -> tuple[float | None, dict[str, Json]]:
+    """After how many seconds the job ends if it has not started, and what its row says of its times.
+
+    A deadline ends a job that waits just as a ttl does, so the sooner of them counts. What runs late all the same is
+    ended by nobody: its row says from when on it is late.
+
+    Raises:
+        OptionError: two of them cannot be meant together.
+    """
+    ttl_s = None if (ttl := options.get("ttl")) is None else seconds(ttl, what="ttl")
+    deadline_s, soft_s = _positive(options, "deadline"), _positive(options, "soft_timeout")
+    document: dict[str, Json] = {}
+    on_expiry = options.get("on_expiry", "expire")
+    if on_expiry not in ("expire", "fail", "run"):
+        raise OptionError(f"on_expiry is {on_expiry!r}; give 'expire', 'fail' or 'run'")
+    if ttl_s is not None and on_expiry == "run":
+        document["late"], ttl_s = ttl_s, None
+    elif ttl_s is not None and on_expiry == "fail":
+        document["on_expiry"] = on_expiry
+    if deadline_s is not None:
+        document["deadline"] = deadline_s
+        ttl_s = deadline_s if ttl_s is None else min(ttl_s, deadline_s)
+        if (delay := options.get("delay")) is not None and seconds(delay, what="delay") >= deadline_s:
+            raise OptionError("delay is as long as the deadline, so no attempt could start; give a later deadline")
+    if soft_s is not None:
+        document["soft_timeout"] = soft_s
+        timeout = timeout_of(options)
+        if timeout is not None and seconds(timeout, what="timeout") <= soft_s:
+            raise OptionError("soft_timeout is as long as the timeout, which stops the attempt; give a shorter one")
+    return ttl_s, document
+
+
+def _positive(options: Options, name: Literal["deadline", "soft_timeout"]) -> float | None:
+    if (value := options.get(name)) is None:
+        return None
+    if (value_s := seconds(value, what=name)) == 0:
+        raise OptionError(f"{name} is 0; give a length of time, or leave it out")
+    return value_s
 
 
 def _priority(value: int) -> int:

@@ -5,7 +5,7 @@ They are groups, ``NOLOGIN``: grant them to the roles that log in. All of a sche
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, LiteralString
 
@@ -22,13 +22,13 @@ PRIVILEGES: Final[tuple[LiteralString, ...]] = (
 
 NEW_JOB: Final = (
     "id", "task", "queue", "priority", "args", "status", "position", "run_at", "due_at", "expires_at", "timeout",
-    "max_attempts", "options", "meta",
+    "max_attempts", "options", "meta", "unique_key",
 )  # fmt: skip
 """The columns of a job that its producer writes: none that says how a run went, or which claim holds it."""
 
 TABLES: Final[tuple[str, ...]] = (
     "alembic_version", "jobs", "claims", "workers", "idlers", "waiters", "lanes", "duties", "failures", "rollups",
-    "running", "queue_stats",
+    "tasks", "audit", "running", "queue_stats", "failed_by_fingerprint",
 )  # fmt: skip
 
 ROLES: Final[Mapping[str, str]] = {
@@ -43,15 +43,19 @@ _ALL_WRITE: Final[Mapping[str, frozenset[str]]] = dict.fromkeys(TABLES, WRITE)
 _TABLES: Final[Mapping[str, Mapping[str, frozenset[str]]]] = {
     "producer": {
         "alembic_version": READ, "jobs": READ, "failures": READ, "idlers": READ, "running": READ, "queue_stats": READ,
-        "waiters": WRITE,
+        "tasks": READ, "waiters": WRITE,
     },
-    "worker": {**_ALL_WRITE, "alembic_version": READ, "running": READ, "queue_stats": READ},
+    "worker": {**_ALL_WRITE, **dict.fromkeys(
+        ("alembic_version", "audit", "running", "queue_stats", "failed_by_fingerprint"), READ)},
     "reader": _ALL_READ,
     "admin": {**_ALL_READ, "jobs": frozenset({"SELECT", "UPDATE", "DELETE"}),
                           "rollups": frozenset({"SELECT", "INSERT"}), "failures": frozenset({"SELECT", "DELETE"}),
-                          "waiters": WRITE},
+                          "waiters": WRITE, "audit": frozenset({"SELECT", "INSERT", "UPDATE"})},
 }  # fmt: skip
-_COLUMNS: Final = {"producer": NEW_JOB}
+_INSERTS: Final = {"producer": NEW_JOB}
+_UPDATES: Final = {"producer": ("unique_key", "args", "run_at", "due_at")}
+"""What an enqueue may change of the job that has the same unique key."""
+
 _DRAW: Final = frozenset({"producer", "worker", "admin"})
 """Who draws positions from the sequence: whoever makes a job queued."""
 
@@ -85,9 +89,14 @@ def grants(schema: str = DEFAULT_SCHEMA) -> Iterator[sql.Composed]:
         for table, privileges in _TABLES[role].items():
             words = sql.SQL(", ").join(sql.SQL(privilege) for privilege in PRIVILEGES if privilege in privileges)
             yield sql.SQL("GRANT {} ON {}.{} TO {}").format(words, space, sql.Identifier(table), to)
-        if role in _COLUMNS:
-            columns = sql.SQL(", ").join(map(sql.Identifier, _COLUMNS[role]))
-            yield sql.SQL("GRANT INSERT ({}) ON {}.jobs TO {}").format(columns, space, to)
+        by_column: tuple[tuple[LiteralString, Sequence[str] | None], ...] = (
+            ("INSERT", _INSERTS.get(role)),
+            ("UPDATE", _UPDATES.get(role)),
+        )
+        for word, columns in by_column:
+            if columns:
+                names = sql.SQL(", ").join(map(sql.Identifier, columns))
+                yield sql.SQL("GRANT {} ({}) ON {}.jobs TO {}").format(sql.SQL(word), names, space, to)
         if role in _DRAW:
             yield sql.SQL("GRANT USAGE, SELECT ON SEQUENCE {}.positions TO {}").format(space, to)
 
@@ -140,9 +149,11 @@ def _expected(role: str) -> Iterator[tuple[str, bool]]:
     for table in TABLES:
         for privilege in PRIVILEGES:
             yield f"{privilege} ON {table}", privilege in _TABLES[role].get(table, frozenset())
-    if role in _COLUMNS:
-        for column in ("id", "args", "claim_id", "result"):
-            yield f"INSERT OF {column} ON jobs", column in _COLUMNS[role]
+    for column in ("id", "args", "claim_id", "result"):
+        if role in _INSERTS:
+            yield f"INSERT OF {column} ON jobs", column in _INSERTS[role]
+        if role in _UPDATES:
+            yield f"UPDATE OF {column} ON jobs", column in _UPDATES[role]
 
 
 def _has(conn: psycopg.Connection[Any], name: str, privilege: str, schema: str) -> bool:

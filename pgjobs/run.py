@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 import traceback
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -11,7 +12,16 @@ from typing import Any, Final, Literal, NamedTuple, TypedDict, cast
 from uuid import UUID
 
 from pgjobs import codec
-from pgjobs.errors import ClaimLostError, CompletionRolledBackError, EncodingError, OptionError, TimeoutExceededError
+from pgjobs.config import MAX_DURATION_S
+from pgjobs.errors import (
+    ClaimLostError,
+    CompletionRolledBackError,
+    DeadlinePassedError,
+    EncodingError,
+    OptionError,
+    SoftTimeoutError,
+    TimeoutExceededError,
+)
 from pgjobs.retry import Cancel, Retry, RetryLater, Snooze
 from pgjobs.task import Task
 
@@ -22,6 +32,9 @@ MAX_CRASHES: Final = 3
 
 MAX_AMONG: Final = 16
 """So many that were in a death nobody could explain run at once, at first."""
+
+_TIMES: Final = ("deadline", "late", "retry_for", "soft_timeout", "age", "tried")
+"""Options in seconds."""
 
 MAX_TEXT: Final = 100_000
 """Characters of a message or traceback that are kept."""
@@ -96,6 +109,10 @@ class Run:
             among: Any = cast("Any", suspect).get("of") if isinstance(suspect, dict) else None
             if not isinstance(among, int) or isinstance(among, bool) or not 1 <= among <= MAX_AMONG:
                 raise OptionError(f'suspect is of pgjobs\'s own making, {{"of": 1…{MAX_AMONG}}}; take it out')
+        for name in _TIMES:
+            value: Any = cast("dict[str, Any]", options).get(name, 1)
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= MAX_DURATION_S:
+                raise OptionError(f"{name} is no length of time; give seconds")
         _ = self.retry
 
     @property
@@ -114,6 +131,31 @@ class Run:
         return int(self.options["suspect"]["of"]) if self.options and "suspect" in self.options else 1
 
     @property
+    def soft_s(self) -> float | None:
+        """Seconds after which its code is told that it takes long."""
+        return None if self.options is None else self.options.get("soft_timeout")
+
+    def since_s(self, what: Literal["age", "tried"]) -> float:
+        """Seconds since the job's enqueue, or since it was first due, where its options ask for them."""
+        return float((self.options or {}).get(what, 0.0)) + time.perf_counter() - self.received
+
+    @property
+    def left_s(self) -> float:
+        """Seconds until its deadline; infinite without one."""
+        if self.options is None or "deadline" not in self.options:
+            return float("inf")
+        return float(self.options["deadline"]) - self.since_s("age")
+
+    def is_over(self, rest_s: float) -> str | None:
+        """Why there is no attempt after a rest, if that is because of the time."""
+        if self.options is None:
+            return None
+        if self.left_s <= rest_s:
+            return "deadline passed"
+        limit_s = self.options.get("retry_for")
+        return "retried for too long" if limit_s is not None and self.since_s("tried") + rest_s > limit_s else None
+
+    @property
     def retry(self) -> Retry:
         """The policy of this job: its own, else its task's."""
         stored = (self.options or {}).get("retry")
@@ -130,12 +172,13 @@ CURRENT: Final[ContextVar[Run]] = ContextVar("pgjobs_current_run")
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """What went wrong in an attempt."""
+    """What went wrong in an attempt. expected: the task says that it throws such exceptions."""
 
     exception: str
     message: str
     traceback: str
     fingerprint: str
+    expected: bool = False
 
 
 class Usage(TypedDict):
@@ -217,20 +260,44 @@ def raised(run: Run, error: BaseException, duration_s: float) -> Outcome:
             return Outcome(run, "cancelled", duration_s, reason=error.reason)
         case RetryLater():
             return failed(run, error, duration_s, delay_s=error.delay_s)
+        case _ if is_soft(error):
+            return failed(run, error, duration_s, reason="soft timeout")
         case _:
             return failed(run, error, duration_s)
+
+
+def is_soft(error: BaseException) -> bool:
+    """Whether it is a soft timeout, or a group in which there is one."""
+    if isinstance(error, BaseExceptionGroup):
+        return any(is_soft(inner) for inner in cast("BaseExceptionGroup[BaseException]", error).exceptions)
+    return isinstance(error, SoftTimeoutError)
 
 
 def failed(
     run: Run, error: BaseException, duration_s: float, *, reason: str = "error", delay_s: float | None = None
 ) -> Outcome:
     """The outcome of a failed attempt: another one after a rest while the policy allows it, else the end."""
-    failure = describe(error)
-    retry = run.retry
-    if run.attempt >= run.max_attempts or (delay_s is None and not retry.allows(error)):
+    failure = describe(error, run.task.throws)
+    rest_s: float | None = None
+    if run.attempt < run.max_attempts:
+        rest_s = delay_s if delay_s is not None else run.retry.rest_after(error, run.attempt)
+    if rest_s is None:
         return Outcome(run, "failed", duration_s, reason=reason, failure=failure)
-    rest_s = delay_s if delay_s is not None else retry.rest_s(run.attempt)
+    if (over := run.is_over(rest_s)) is not None:
+        return Outcome(run, "failed", duration_s, reason=over, failure=failure)
     return Outcome(run, "scheduled", duration_s, reason=reason, failure=failure, delay_s=rest_s)
+
+
+def too_late(run: Run) -> Outcome | None:
+    """The outcome of a run that may not begin, since its job's deadline has passed; else its timeout ends with that."""
+    left_s = run.left_s
+    if left_s == float("inf"):
+        return None
+    if left_s <= 0:
+        failure = describe(DeadlinePassedError())
+        return Outcome(run, "failed", 0.0, reason="deadline passed", failure=failure, refund=1)
+    run.timeout_s = left_s if run.timeout_s is None else min(run.timeout_s, left_s)
+    return None
 
 
 def crashed(run: Run, error: BaseException, duration_s: float) -> Outcome:
@@ -263,7 +330,7 @@ def released(run: Run) -> Outcome:
     return Outcome(run, "released", 0.0)
 
 
-def describe(error: BaseException) -> Failure:
+def describe(error: BaseException, expected: tuple[type[BaseException], ...] = ()) -> Failure:
     """What the failures table keeps of an exception, in texts that PostgreSQL can hold."""
     kind = type(error)
     name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
@@ -278,7 +345,7 @@ def describe(error: BaseException) -> Failure:
         text = f"{name}: {error_text} (its traceback cannot be shown: {type(broken).__name__})"
     place = f"{frames[-1].filename}:{frames[-1].name}" if frames else ""
     fingerprint = hashlib.sha256(f"{name}|{place}".encode(errors="replace")).hexdigest()[:16]
-    return Failure(name, storable(error_text), storable(text), fingerprint)
+    return Failure(name, storable(error_text), storable(text), fingerprint, isinstance(error, expected))
 
 
 def _user_part(error: BaseException) -> Any:

@@ -47,8 +47,10 @@ from pgjobs.errors import PgJobsError
 __all__ = [
     "JobRow",
     "Tables",
+    "audit",
     "claims",
     "duties",
+    "failed_by_fingerprint",
     "failures",
     "idlers",
     "jobs",
@@ -58,6 +60,7 @@ __all__ = [
     "rollups",
     "running",
     "tables",
+    "tasks",
     "waiters",
     "workers",
 ]
@@ -69,7 +72,7 @@ _DOUBLE: Final[Double[float]] = Double()
 
 @dataclass(frozen=True, slots=True)
 class Tables:
-    """The tables of one schema. ``running`` and ``queue_stats`` are views, marked ``info["is_view"]``."""
+    """The tables of one schema; the last three are views, marked ``info["is_view"]``."""
 
     metadata: MetaData
     jobs: Table
@@ -81,8 +84,11 @@ class Tables:
     duties: Table
     failures: Table
     rollups: Table
+    tasks: Table
+    audit: Table
     running: Table
     queue_stats: Table
+    failed_by_fingerprint: Table
 
 
 @lru_cache
@@ -100,8 +106,11 @@ def tables(schema: str = DEFAULT_SCHEMA) -> Tables:
         duties=_duties(metadata),
         failures=_failures(metadata),
         rollups=_rollups(metadata),
+        tasks=_tasks(metadata),
+        audit=_audit(metadata),
         running=_running(metadata),
         queue_stats=_queue_stats(metadata),
+        failed_by_fingerprint=_failed_by_fingerprint(metadata),
     )
 
 
@@ -206,22 +215,13 @@ def _workers(metadata: MetaData) -> Table:
 
 
 def _idlers(metadata: MetaData) -> Table:
-    return Table(
-        "idlers",
-        metadata,
-        Column("queue", Text(), primary_key=True),
-        Column("worker_id", Uuid(), primary_key=True),
-        _time("seen_at", nullable=False, server_default=_NOW),
-    )
+    keys = Column("queue", Text(), primary_key=True), Column("worker_id", Uuid(), primary_key=True)
+    return Table("idlers", metadata, *keys, _time("seen_at", nullable=False, server_default=_NOW))
 
 
 def _waiters(metadata: MetaData) -> Table:
-    return Table(
-        "waiters",
-        metadata,
-        Column("channel", Text(), primary_key=True),
-        _time("seen_at", nullable=False, server_default=_NOW),
-    )
+    key = Column("channel", Text(), primary_key=True)
+    return Table("waiters", metadata, key, _time("seen_at", nullable=False, server_default=_NOW))
 
 
 def _lanes(metadata: MetaData) -> Table:
@@ -280,6 +280,34 @@ def _rollups(metadata: MetaData) -> Table:
     )
 
 
+def _tasks(metadata: MetaData) -> Table:
+    return Table(
+        "tasks",
+        metadata,
+        Column("name", Text(), primary_key=True),
+        Column("queue", Text(), nullable=False),
+        Column("priority", SmallInteger(), nullable=False),
+        Column("max_attempts", SmallInteger(), nullable=False),
+        Column("timeout", Interval()),
+        Column("schema", JSONB(), nullable=False),
+        Column("doc", Text()),
+        _time("published_at", nullable=False, server_default=_NOW),
+    )
+
+
+def _audit(metadata: MetaData) -> Table:
+    return Table(
+        "audit",
+        metadata,
+        Column("id", BigInteger(), Identity(always=True), primary_key=True),
+        _time("at", nullable=False, server_default=_NOW),
+        Column("actor", Text(), nullable=False),
+        Column("action", Text(), nullable=False),
+        Column("selection", JSONB(), nullable=False),
+        Column("jobs", BigInteger(), nullable=False, server_default=text("0")),
+    )
+
+
 def _running(metadata: MetaData) -> Table:
     return Table(
         "running",
@@ -293,11 +321,9 @@ def _running(metadata: MetaData) -> Table:
         Column("progress", JSONB()),
         _time("claimed_at"),
         _time("started_at"),
-        Column("worker", Text()),
-        Column("host", Text()),
+        *(Column(name, Text()) for name in ("worker", "host")),
         Column("pid", Integer()),
-        Column("worker_id", Uuid()),
-        Column("claim_id", Uuid()),
+        *(Column(name, Uuid()) for name in ("worker_id", "claim_id")),
         Column("timeout", Interval()),
         info={"is_view": True},
     )
@@ -317,6 +343,18 @@ def _queue_stats(metadata: MetaData) -> Table:
     )
 
 
+def _failed_by_fingerprint(metadata: MetaData) -> Table:
+    return Table(
+        "failed_by_fingerprint",
+        metadata,
+        *(Column(name, Text()) for name in ("fingerprint", "task", "exception", "message")),
+        *(Column(name, BigInteger()) for name in ("attempts", "jobs", "failed")),
+        _time("first_at"),
+        _time("last_at"),
+        info={"is_view": True},
+    )
+
+
 _default: Final = tables()
 metadata: Final = _default.metadata
 jobs: Final = _default.jobs
@@ -328,8 +366,11 @@ lanes: Final = _default.lanes
 duties: Final = _default.duties
 failures: Final = _default.failures
 rollups: Final = _default.rollups
+tasks: Final = _default.tasks
+audit: Final = _default.audit
 running: Final = _default.running
 queue_stats: Final = _default.queue_stats
+failed_by_fingerprint: Final = _default.failed_by_fingerprint
 
 
 class _Base(DeclarativeBase):

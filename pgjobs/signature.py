@@ -88,6 +88,22 @@ class Signature:
             raise ArgumentsError(f"task {self._name!r}: they are no JSON object that can be read")
         return cast("dict[str, Json]", args)
 
+    def schema(self) -> dict[str, Json]:
+        """The arguments as a JSON schema: an object, a property a parameter."""
+        described: dict[str, Json] = (
+            {} if self._model is None else msgspec.json.schema(self._model, schema_hook=_schema_of)
+        )
+        shared: dict[str, Json] = described.get("$defs", {})
+        known: dict[str, Json] = shared.pop("Arguments", {}).get("properties", {})
+        kinds = {parameter.kind for parameter in self._signature.parameters.values()}
+        names = [name for name, p in self._signature.parameters.items() if p.kind not in _VARIADIC]
+        return {
+            "type": "object",
+            "properties": {name: known.get(name, {}) for name in names},
+            "required": sorted(self._required),
+            "additionalProperties": inspect.Parameter.VAR_KEYWORD in kinds,
+        } | ({"$defs": shared} if shared else {})
+
     def bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Json]:
         """Returns the arguments as the row holds them.
 
@@ -196,16 +212,17 @@ def _model(
 
 def _supported(hint: Any) -> bool:
     try:
-        msgspec.json.schema(
-            hint, schema_hook=lambda kind: {} if hasattr(kind, "model_validate") else _unsupported(kind)
-        )
+        msgspec.json.schema(hint, schema_hook=_schema_of)
     except (TypeError, NotImplementedError):
         return False
     return True
 
 
-def _unsupported(kind: type) -> dict[str, Any]:
-    raise NotImplementedError(kind)
+def _schema_of(kind: type) -> dict[str, Any]:
+    """The schema of a pydantic model; of other classes that msgspec does not know nothing can be said."""
+    if not hasattr(kind, "model_json_schema"):
+        raise NotImplementedError(kind)
+    return {"type": "object"}
 
 
 def _is_json(hint: Any) -> bool:

@@ -12,6 +12,7 @@ from typing import Any, Generic, Literal, ParamSpec, TypeVar, Unpack, cast
 from uuid import UUID
 
 from pgjobs import codec
+from pgjobs.callbacks import Notifying
 from pgjobs.cipher import Cipher
 from pgjobs.errors import ArgumentsError, EncodingError, OptionError
 from pgjobs.handle import Job
@@ -30,6 +31,7 @@ from pgjobs.options import (
 )
 from pgjobs.privacy import POSITIONALS
 from pgjobs.producer import Group, Producer
+from pgjobs.retry import exceptions
 from pgjobs.signature import Signature
 
 P = ParamSpec("P")
@@ -39,7 +41,7 @@ M = TypeVar("M")
 Executor = Literal["async", "thread", "process", "fork"]
 
 
-class Task(Generic[P, C, R]):
+class Task(Notifying, Generic[P, C, R]):
     """A function under a name. Calling it runs it here and now; its ``enqueue`` makes a job of the same call.
 
     Of its type parameters, C is what a call returns (a coroutine, for an async function) and R what a job results in.
@@ -53,6 +55,7 @@ class Task(Generic[P, C, R]):
         capture: whether what its runs write to stdout and stderr is kept.
         nice: how much its runs give way to other processes.
         retry: its policy.
+        throws: exceptions that it is expected to raise now and then.
 
     Args:
         cipher: seals the arguments and results of its jobs; None where they are stored open.
@@ -71,8 +74,10 @@ class Task(Generic[P, C, R]):
         private: Collection[str] = (),
         capture: bool = False,
         nice: int = 0,
+        throws: tuple[type[BaseException], ...] = (),
         **options: Unpack[Options],
     ) -> None:
+        super().__init__()
         self.name = name
         self.function = function
         self.body: Callable[..., Any] = function
@@ -83,6 +88,7 @@ class Task(Generic[P, C, R]):
         self.nice = nice
         _check_process(self.executor, capture, nice)
         self.retry = retry_of(options)
+        self.throws = exceptions(throws, "throws")
         self.signature = Signature(function, name, cipher=cipher, private=private)
         of_one_job(options)
         self._producer = producer
@@ -96,6 +102,11 @@ class Task(Generic[P, C, R]):
 
     def __repr__(self) -> str:
         return f"<Task {self.name}>"
+
+    @property
+    def row(self) -> Template:
+        """What the rows of its jobs say, where nothing else is asked for."""
+        return self._template
 
     def using(self, conn: object = None, /, **options: Unpack[Options]) -> Call[P, R]:
         """Says how the next jobs are enqueued: in whose transaction, and with which options.

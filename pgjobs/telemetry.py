@@ -89,7 +89,10 @@ class Log:
             return
         what = f"{failure.exception}: {failure.message.splitlines()[0] if failure.message else ''}".rstrip(": ")
         tries = f"attempt {run.attempt} of {run.max_attempts}"
-        if outcome.crash and outcome.ending == "scheduled":
+        if failure.expected:
+            again = f"again in {duration(outcome.delay_s or 0)}, " if outcome.ending == "scheduled" else ""
+            self._logger.info("threw      %s  %s  (%s%s): %s", run.task_name, run.id, again, tries, what)
+        elif outcome.crash and outcome.ending == "scheduled":
             crashes = f"crash {run.crashes + 1} of {MAX_CRASHES}"
             self._logger.warning("crashed    %s  %s  (%s): %s", run.task_name, run.id, crashes, what)
         elif outcome.ending == "scheduled":

@@ -26,7 +26,6 @@ AT_ONCE: Final = 2
 
 CLAIM, COMPLETE = "pgjobs/sql/claim.sql", "pgjobs/sql/complete.sql"
 MAINTAIN, WORKERS = "pgjobs/sql/maintain.sql", "pgjobs/sql/workers.sql"
-ENDINGS = "migrations/versions/0002_endings.sql"
 CLAIMER, COMPLETER = "pgjobs/worker/claimer.py", "pgjobs/worker/completer.py"
 LANES, SLOTS, RUN = "pgjobs/worker/lanes.py", "pgjobs/worker/slots.py", "pgjobs/run.py"
 
@@ -61,6 +60,13 @@ def beside(second: str, first: str = "delete") -> str:
     return f"{PAIRS}::test_nothing_waits_and_nothing_is_lost[{first}-{second}]"
 
 
+def _defining(function: str) -> str:
+    """The revision that was the last to define a function."""
+    scripts = [path for path in sorted((ROOT / "migrations" / "versions").glob("*.sql")) if ".down." not in path.name]
+    definition = re.compile(rf"^CREATE (OR REPLACE )?FUNCTION pgjobs.{function}\(", re.MULTILINE)
+    return next(str(path.relative_to(ROOT)) for path in reversed(scripts) if definition.search(path.read_text()))
+
+
 def _query(name: str) -> str:
     return f"-- name: {name}\n"
 
@@ -69,6 +75,7 @@ FENCE = "job.claim_id = held.claim_id AND job.status = 'running'"
 LATERAL = "WHERE id = held.id AND claim_id = held.claim_id AND status = 'running'"
 DONE = "WHERE id = done.id AND claim_id = done.claim_id AND status = 'running'"
 SKIP = "FOR UPDATE SKIP LOCKED"
+KEPT_KEY = "unique_key = CASE WHEN job.options ? 'unique_for' THEN job.unique_key END"
 
 MUTANTS: Final = (
     # claim
@@ -89,7 +96,7 @@ MUTANTS: Final = (
     Mutant("complete whatever the status", COMPLETE, _query("complete"), " AND status = 'running'", ""),
     Mutant("complete waits for locked rows", COMPLETE, _query("complete"), SKIP, "FOR UPDATE",
            (beside("complete"), MODEL)),
-    Mutant("complete keeps the unique key", COMPLETE, _query("complete"), ", unique_key = NULL", ""),
+    Mutant("complete keeps the unique key", COMPLETE, _query("complete"), KEPT_KEY, "unique_key = job.unique_key"),
     Mutant("complete without a rollup", COMPLETE, _query("complete"),
            "FROM completed\n", "FROM completed WHERE false\n"),
     # settle
@@ -103,7 +110,8 @@ MUTANTS: Final = (
     Mutant("settle refunds nothing", COMPLETE, _query("settle"), "job.attempt - mine.refund", "job.attempt"),
     Mutant("settle counts no crash", COMPLETE, _query("settle"), "job.crashes + mine.crash", "job.crashes"),
     Mutant("settle drops the key of a retry", COMPLETE, _query("settle"),
-           "unique_key = CASE WHEN mine.ending = 'scheduled' THEN job.unique_key END", "unique_key = NULL"),
+           "unique_key = CASE WHEN mine.ending = 'scheduled' OR job.options ? 'unique_for' THEN job.unique_key END",
+           "unique_key = NULL"),
     Mutant("settle leaves a suspect one", COMPLETE, _query("settle"),
            "THEN job.options - 'suspect'", "THEN job.options",
            (SUSPECTS,)),
@@ -131,7 +139,7 @@ MUTANTS: Final = (
            (beside("reap"), MODEL)),
     Mutant("reap keeps the fence", MAINTAIN, _query("reap"), "claim_id = NULL", "claim_id = job.claim_id"),
     Mutant("reap charges the attempt", MAINTAIN, _query("reap"), "greatest(job.attempt - 1, 0)", "job.attempt"),
-    Mutant("reap counts no crash", MAINTAIN, _query("reap"), "job.crashes + ending.crash,", "job.crashes,"),
+    Mutant("reap counts no crash", MAINTAIN, _query("reap"), "32766) + ending.crash,", "32766),"),
     Mutant("reap keeps the place of a second crash", MAINTAIN, _query("reap"),
            "OR ending.crashes_before = 0", "OR true"),
     Mutant("reap revives what was cancelled", MAINTAIN, _query("reap"), "WHEN cancelled THEN 'cancelled' ", ""),
@@ -154,7 +162,7 @@ MUTANTS: Final = (
     Mutant("expire of running jobs", MAINTAIN, _query("expire"), "('queued', 'scheduled', 'blocked')",
            "('queued', 'scheduled', 'blocked', 'running')"),
     Mutant("expire of ended jobs", MAINTAIN, _query("expire"), "AND status IN ('queued', 'scheduled', 'blocked')", ""),
-    Mutant("expire keeps the unique key", MAINTAIN, _query("expire"), "unique_key = NULL, ", ""),
+    Mutant("expire keeps the unique key", MAINTAIN, _query("expire"), KEPT_KEY, "unique_key = job.unique_key"),
     # workers
     Mutant("an outage counts as silence", MAINTAIN, _query("mark_silent"),
            "worker.misses >= 6 AND NOT %(interrupted)s::bool", "worker.misses >= 6"),
@@ -168,25 +176,27 @@ MUTANTS: Final = (
            "UPDATE pgjobs.workers\n   SET dead_at = now()\n",
            "DELETE FROM pgjobs.workers\n"),
     # cancel, retry, delete
-    Mutant("cancel ends what runs", ENDINGS, "FUNCTION pgjobs.cancel",
+    Mutant("cancel ends what runs", _defining("cancel"), "FUNCTION pgjobs.cancel",
            "CASE WHEN job.status = 'running' THEN 'running' ELSE 'cancelled' END", "'cancelled'"),
-    Mutant("cancel of what has ended meanwhile", ENDINGS, "FROM target",
+    Mutant("cancel of what has ended meanwhile", _defining("cancel"), "FROM target",
            " AND job.status IN ('scheduled', 'blocked', 'queued', 'running')", "",
            (beside("cancel", "complete"), MODEL)),
-    Mutant("cancel of ended jobs", ENDINGS, "FUNCTION pgjobs.cancel",
+    Mutant("cancel of ended jobs", _defining("cancel"), "FUNCTION pgjobs.cancel",
            "AND job.status IN ('scheduled', 'blocked', 'queued', 'running')\n         ORDER", "\n         ORDER",
            (MODEL, CONTROL)),
-    Mutant("retry of running jobs", ENDINGS, "FUNCTION pgjobs.retry",
+    Mutant("retry of running jobs", _defining("retry"), "FUNCTION pgjobs.retry",
            "('succeeded', 'failed', 'cancelled', 'expired')\n         ORDER",
            "('succeeded', 'failed', 'cancelled', 'expired', 'running')\n         ORDER", (CONTROL, PAIRS)),
-    Mutant("retry keeps the fence", ENDINGS, "FUNCTION pgjobs.retry", "claim_id = NULL,", "claim_id = job.claim_id,"),
-    Mutant("retry keeps the ttl", ENDINGS, "FUNCTION pgjobs.retry", "expires_at = NULL, ", ""),
-    Mutant("delete leaves the failures", ENDINGS, "FUNCTION pgjobs.delete", "failure.job_id = gone.id", "false",
-           (CONTROL, MODEL)),
+    Mutant("retry keeps the fence", _defining("retry"), "FUNCTION pgjobs.retry",
+           "claim_id = NULL,", "claim_id = job.claim_id,"),
+    Mutant("retry keeps the ttl", _defining("retry"), "FUNCTION pgjobs.retry", "expires_at = NULL, ", ""),
+    Mutant("delete leaves the failures", _defining("delete"), "FUNCTION pgjobs.delete",
+           "failure.job_id = gone.id", "false", (CONTROL, MODEL)),
     # the worker
-    Mutant("reconcile removed", CLAIMER, "def _reconcile", "if claim_id not in self.known:", "if False:"),
-    Mutant("reconcile forgets a claim under which a job runs", CLAIMER, "def _give_back_unknown",
-           "if not any(ours and status == \"running\" for _, _, status, ours in standing):", "if standing:"),
+    Mutant("reconcile removed", CLAIMER, "def _reconcile",
+           "if self._in_doubt or claim_id not in self.known:", "if False:"),
+    Mutant("reconcile forgets a claim under which a job runs", CLAIMER, "def _release_unheld",
+           "if not left and len(unheld) == len(job_ids):", "if True:"),
     Mutant("a dead worker goes on", CLAIMER, "def _reconcile", "if not alive:", "if False:"),
     Mutant("outcomes of a failed batch are dropped", CLAIMER, "def _send", "self._slots.put_back(outcomes)", "pass",
            ("tests/test_outage.py", FENCING, WORKER)),
@@ -215,7 +225,7 @@ MUTANTS: Final = (
     Mutant("a slot is not given back", SLOTS, "def finish", "self._free.append(run.slot)", "pass", (SLOT, WORKER)),
     Mutant("stale jobs stay", SLOTS, "def take_stale", "return self._take_waiting()", "return []", (SLOT, WORKER)),
     Mutant("a rolled-back completion succeeds", RUN, "def returned", "if run.completed:", "if False:", (FENCING, RUNS)),
-    Mutant("attempts without end", RUN, "def failed", "run.attempt >= run.max_attempts or ", "", (RUNS, WORKER)),
+    Mutant("attempts without end", RUN, "def failed", "if run.attempt < run.max_attempts:", "if True:", (RUNS, WORKER)),
     Mutant("crashes without end", RUN, "def crashed", "run.crashes + 1 >= MAX_CRASHES", "False", (MODEL, RUNS)),
     Mutant("a snooze burns an attempt", RUN, "def raised", "refund=1", "refund=0", (RUNS, WORKER)),
 )  # fmt: skip

@@ -117,7 +117,7 @@ def test_nobody_is_believed_dead_and_duties_go_round_once(
     assert {(each["expire"] or {})["whole"][:10] for each in rounds} <= {now.strftime("%Y-%m-%d")}
     changes = sum(before["expire"] != after["expire"] for before, after in pairwise(rounds))
     assert changes <= 1, "once, where an hour has just ended"
-    assert conn.execute("SELECT count(*) FROM pgjobs.workers WHERE dead_at IS NOT NULL").fetchone() == (0,)
+    assert conn.execute("SELECT count(*) FROM pgjobs.workers WHERE misses >= 7").fetchone() == (0,)
 
 
 def states(conn: psycopg.Connection[Any]) -> dict[str, Any]:

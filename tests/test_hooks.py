@@ -39,7 +39,7 @@ from pgjobs import (
     statements,
     webhooks,
 )
-from pgjobs.context import TRACEPARENT, TRACESTATE
+from pgjobs.context import TRACEPARENT, TRACESTATE, Variable
 from pgjobs.job import new_id
 from pgjobs.link import Link
 from pgjobs.newjob import Prepared
@@ -344,6 +344,12 @@ def test_context_travels_with_a_job(task: str, travelling: PgJobs) -> None:
     assert options["context"] == {"locale": "de", "traceparent": PARENT, "tracestate": "a=1"}
 
 
+def test_context_is_as_it_was_after_a_run() -> None:
+    with Variable(TENANT).extract({"tenant": 7}):
+        assert TENANT.get() == 7
+    assert TENANT.get(None) is None
+
+
 def test_context_of_the_call_goes_before_what_is_found(travelling: PgJobs) -> None:
     seen = seen_around(travelling)
     token = LOCALE.set("de")
@@ -402,8 +408,11 @@ class Receiver:
         receiver = self
 
         class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:  # what a redirect would make of it
+                self.do_POST()
+
             def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["content-length"]))
+                body = self.rfile.read(int(self.headers.get("content-length", 0)))
                 receiver.got.append(({name.lower(): value for name, value in self.headers.items()}, body))
                 status, headers = receiver.answers.pop(0) if receiver.answers else (200, {})
                 self.send_response(status)
@@ -491,18 +500,22 @@ def test_retry_is_no_end(signing: PgJobs, receiver: Receiver) -> None:
 def test_completion_in_the_applications_transaction_is_told_with_it(
     signing: PgJobs, receiver: Receiver, conn: psycopg.Connection[Any]
 ) -> None:
+    waiting: list[int] = []
+
     @signing.task(name="within", webhook=receiver.url, retry=1)
     def within(commit: bool) -> None:
         with psycopg.connect(signing.database.url) as own:
             current_job().complete(own)
             if not commit:
                 own.rollback()
+        waiting.append(len(sent(conn)))
 
     within.enqueue(True)
     drain(signing)
     within.enqueue(False)
     drain(signing)
     assert [message["type"] for message in receiver.messages] == ["job.succeeded", "job.failed"]
+    assert waiting == [1, 1], "the first one is there with the commit, the second one not before the end"
 
 
 def test_expired_job_is_told(signing: PgJobs, receiver: Receiver, conn: psycopg.Connection[Any]) -> None:

@@ -11,7 +11,7 @@ from alembic.operations import Operations
 from pgjobs.migrations import execute
 
 revision = "0008"
-down_revision = "0004"
+down_revision = "0006"
 branch_labels = None
 depends_on = None
 

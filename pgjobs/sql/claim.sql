@@ -4,6 +4,7 @@
 -- the bound are never read again. The rows are locked as the lanes are walked, so never more than limit of them.
 -- The jobs are written where they were locked, by ctid: no second search, no join for the planner to get wrong. A row that
 -- changed between the snapshot and its lock is not found there: it stays queued, for the next claim.
+-- The options of a job that must be over by some time say how old it is, by this clock: the only one that counts.
 -- Locks: jobs, skipping; then the new claims row.
 WITH picked AS MATERIALIZED (
     SELECT job.place, job.id, job.position
@@ -34,7 +35,11 @@ UPDATE pgjobs.jobs
        attempt = least(attempt, 32766) + 1, started_at = now()
  WHERE ctid = ANY (ARRAY (SELECT place FROM picked))
 RETURNING id, task, queue, priority, attempt, max_attempts, crashes,
-          extract(epoch FROM timeout)::float8 AS timeout_s, created_at, args, options
+          extract(epoch FROM timeout)::float8 AS timeout_s, created_at, args,
+          CASE WHEN options ?| '{deadline,late,retry_for}' AND jsonb_typeof(options) = 'object'
+               THEN options || jsonb_build_object('age', extract(epoch FROM now() - created_at),
+                                                  'tried', extract(epoch FROM now() - coalesce(run_at, created_at)))
+               ELSE options END AS options
 
 
 -- name: bounds

@@ -199,7 +199,10 @@ WITH held AS (
            FROM pgjobs.jobs
           WHERE id = held.id AND claim_id = held.claim_id AND status = 'running'
             AND (id = ANY (%(ids)s::uuid[])
-                 OR %(ids)s::uuid[] IS NULL AND started_at + timeout + interval '15 seconds' < now())
+                 OR %(ids)s::uuid[] IS NULL
+                    AND least(started_at + timeout,
+                              created_at + interval '1 second' * pgjobs.option_s(options, 'deadline'))
+                        + interval '15 seconds' < now())
             FOR UPDATE SKIP LOCKED
      ) AS job
      LIMIT 1000
@@ -254,11 +257,15 @@ RETURNING claim.id
 
 
 -- name: expire
--- Ends waiting jobs whose ttl has passed, whether or not anybody subscribes to their queue. Walks the index from since on;
--- entries of jobs that ended before their ttl are passed over. Returns how many it has ended, and which of them send a message.
+-- Ends waiting jobs whose ttl or deadline has passed, whether or not anybody subscribes to their queue, as they ask for:
+-- expired, or failed with a failures row. Walks the index from since on; entries of jobs that ended before are passed over.
+-- Returns how many have ended, which of them send a message, and of those that failed what a claim would return. Their options may be anything.
 -- Locks: jobs, by expiry, skipping.
 WITH late AS MATERIALIZED (
-    SELECT id
+    SELECT id,
+           coalesce(options->>'on_expiry' = 'fail', false) AS fails,
+           coalesce(expires_at >= created_at + interval '1 second' * (pgjobs.option_s(options, 'deadline') - 0.001),
+                    false) AS over
       FROM pgjobs.jobs
      WHERE expires_at IS NOT NULL
        AND expires_at > %(since)s::timestamptz AND expires_at <= now()
@@ -267,19 +274,30 @@ WITH late AS MATERIALIZED (
      LIMIT 1000
        FOR UPDATE SKIP LOCKED
 ), expired AS (
-    UPDATE pgjobs.jobs
-       SET status = 'expired', position = NULL, due_at = NULL, finished_at = now(),
-           unique_key = CASE WHEN options ? 'unique_for' THEN unique_key END,
-           reason = 'ttl passed'
-     WHERE id = ANY (ARRAY (SELECT id FROM late))
-    RETURNING id, queue, task, options
+    UPDATE pgjobs.jobs AS job
+       SET status = CASE WHEN late.fails OR late.over THEN 'failed' ELSE 'expired' END,
+           position = NULL, due_at = NULL, finished_at = now(),
+           unique_key = CASE WHEN job.options ? 'unique_for' THEN job.unique_key END,
+           reason = CASE WHEN late.over THEN 'deadline passed' ELSE 'ttl passed' END
+      FROM late
+     WHERE job.id = late.id
+    RETURNING job.*
+), noted AS (
+    INSERT INTO pgjobs.failures (job_id, attempt, reason, message)
+    SELECT id, attempt, reason, 'the job had not started in time'
+      FROM expired
+     WHERE status = 'failed'
 ), rolled AS (
     INSERT INTO pgjobs.rollups (minute, queue, task, status, bucket, jobs, seconds)
-    SELECT date_trunc('minute', now()), queue, task, 'expired', 0, count(*), 0
+    SELECT date_trunc('minute', now()), queue, task, status, 0, count(*), 0
       FROM expired
-     GROUP BY queue, task
+     GROUP BY queue, task, status
 )
-SELECT count(*), array_agg(id) FILTER (WHERE options ? 'webhook') AS announcing FROM expired
+SELECT (SELECT count(*) FROM expired) AS ended, (SELECT array_agg(id) FROM expired WHERE options ? 'webhook') AS announcing,
+       id, task, queue, priority, attempt, max_attempts, crashes,
+       extract(epoch FROM timeout)::float8 AS timeout_s, created_at, args, options, reason
+  FROM (SELECT) AS always
+  LEFT JOIN expired ON status = 'failed'
 
 
 -- name: prune

@@ -77,3 +77,22 @@ SELECT claim.id, claim.job_ids
 -- name: alive
 -- Whether a worker counts as alive, and how many do.
 SELECT coalesce(bool_or(id = %(worker)s::uuid), false), count(*) FROM pgjobs.workers WHERE dead_at IS NULL
+
+
+-- name: publish_tasks
+-- Says which tasks a worker runs, with the schema of their arguments and the options of their jobs; what is as it was published
+-- before is not written again. A timeout of NULL is no limit.
+-- Locks: the tasks' rows, by name.
+INSERT INTO pgjobs.tasks AS known (name, queue, priority, max_attempts, timeout, schema, doc)
+SELECT task.name, task.queue, task.priority, task.max_attempts, task.timeout, task.schema::jsonb, task.doc
+  FROM unnest(%(names)s::text[], %(queues)s::text[], %(priorities)s::smallint[], %(max_attempts)s::smallint[],
+              %(timeouts)s::interval[], %(schemas)s::text[], %(docs)s::text[])
+           AS task (name, queue, priority, max_attempts, timeout, schema, doc)
+ ORDER BY task.name
+    ON CONFLICT (name) DO UPDATE
+   SET queue = excluded.queue, priority = excluded.priority, max_attempts = excluded.max_attempts,
+       timeout = excluded.timeout, schema = excluded.schema, doc = excluded.doc, published_at = now()
+ WHERE (known.queue, known.priority, known.max_attempts, known.timeout, known.schema, known.doc)
+       IS DISTINCT FROM (excluded.queue, excluded.priority, excluded.max_attempts, excluded.timeout, excluded.schema,
+                         excluded.doc)
+RETURNING name

@@ -59,7 +59,17 @@ from pgjobs.statements.enqueueing import (
     tell_of,
     tell_of_first,
 )
-from pgjobs.statements.liveness import alive, beat, declare_dead, neighbours, reconcile, register, retire, stopping
+from pgjobs.statements.liveness import (
+    alive,
+    beat,
+    declare_dead,
+    neighbours,
+    publish_tasks,
+    reconcile,
+    register,
+    retire,
+    stopping,
+)
 from pgjobs.statements.query import QUERIES, Query, Row, Rows, Statement, Steps, T
 from pgjobs.statements.reading import (
     Selection,
@@ -136,6 +146,7 @@ __all__ = [
     "output",
     "promote",
     "prune",
+    "publish_tasks",
     "queue_stats",
     "reap",
     "reconcile",

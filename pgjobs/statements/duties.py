@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
-from pgjobs.statements.query import QUERIES, Statement, column, nothing, scalar
+from pgjobs.statements.query import QUERIES, Row, Statement, column, nothing, scalar
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +72,21 @@ def forget_dead_claims() -> Statement[list[UUID]]:
     return Statement(QUERIES["forget_dead_claims"], {}, column)
 
 
-def expire(since: Any) -> Statement[tuple[int, list[UUID]]]:
-    """Ends waiting jobs whose ttl passed after since; returns how many, a thousand at most, and who tells."""
-    return Statement(QUERIES["expire"], {"since": since}, lambda rows: (rows[0][0], rows[0][1] or []))
+class Expired(NamedTuple):
+    """How many jobs have ended, which of them send a message, and rows of those that failed: as a claim's, and why."""
+
+    jobs: int
+    announcing: list[UUID]
+    failed: list[Row]
+
+
+def expire(since: Any) -> Statement[Expired]:
+    """Ends waiting jobs whose ttl or deadline passed after since, 1,000 at most."""
+    return Statement(
+        QUERIES["expire"],
+        {"since": since},
+        lambda rows: Expired(rows[0][0], rows[0][1] or [], [row[2:] for row in rows if row[2] is not None]),
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from uuid import UUID
 
+from pgjobs.job import Template
 from pgjobs.statements.query import QUERIES, Rows, Statement, column, nothing, rows
 
 
@@ -66,3 +67,19 @@ def neighbours(boot: str, pids: str) -> Statement[Rows]:
 def alive(worker: UUID) -> Statement[tuple[bool, int]]:
     """Whether a worker counts as alive, and how many do."""
     return Statement(QUERIES["alive"], {"worker": worker}, lambda rows: (rows[0][0], rows[0][1]))
+
+
+def publish_tasks(
+    tasks: Sequence[Template], schemas: Sequence[str], docs: Sequence[str | None]
+) -> Statement[list[str]]:
+    """Says which tasks a worker runs; returns the names of those that are new, or other than before."""
+    params = {
+        "names": [task.task for task in tasks],
+        "queues": [task.queue for task in tasks],
+        "priorities": [task.priority for task in tasks],
+        "max_attempts": [task.max_attempts for task in tasks],
+        "timeouts": [task.timeout for task in tasks],
+        "schemas": list(schemas),
+        "docs": list(docs),
+    }
+    return Statement(QUERIES["publish_tasks"], params, column)

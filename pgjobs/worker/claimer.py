@@ -21,9 +21,9 @@ from pgjobs.events import Event, Released, Trouble
 from pgjobs.job import new_id
 from pgjobs.link import Link
 from pgjobs.run import Claim, Outcome, Run, released
-from pgjobs.statements import LOWEST, NO_BOUND, Lane, Range, Row, Rows, Statement
+from pgjobs.statements import LOWEST, NO_BOUND, Lane, Range, Rows, Statement
 from pgjobs.worker.completer import Completer, is_unstorable
-from pgjobs.worker.lanes import Lanes
+from pgjobs.worker.lanes import Lanes, in_order
 from pgjobs.worker.pace import POLL_S, Pace
 from pgjobs.worker.slots import Slots
 from pgjobs.worker.suspects import Suspects
@@ -293,7 +293,7 @@ class Claimer:
         self.known = {key: kept for key, kept in self.known.items() if kept.left} | {claim_id: claim}
         ready: list[Run] = []
         unfit: list[Outcome] = []
-        for row in _in_order(rows, lanes):
+        for row in in_order(rows, lanes):
             run = Run(row, claim, now, self._schema)
             if (outcome := self._admit(run)) is None:
                 ready.append(run)
@@ -382,15 +382,3 @@ class Claimer:
 
 class DeclaredDeadError(Exception):
     """This worker was believed dead: what it holds belongs to others."""
-
-
-def _in_order(rows: Rows, lanes: Sequence[Lane]) -> Sequence[Row]:
-    """A claim's jobs in the order in which they start: by lane and age; those that go first, the last one first."""
-    ordered = sorted(rows)
-    if any(row[-1] and "lifo" in row[-1] for row in ordered):
-        first = [row for row in ordered if row[-1] and "lifo" in row[-1]]
-        ordered = [*reversed(first), *(row for row in ordered if not (row[-1] and "lifo" in row[-1]))]
-    if len(lanes) > 1:
-        place = {lane: index for index, lane in enumerate(lanes)}
-        ordered.sort(key=lambda row: place[row[2], row[3]])
-    return ordered

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import astuple
 from datetime import datetime
 from typing import Any, Literal
@@ -19,7 +20,7 @@ def run_line(run: Run) -> bytes:
     document = {
         "row": [
             str(run.id), run.task_name, run.queue, run.priority, run.attempt, run.max_attempts, run.crashes,
-            run.timeout_s, run.created_at.isoformat(), run.args, run.options,
+            run.timeout_s, run.created_at.isoformat(), run.args, _aged(run),
         ],
         "claim": str(run.claim.id),
         "schema": run.schema,
@@ -29,11 +30,18 @@ def run_line(run: Run) -> bytes:
     return json.dumps(document).encode() + b"\n"
 
 
+def _aged(run: Run) -> dict[str, Any] | None:
+    """Its options as they are now: where they say how old the job was when it was claimed, it has grown older."""
+    if run.options is None or "age" not in run.options:
+        return run.options
+    return {**run.options, "age": run.since_s("age"), "tried": run.since_s("tried")}
+
+
 def run_of(document: dict[str, Any]) -> Run:
     """The run of a line; its task is still to be found."""
     job_id, *middle, created_at, args, options = document["row"]
     row = (UUID(job_id), *middle, datetime.fromisoformat(created_at), args, options)
-    return Run(row, Claim(UUID(document["claim"]), 1), 0.0, document["schema"])
+    return Run(row, Claim(UUID(document["claim"]), 1), time.perf_counter(), document["schema"])
 
 
 def outcome_line(outcome: Outcome, rss_bytes: int, usage: Usage | None = None) -> bytes:
@@ -78,7 +86,7 @@ class _Said(msgspec.Struct):
     seconds: float
     result: str | None
     reason: str | None
-    failure: tuple[str, str, str, str] | None
+    failure: tuple[str, str, str, str, bool] | None
     delay_s: float | None
     refund: Literal[0, 1]
     rss_bytes: int

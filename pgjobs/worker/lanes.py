@@ -10,10 +10,10 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Iterable, Sequence
-from itertools import islice
+from itertools import filterfalse, islice
 from typing import Any, Final
 
-from pgjobs.statements import LOWEST, NO_BOUND, Lane, Range
+from pgjobs.statements import LOWEST, NO_BOUND, Lane, Range, Row, Rows
 from pgjobs.worker.subscription import Subscription
 
 REFRESH_S: Final = 0.02
@@ -217,3 +217,19 @@ class Lanes:
         for lane, low, _ in ranges:
             self._bounds[lane].noted = low
         return ranges
+
+
+def in_order(rows: Rows, lanes: Sequence[Lane]) -> Sequence[Row]:
+    """A claim's jobs in the order in which they start: by lane and age; those that go first, the last one first."""
+    ordered = sorted(rows)
+    if any(map(_goes_first, ordered)):
+        ordered = [*filter(_goes_first, reversed(ordered)), *filterfalse(_goes_first, ordered)]
+    if len(lanes) > 1:
+        place = {lane: index for index, lane in enumerate(lanes)}
+        ordered.sort(key=lambda row: place[row[2], row[3]])
+    return ordered
+
+
+def _goes_first(row: Row) -> bool:
+    options: Any = row[-1]
+    return isinstance(options, dict) and "lifo" in options

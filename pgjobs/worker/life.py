@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import logging
 import os
@@ -10,7 +11,9 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from pgjobs import statements
+import psycopg
+
+from pgjobs import codec, statements
 from pgjobs.config import seconds
 from pgjobs.job import new_id
 from pgjobs.link import Link
@@ -117,6 +120,7 @@ class Life:
 
     def _register(self, worker: Worker) -> None:
         self._link.check_schema()
+        self._publish(worker)
         document = json.dumps(identity.describe(os.getppid() if worker.supervised else None))
         self._link.one(
             statements.register(
@@ -130,6 +134,17 @@ class Life:
                 slots=worker.concurrency,
             )
         )
+
+    def _publish(self, worker: Worker) -> None:
+        """Says which tasks run here, for those who enqueue by SQL."""
+        tasks = sorted(set(worker.jobs.tasks.values()), key=lambda task: task.name)
+        schemas = [codec.dumps(task.signature.schema(), what="schema") for task in tasks]
+        docs = [inspect.getdoc(task.function) for task in tasks]
+        try:
+            if tasks:
+                self._link.one(statements.publish_tasks([task.row for task in tasks], schemas, docs))
+        except psycopg.errors.InsufficientPrivilege:
+            logger.warning("this role may not publish its tasks; have the schema's owner run `pgjobs roles create`")
 
     def wind_down(self, grace_s: float, hurry: Callable[[], bool]) -> int:
         """Lets what runs finish, for grace_s at most; then stops it. Returns how many jobs went back."""

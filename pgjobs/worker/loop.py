@@ -8,9 +8,10 @@ import threading
 import time
 from typing import Final
 
-from pgjobs.run import CURRENT, Outcome, Run, cancelled, raised, released, returned, timed_out
+from pgjobs.run import CURRENT, Outcome, Run, cancelled, raised, released, returned, timed_out, too_late
 from pgjobs.worker.eventloop import new_loop
 from pgjobs.worker.slots import Slots
+from pgjobs.worker.soft import Softly
 
 SLICE_S: Final = 0.005
 """A coroutine slot that goes from job to job lets the loop's other coroutines run after this long."""
@@ -172,13 +173,19 @@ class _Slot:
 
     async def _attempt(self, run: Run) -> Outcome:
         run.begun = time.perf_counter()
+        if run.options is not None and (late := too_late(run)) is not None:
+            return late
         self.run = run
         self._slots.began(run)
         if run.timeout_s is not None:
             self.deadline = run.begun + run.timeout_s
             self._executor.watch(self.deadline)
         try:
-            value = await run.task.body(*run.positional, **run.named)
+            if run.options is None or (soft_s := run.soft_s) is None:
+                value = await run.task.body(*run.positional, **run.named)
+            else:
+                called = run.task.body(*run.positional, **run.named)
+                value = await Softly(called, soft_s, lambda: self._is_stopped(run))
         except asyncio.CancelledError as error:
             return self._cancelled(run, error)
         except BaseException as error:
@@ -189,6 +196,9 @@ class _Slot:
         if run.overdue or (run.timeout_s is not None and duration_s > run.timeout_s):
             return timed_out(run, duration_s)  # also where it has blocked the loop, and nobody could tell it
         return returned(run, value, duration_s)
+
+    def _is_stopped(self, run: Run) -> bool:
+        return run.overdue or run.cancelled or self._executor.stopping
 
     def _cancelled(self, run: Run, error: asyncio.CancelledError) -> Outcome:
         duration_s = time.perf_counter() - run.begun

@@ -10,10 +10,10 @@ from typing import Any, Final
 from uuid import UUID
 
 from pgjobs import statements
-from pgjobs.events import Event, Reaped, TimedOut
+from pgjobs.events import Event, Reaped, Recorded, TimedOut
 from pgjobs.link import Link
-from pgjobs.run import MAX_CRASHES
-from pgjobs.statements import Duty
+from pgjobs.run import MAX_CRASHES, Claim, Failure, Outcome, Run
+from pgjobs.statements import Duty, Row
 from pgjobs.worker.pace import rest_after
 
 TICK_S: Final = 0.05
@@ -51,6 +51,7 @@ class Maintenance:
         self._worker = worker
         self._link = link
         self._emit = emit
+        self._happened: list[Event] = []
         self._result_ttl_s = result_ttl_s
         self._failed_ttl_s = failed_ttl_s
         self._retentions = sorted({result_ttl_s, *retentions})
@@ -102,11 +103,14 @@ class Maintenance:
         if duty is None:
             self._link.commit()
             return False
+        self._happened.clear()
         state, again = self._bodies[duty.name](duty)
         if again or state != duty.state:
             document = None if state is None else json.dumps(state)
             self._link.step(statements.leave_duty(duty.name, document, again=again))
         self._link.commit()
+        for event in self._happened:
+            self._emit(event)
         return True
 
     def _reap(self, duty: Duty) -> tuple[Any, bool]:
@@ -116,7 +120,7 @@ class Maintenance:
         self._link.step(statements.forget_dead_claims())
         if reaped or dead:
             poison = sum(status == "failed" for _, status in reaped)
-            self._emit(Reaped([name for _, name in dead], len(reaped), poison))
+            self._happened.append(Reaped([name for _, name in dead], len(reaped), poison))
         return None, len(reaped) == 1_000
 
     def _time_out(self, duty: Duty) -> tuple[Any, bool]:
@@ -124,7 +128,7 @@ class Maintenance:
         ended = self._link.step(statements.time_out(None, None))
         self._announce([job_id for job_id, status in ended if status != "scheduled"])
         if ended:
-            self._emit(TimedOut([job_id for job_id, _ in ended]))
+            self._happened.append(TimedOut([job_id for job_id, _ in ended]))
         return None, len(ended) == 1_000
 
     def _announce(self, ended: Sequence[UUID]) -> None:
@@ -142,10 +146,19 @@ class Maintenance:
         since = datetime(1970, 1, 1, tzinfo=UTC)
         if duty.ran_at is not None and state.get("whole") == hour:
             since = duty.ran_at - timedelta(minutes=10)
-        expired, announcing = self._link.step(statements.expire(since))
-        self._announce(announcing)
-        again = expired == 1_000
+        expired = self._link.step(statements.expire(since))
+        self._announce(expired.announcing)
+        if expired.failed:
+            self._happened.append(Recorded([self._never_ran(row) for row in expired.failed]))
+        again = expired.jobs == 1_000
         return (state if again else {"whole": hour}), again
+
+    def _never_ran(self, row: Row) -> Outcome:
+        *columns, reason = row
+        run = Run(tuple(columns), Claim(self._worker, 0), 0.0, "")
+        return Outcome(
+            run, "failed", 0.0, reason=reason, failure=Failure(reason, "it had not started in time", "", reason)
+        )
 
     def _prune(self, duty: Duty) -> tuple[Any, bool]:
         """Walks the ids up to each retention's age from where it stopped; stragglers are looked for once a day."""

@@ -16,7 +16,7 @@ from typing import Any, Final
 import msgspec
 
 from pgjobs.errors import OptionError, ProcessDiedError
-from pgjobs.run import Outcome, Run, cancelled, crashed, failed, released, timed_out
+from pgjobs.run import Outcome, Run, cancelled, crashed, failed, released, timed_out, too_late
 from pgjobs.task import Task
 from pgjobs.worker.apart import START_S, PoolProcess
 from pgjobs.worker.crossing import exit_of, outcome_of, run_line
@@ -193,6 +193,9 @@ class ProcessExecutor:
         self._selector.register(process.output, selectors.EVENT_READ, process.read_output)
 
     def _give(self, process: PoolProcess, run: Run) -> None:
+        if run.options is not None and (late := too_late(run)) is not None:
+            self._finish(late, process)
+            return
         try:
             line = run_line(run)
         except RecursionError as error:  # SQL has nested its arguments deeper than they can be written here

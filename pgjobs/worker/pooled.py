@@ -38,6 +38,7 @@ from pgjobs.worker.crossing import exit_line, outcome_line, run_of
 from pgjobs.worker.eventloop import new_loop
 from pgjobs.worker.identity import RSS_UNIT, peak_bytes, reset_peak
 from pgjobs.worker.process import describe_exit
+from pgjobs.worker.soft import alarm, softly
 
 
 class Tasks:
@@ -91,14 +92,23 @@ def _execute(document: dict[str, Any], tasks: Tasks, runner: asyncio.Runner) -> 
 def _attempt(run: Run, runner: asyncio.Runner) -> Outcome:
     token = CURRENT.set(run)
     try:
-        value = run.task.body(*run.positional, **run.named)
-        if inspect.iscoroutine(value):
-            value = runner.run(cast("Any", value), context=contextvars.copy_context())
+        value = _call(run, runner)
     except BaseException as error:
         return raised(run, error, time.perf_counter() - run.begun)
     finally:
         CURRENT.reset(token)
     return returned(run, value, time.perf_counter() - run.begun)
+
+
+def _call(run: Run, runner: asyncio.Runner) -> Any:
+    with contextlib.nullcontext() if run.soft_s is None else alarm(run.soft_s):
+        value: Any = run.task.body(*run.positional, **run.named)
+    if not inspect.iscoroutine(value):
+        return value
+    coroutine = cast("Any", value)
+    if run.soft_s is not None:
+        coroutine = softly(coroutine, run.soft_s)
+    return runner.run(coroutine, context=contextvars.copy_context())
 
 
 def _serve(pipe: socket.socket, output: int, tasks: Tasks) -> None:

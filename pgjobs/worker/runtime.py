@@ -26,6 +26,7 @@ from pgjobs.link import Link
 from pgjobs.listener import Listener
 from pgjobs.registry import Registry
 from pgjobs.worker.board import Board
+from pgjobs.worker.calling import Calls, wanted
 from pgjobs.worker.deaths import LOOK_S, Deaths
 from pgjobs.worker.life import Life
 from pgjobs.worker.pool import APART, check
@@ -111,7 +112,9 @@ class Worker:
         self.supervisor_id = supervisor_id or new_id()
         self.board = board
         self.on_life = on_life
-        self.emit = Telling(emit or telemetry.Log(), jobs.audience)
+        telling = Telling(emit or telemetry.Log(), jobs.audience)
+        self._calls = Calls(jobs, telling) if wanted(jobs) else None
+        self.emit: Callable[[Event], None] = self._calls or telling
         self.outage = Outage(self.emit)
         self._deaths = Deaths(self.emit)
         self._stop_asked = threading.Event()
@@ -139,6 +142,8 @@ class Worker:
             for task in self.jobs.tasks.values():
                 if task.executor in APART:
                     check(task)
+        if self._calls is not None:
+            self._calls.start()
         self._life = Life(self)
         self._life.start()
         database = self.jobs.database.for_listening()
@@ -191,6 +196,8 @@ class Worker:
         self._stop_asked.clear()
         self._hurry = False
         self.done += life.slots.done
+        if self._calls is not None:
+            self._calls.close()
         self.emit(WorkerStopped(self.name, life.slots.done, back))
 
     def run(self) -> None:

@@ -10,14 +10,17 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from pgjobs.errors import TimeoutExceededError
-from pgjobs.run import CURRENT, Outcome, Run, StoppedError, raised, released, returned, timed_out
+from pgjobs.errors import SoftTimeoutError, TimeoutExceededError
+from pgjobs.run import CURRENT, Outcome, Run, StoppedError, raised, released, returned, timed_out, too_late
 from pgjobs.worker.slots import Slots
 
 GRACE_S: Final = 1.0
 """How long code may take to unwind after it was told of its timeout, before its slot is given to others."""
 
 KIND: Final = "thread"
+
+_FROM_OUTSIDE: Final = (StoppedError, TimeoutExceededError, SoftTimeoutError)
+"""What is raised in threads of jobs."""
 
 
 class ThreadExecutor:
@@ -42,6 +45,7 @@ class ThreadExecutor:
         self._threads = 0
         self._wanted = 0
         self._busy: dict[int, Run] = {}
+        self._to_be_told: set[int] = set()
         self._bell = threading.Event()
         self._nearest = float("inf")
         self._watching = False
@@ -55,7 +59,7 @@ class ThreadExecutor:
             if self._wanted > self._threads:
                 self._threads += 1
                 threading.Thread(target=self._main, name=f"pgjobs-{self._threads}", daemon=True).start()
-            if run.timeout_s is not None and not self._watching:
+            if (run.timeout_s is not None or run.options is not None) and not self._watching:
                 self._watching = True
                 threading.Thread(target=self._watch, name="pgjobs-deadlines", daemon=True).start()
         self._inbox.put(run)
@@ -96,27 +100,36 @@ class ThreadExecutor:
         """Runs one job; returns None if it was given up meanwhile."""
         outcome: Outcome | None = None
         run.begun = time.perf_counter()
+        if run.options is not None and (late := too_late(run)) is not None:
+            return late
         self._slots.began(run)
         try:
             self._enter(run, ident)
             outcome = contextvars.Context().run(_attempt, run, self)
-        except (StoppedError, TimeoutExceededError):
+        except _FROM_OUTSIDE:
             pass  # it came just when the code had ended
         self._leave(run, ident)
         if run.given_up:
             return None
-        if outcome is None:
-            outcome = timed_out(run, time.perf_counter() - run.begun) if run.overdue else released(run)
-        return outcome
+        return outcome or self._interrupted(run)
+
+    def _interrupted(self, run: Run) -> Outcome:
+        duration_s = time.perf_counter() - run.begun
+        if run.overdue:
+            return timed_out(run, duration_s)
+        return released(run) if self.stopping else raised(run, SoftTimeoutError(run.soft_s), duration_s)
 
     def _enter(self, run: Run, ident: int) -> None:
         with self._lock:
             self._busy[ident] = run
             if run.timeout_s is not None:
                 run.deadline = run.begun + run.timeout_s
-                if run.deadline < self._nearest:
-                    self._nearest = run.deadline
-                    self._bell.set()
+            if run.options is not None and (soft_s := run.soft_s) is not None:
+                run.deadline = min(run.deadline, run.begun + soft_s)
+                self._to_be_told.add(ident)
+            if run.deadline < self._nearest:
+                self._nearest = run.deadline
+                self._bell.set()
 
     def _leave(self, run: Run, ident: int) -> None:
         """From here on nobody raises anything in this thread, and what was raised too late is taken back."""
@@ -124,10 +137,11 @@ class ThreadExecutor:
             try:
                 with self._lock:
                     self._busy.pop(ident, None)
-                    if run.overdue or self.stopping:
+                    if run.overdue or self.stopping or run.options is not None:
+                        self._to_be_told.discard(ident)
                         _raise_in(ident, None)
                 return
-            except (StoppedError, TimeoutExceededError):
+            except _FROM_OUTSIDE:
                 continue
 
     # -- deadlines
@@ -148,7 +162,13 @@ class ThreadExecutor:
             self._bell.wait(None if rest_s == float("inf") else min(max(0.0, rest_s), threading.TIMEOUT_MAX))
 
     def _tell(self, ident: int, run: Run, now: float) -> None:
-        """Tells an overdue run so; told before, it is given up."""
+        """Tells an overdue run so; told before, it is given up. To be told softly before that counts for nothing."""
+        if ident in self._to_be_told:
+            self._to_be_told.discard(ident)
+            run.deadline = float("inf") if run.timeout_s is None else run.begun + run.timeout_s
+            if run.deadline > now:
+                _raise_in(ident, SoftTimeoutError)
+            return
         if run.overdue:
             run.given_up = True
             del self._busy[ident]

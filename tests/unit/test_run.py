@@ -25,7 +25,7 @@ def a_run(attempt: int = 1, retry: Retry | None = None, options: dict[str, Any] 
     row = (new_id(), "mail.send", "default", 0, attempt, 3, 0, 60.0, CREATED, {"to": "ann"}, options)
     made = Run(row, Claim(new_id(), 1), 10.0, "pgjobs")
     made.task = SimpleNamespace(
-        retry=retry or Retry(3, backoff=[7], jitter=False), signature=SimpleNamespace(dumps=codec.dumps)
+        throws=(), retry=retry or Retry(3, backoff=[7], jitter=False), signature=SimpleNamespace(dumps=codec.dumps)
     )  # type: ignore[assignment]
     return made
 

@@ -1,0 +1,1 @@
+"""Doors for other libraries and other habits; each module says what it needs installed."""

@@ -1,0 +1,257 @@
+"""What follows a failure: policies, callbacks, retries of many jobs, failures by what they have in common."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from datetime import timedelta
+from typing import Any
+
+import psycopg
+import pytest
+
+from pgjobs import Cancel, Ended, OptionError, PgJobs, Retry, Status
+from tests.support import eventually
+
+pytestmark = pytest.mark.server
+
+
+def drain(jobs: PgJobs) -> None:
+    jobs.worker(burst=True).run()
+
+
+class NotFoundError(Exception):
+    pass
+
+
+class NotEvenThisError(NotFoundError):
+    pass
+
+
+# -- policies
+
+
+@pytest.mark.parametrize(
+    ("policy", "rests"),
+    [
+        (Retry(backoff="exponential"), [5, 10, 20]),
+        (Retry(backoff="exponential", base="1m", cap=100), [60, 100, 100]),
+        (Retry(backoff="linear"), [5, 10, 15]),
+        (Retry(backoff="linear", base=2, cap=5), [2, 4, 5]),
+        (Retry(backoff="10s"), [10, 20, 40]),
+        (Retry(backoff=[1, "2s"]), [1, 2, 2]),
+        (Retry(backoff=timedelta(seconds=3)), [3, 6, 12]),
+        (Retry(backoff=lambda attempt: attempt**3), [1, 8, 27]),
+    ],
+)
+def test_backoff_grows_as_it_is_named_and_is_kept_so(policy: Retry, rests: list[float]) -> None:
+    policies = [policy]
+    if not callable(policy.backoff):
+        policies.append(Retry.from_document(policy.document(), 5))
+    for each in policies:
+        assert [max(each.rest_s(attempt) for _ in range(400)) for attempt in (1, 2, 3)] == pytest.approx(rests, rel=0.2)
+
+
+def test_linear_policy_reads_as_an_exponential_one_where_linear_is_not_known() -> None:
+    assert Retry(backoff="linear", base=7).document() == {
+        "backoff": 7.0, "cap": 3600.0, "jitter": True, "growth": "linear",
+    }  # fmt: skip
+
+
+def test_rule_of_the_nearest_class_goes_before_all_else() -> None:
+    policy = Retry(
+        5,
+        [100],
+        jitter=False,
+        not_on=(OSError,),
+        rules={OSError: Retry(2, [1], jitter=False), ConnectionError: Retry(9, [7], jitter=False), KeyError: None},
+    )
+    assert policy.rest_after(ConnectionResetError(), 4) == 7
+    assert policy.rest_after(FileNotFoundError(), 1) == 1
+    assert policy.rest_after(FileNotFoundError(), 2) is None
+    assert policy.rest_after(KeyError(), 1) is None
+    assert policy.rest_after(IndexError(), 1) == 100
+
+
+def test_rules_decide_which_job_is_tried_again(jobs: PgJobs) -> None:
+    @jobs.task(retry=Retry(3, [0], rules={ValueError: None, NotFoundError: Retry(2, [0])}))
+    def fails(how: str) -> None:
+        raise {"value": ValueError, "derived": NotEvenThisError, "other": KeyError}[how](how)
+
+    ids = fails.enqueue_many([("value",), ("derived",), ("other",)])
+    with jobs.worker():
+        ended = jobs.wait(ids, 15)
+    assert [(job.status, job.attempt) for job in ended] == [(Status.FAILED, attempts) for attempts in (1, 2, 3)]
+
+
+def test_retries_end_after_the_time_that_they_have(jobs: PgJobs, conn: psycopg.Connection) -> None:
+    @jobs.task(retry=Retry(5, ["30m"], jitter=False, for_="1h"))
+    def fails() -> None:
+        raise ValueError("no")
+
+    young, old, delayed = fails.enqueue(), fails.enqueue(), fails.using(delay="1ms").enqueue()
+    kept = fails.using(retry=Retry(3, "30m", jitter=False, for_="10m")).enqueue()
+    by_number = fails.using(retry=2).enqueue()
+    conn.execute(
+        "UPDATE pgjobs.jobs SET created_at = now() - interval '40 minutes' WHERE id = ANY(%s)", [[old.id, delayed.id]]
+    )
+    with jobs.worker():
+        eventually(lambda: delayed.refresh().attempt)
+    drain(jobs)
+    seen = {job.id: (job.refresh().status.value, job.reason) for job in (young, old, delayed, kept, by_number)}
+    ends = ("failed", "retried for too long")
+    assert list(seen.values()) == [("scheduled", "error"), ends, ("scheduled", "error"), ends, ("scheduled", "error")]
+    old.retry()
+    drain(jobs)
+    assert old.refresh().status is Status.SCHEDULED, "the time begins anew"
+    assert by_number.row.options == {"retry_for": 3600.0}
+
+
+def test_number_of_attempts_keeps_the_policy_of_the_task(jobs: PgJobs) -> None:
+    task = jobs.task(name="t", retry=Retry(9, "linear", rules={KeyError: None}))(lambda: 1)
+    assert task.using(retry=3).enqueue().row.max_attempts == 3
+
+
+def test_expected_exception_is_logged_in_one_line(jobs: PgJobs, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "pgjobs.worker")
+
+    @jobs.task(throws=(NotFoundError,), retry=Retry(2, [0]))
+    def fails() -> None:
+        raise NotEvenThisError("no such page")
+
+    job = fails.enqueue()
+    with jobs.worker():
+        eventually(lambda: job.refresh().status.ended)
+    assert (job.status, job.attempt, len(job.failures())) == (Status.FAILED, 2, 2)
+    lines = [record for record in caplog.records if "no such page" in record.getMessage()]
+    assert [record.levelno for record in lines] == [logging.INFO] * 2
+    assert not any("Traceback" in record.getMessage() for record in lines)
+
+
+@pytest.mark.parametrize(
+    ("make", "remedy"),
+    [
+        (lambda: Retry(backoff="cubic"), "write it as"),
+        (lambda: Retry(backoff=[1], base=3), "leave it out"),
+        (lambda: Retry(for_=0), "for_ is 0"),
+        (lambda: Retry(rules={"ValueError": None}), "classes"),  # type: ignore[dict-item]
+        (lambda: Retry(on=ValueError), "classes"),  # type: ignore[arg-type]
+        (lambda: Retry(rules={ValueError: Retry(for_="1h")}), "give them to the Retry"),
+        (lambda: Retry(rules={ValueError: None}).document(), "put it on the task"),
+    ],
+)
+def test_policy_that_cannot_be_meant_is_refused(make: Any, remedy: str) -> None:
+    with pytest.raises(OptionError, match=remedy):
+        make()
+
+
+def test_exceptions_that_are_none_are_refused(jobs: PgJobs) -> None:
+    with pytest.raises(OptionError, match="throws is"):
+        jobs.task(throws=ValueError)(lambda: 1)  # type: ignore[arg-type]
+
+
+# -- callbacks
+
+
+def test_callbacks_hear_of_the_ends_of_runs(jobs: PgJobs) -> None:
+    heard: list[tuple[str, Ended]] = []
+
+    @jobs.task(retry=Retry(2, [0]), throws=(KeyError,))
+    def work(how: str) -> str:
+        match how:
+            case "fails":
+                raise KeyError(how)
+            case "cancels":
+                raise Cancel("enough")
+            case _:
+                return how
+
+    @work.on_failure
+    @work.on_dead
+    def one(ended: Ended) -> None:
+        heard.append(("task", ended))
+
+    @jobs.on_success
+    @jobs.on_failure
+    @jobs.on_retry
+    @jobs.on_cancel
+    async def other(ended: Ended) -> None:
+        await asyncio.sleep(0)
+        heard.append(("all", ended))
+
+    ids = work.enqueue_many([("fails",), ("cancels",), ("succeeds",)])
+    with jobs.worker():
+        jobs.wait(ids, 15)
+    by_job = {
+        job_id: [(who, ended.status, ended.attempt) for who, ended in heard if ended.job_id == job_id] for job_id in ids
+    }
+    assert by_job[ids[0]] == [
+        ("task", "scheduled", 1), ("all", "scheduled", 1), ("all", "scheduled", 1),
+        ("task", "failed", 2), ("all", "failed", 2), ("task", "failed", 2),
+    ]  # fmt: skip
+    assert by_job[ids[1]] == [("all", "cancelled", 1)]
+    assert by_job[ids[2]] == [("all", "succeeded", 1)]
+    first = next(ended for _, ended in heard if ended.job_id == ids[0])
+    assert (first.args, first.exception, first.message, first.expected) == (
+        {"how": "fails"},
+        "KeyError",
+        "'fails'",
+        True,
+    )
+    assert "work" in (first.traceback or "")
+    assert first.rest_s == 0.0
+
+
+def test_callback_is_called_when_the_outcome_stands_in_the_table(jobs: PgJobs) -> None:
+    seen: list[str] = []
+    task = jobs.task(name="t", retry=1)(lambda: 1 // 0)
+
+    @task.on_dead
+    def look(ended: Ended) -> None:
+        seen.append(jobs.job(ended.job_id).status.value)
+
+    task.enqueue()
+    drain(jobs)
+    assert seen == ["failed"]
+
+
+def test_callback_that_raises_changes_nothing(jobs: PgJobs, caplog: pytest.LogCaptureFixture) -> None:
+    called: list[Ended] = []
+    task = jobs.task(name="t")(lambda: "done")
+
+    @jobs.on_success
+    def broken(ended: Ended) -> None:
+        raise SystemExit("a bad callback")
+
+    jobs.on_success(called.append)
+    job, another = task.enqueue(), task.enqueue()
+    drain(jobs)
+    assert (job.get(0), another.get(0), len(called)) == ("done", "done", 2)
+    assert sum("a bad callback" in record.getMessage() for record in caplog.records) == 2
+
+
+def test_slow_callback_holds_no_job_up(jobs: PgJobs) -> None:
+    gate = threading.Event()
+    task = jobs.task(name="t")(lambda: "done")
+    jobs.on_success(lambda ended: gate.wait(20))
+    with jobs.worker():
+        for _ in range(5):
+            assert task.enqueue().get(10) == "done"
+        gate.set()
+
+
+def test_job_whose_ttl_has_passed_is_told_of_too(jobs: PgJobs) -> None:
+    dead: list[Ended] = []
+    task = jobs.task(name="t", on_expiry="fail", ttl="1ms")(lambda x: x)
+    task.on_dead(dead.append)
+    job = task.enqueue(5)
+    with jobs.worker(queues="another"):
+        eventually(lambda: dead)
+    assert [(ended.job_id, ended.reason, ended.args) for ended in dead] == [(job.id, "ttl passed", {"x": 5})]
+
+
+def test_worker_without_callbacks_has_no_thread_for_them(jobs: PgJobs) -> None:
+    jobs.task(name="t")(lambda: 1)
+    with jobs.worker():
+        assert "pgjobs-callbacks" not in [thread.name for thread in threading.enumerate()]
