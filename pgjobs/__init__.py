@@ -11,6 +11,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from pgjobs.app import PgJobs
     from pgjobs.callbacks import Ended
+    from pgjobs.context import TraceContext
     from pgjobs.current import CurrentJob, current_job
     from pgjobs.errors import (
         ArgumentsError,
@@ -39,10 +40,23 @@ if TYPE_CHECKING:
         TaskError,
         TaskNotFoundError,
         TimeoutExceededError,
+        WebhookError,
+    )
+    from pgjobs.events import (
+        JobCancelled,
+        JobEnqueued,
+        JobEvent,
+        JobFailed,
+        JobRetried,
+        JobSnoozed,
+        JobStarted,
+        JobSucceeded,
     )
     from pgjobs.handle import Job
     from pgjobs.job import Status
     from pgjobs.keep import Keep
+    from pgjobs.middleware import Middleware
+    from pgjobs.newjob import NewJob
     from pgjobs.privacy import Private
     from pgjobs.queue import Queue
     from pgjobs.resources import Resource
@@ -50,6 +64,7 @@ if TYPE_CHECKING:
     from pgjobs.task import Task
     from pgjobs.telemetry import JobLogFilter, JobLogHandler
     from pgjobs.unique import Unique
+    from pgjobs.webhooks import Webhook
 
 __all__ = [
     "ArgumentsError",
@@ -64,14 +79,24 @@ __all__ = [
     "EncodingError",
     "Ended",
     "Job",
+    "JobCancelled",
+    "JobEnqueued",
+    "JobEvent",
     "JobExistsError",
+    "JobFailed",
     "JobFailedError",
     "JobFileNotFoundError",
     "JobLogFilter",
     "JobLogHandler",
     "JobNotFoundError",
+    "JobRetried",
+    "JobSnoozed",
+    "JobStarted",
     "JobStateError",
+    "JobSucceeded",
     "Keep",
+    "Middleware",
+    "NewJob",
     "NoCurrentJobError",
     "OptionError",
     "PgJobs",
@@ -94,24 +119,41 @@ __all__ = [
     "TaskError",
     "TaskNotFoundError",
     "TimeoutExceededError",
+    "TraceContext",
     "Unique",
+    "Webhook",
+    "WebhookError",
     "current_job",
 ]
 
 _HOMES = {
     "app": ("PgJobs",),
+    "context": ("TraceContext",),
     "callbacks": ("Ended",),
     "current": ("CurrentJob", "current_job"),
+    "events": (
+        "JobCancelled",
+        "JobEnqueued",
+        "JobEvent",
+        "JobFailed",
+        "JobRetried",
+        "JobSnoozed",
+        "JobStarted",
+        "JobSucceeded",
+    ),
     "handle": ("Job",),
     "job": ("Status",),
     "keep": ("Keep",),
     "privacy": ("Private",),
+    "middleware": ("Middleware",),
+    "newjob": ("NewJob",),
     "queue": ("Queue",),
     "resources": ("Resource",),
     "retry": ("Cancel", "Retry", "RetryLater", "Snooze"),
     "task": ("Task",),
     "telemetry": ("JobLogFilter", "JobLogHandler"),
     "unique": ("Unique",),
+    "webhooks": ("Webhook",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -24,7 +24,8 @@ from pgjobs.config import DEFAULT_FAILED_TTL_S, DEFAULT_RESULT_TTL_S, DEFAULT_SC
 from pgjobs.controls import Controls, ids_of
 from pgjobs.database import Database
 from pgjobs.door import Door, Doorway
-from pgjobs.errors import TaskError, TaskNotFoundError
+from pgjobs.errors import OptionError, TaskError, TaskNotFoundError
+from pgjobs.events import Audience, Event, Listener
 from pgjobs.handle import Job
 from pgjobs.job import JobRow, as_id
 from pgjobs.ledger import Ledger
@@ -37,6 +38,10 @@ from pgjobs.signature import Signature
 from pgjobs.task import Call, Executor, P, Task, task_name
 
 if TYPE_CHECKING:
+    from contextvars import ContextVar
+
+    from pgjobs.context import Carrier
+    from pgjobs.middleware import Middleware
     from pgjobs.worker import Worker
 
 R = TypeVar("R")
@@ -68,6 +73,10 @@ class PgJobs(Doorway, Notifying, Controls):
             starts and closes it when it stops, and tasks have what it yields: a mapping, or an object with attributes.
         results, results_over: where results of more than so many bytes are kept, see ResultStorage.
         inline: as if all stood in ``with jobs.inline():``.
+        context: what travels with a job from where it is enqueued to where it runs: context variables, and carriers
+            such as ``TraceContext()``; see ``pgjobs.context``.
+        webhook_secret: what messages are signed with, or several while one replaces the other; PGJOBS_WEBHOOK_SECRET,
+            with commas between, by default.
 
     Raises:
         ConfigurationError: the schema's name cannot be one.
@@ -87,6 +96,8 @@ class PgJobs(Doorway, Notifying, Controls):
         results: ResultStorage | None = None,
         results_over: int = RESULTS_OVER,
         inline: bool = False,
+        context: Iterable[ContextVar[Any] | Carrier] = (),
+        webhook_secret: str | Sequence[str] | None = None,
     ) -> None:
         super().__init__()
         self.schema = schema_name(schema or os.environ.get("PGJOBS_SCHEMA") or DEFAULT_SCHEMA)
@@ -108,6 +119,10 @@ class PgJobs(Doorway, Notifying, Controls):
         self.hosts = self._producer.hosts
         if inline:
             self._run_inline()
+        secrets = os.environ.get("PGJOBS_WEBHOOK_SECRET", "") if webhook_secret is None else webhook_secret
+        self.webhook_secrets = [each for each in (secrets.split(",") if isinstance(secrets, str) else secrets) if each]
+        if context:
+            self.use(importlib.import_module("pgjobs.context").Propagation(context))
 
     def __repr__(self) -> str:
         return f"<PgJobs schema={self.schema}, {len(self.tasks)} tasks>"
@@ -127,6 +142,8 @@ class PgJobs(Doorway, Notifying, Controls):
         executor: Executor | None = None,
         encrypt: bool = False,
         private: Collection[str] = (),
+        capture: bool = False,
+        nice: int = 0,
         throws: tuple[type[BaseException], ...] = (),
         **options: Unpack[TaskOptions],
     ) -> TaskDecorator: ...
@@ -139,6 +156,8 @@ class PgJobs(Doorway, Notifying, Controls):
         executor: Executor | None = None,
         encrypt: bool = False,
         private: Collection[str] = (),
+        capture: bool = False,
+        nice: int = 0,
         throws: tuple[type[BaseException], ...] = (),
         **options: Unpack[TaskOptions],
     ) -> Any:
@@ -148,7 +167,9 @@ class PgJobs(Doorway, Notifying, Controls):
             name: the name that rows carry; the dotted path of the function by default.
             aliases: its former names, so that rows enqueued under them still run.
             executor: ``async`` or ``thread``, by the kind of function by default; or ``process``, for what computes for
-                long, crashes, or must be killed when it is over its timeout.
+                long, crashes, or must be killed when it is over its timeout; or ``fork``, for a fresh process each run.
+            capture: keep the last 64 kB of what a run writes to stdout and stderr; for processes.
+            nice: how much a run gives way to other processes, 0 to 19; for processes.
             encrypt: store arguments and results encrypted, with the keys of this PgJobs.
             private: parameters whose values no message and no command shows; ``Annotated[str, Private]`` says the same.
             throws: exceptions that it is expected to raise now and then: they are logged at INFO, without a traceback,
@@ -169,6 +190,8 @@ class PgJobs(Doorway, Notifying, Controls):
                 executor=executor,
                 cipher=self.cipher if encrypt else None,
                 private=private,
+                capture=capture,
+                nice=nice,
                 throws=throws,
                 **options,
             )
@@ -204,6 +227,37 @@ class PgJobs(Doorway, Notifying, Controls):
             )
         self.tasks[name] = task
 
+    # -- around enqueues and runs
+
+    def use(self, *middleware: Middleware) -> None:
+        """Puts middleware around every enqueue and every run from now on; the first one is the outermost.
+
+        Say so before workers start. It is compiled into the tasks, so that what nobody uses costs nothing.
+        """
+        self._producer.attend(middleware)
+        for task in self.tasks.values():
+            task.compiled = False
+
+    def subscribe(self, listener: Listener, *kinds: type[Event]) -> None:
+        """Has a listener told of some kinds of events; a base class such as JobEvent for all that derive from it.
+
+        It is called where the event happens: JobEnqueued in the producer, all others in a worker, on the thread that
+        records outcomes. So it should be quick, and hand longer work on. What it raises is logged. Events of a kind
+        that nobody listens to are not made; subscribe before workers start.
+
+        Raises:
+            OptionError: no kind is named, or one that is none.
+        """
+        if not kinds or not all(isinstance(kind, type) and issubclass(kind, Event) for kind in kinds):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise OptionError(f"kinds are {kinds!r}; name event classes, as in subscribe(listener, JobFailed)")
+        self.audience.add(listener, kinds)
+        self._producer.attend()
+
+    @property
+    def audience(self) -> Audience:
+        """Who listens to what happens here."""
+        return self._producer.audience
+
     # -- enqueue
 
     def using(self, conn: object = None, /, **options: Unpack[Options]) -> Door:
@@ -227,11 +281,11 @@ class PgJobs(Doorway, Notifying, Controls):
             signature = self._signature(name, cast("Callable[..., Any]", function))
         known_options(options)
         row = template(name, options, stored_retry=keeps_retry(options))
-        return Call(self._producer, signature, row, conn, options)
+        return Call(self._producer, signature, row, conn, options, own=options)
 
-    def task_of(self, function: Callable[..., Any], name: str) -> Task[..., Any, Any]:
-        """Makes a task of an undecorated function, without registering it."""
-        task: Task[..., Any, Any] = Task(self._producer, function, name=name)
+    def task_of(self, function: Callable[..., Any], name: str, **settings: Any) -> Task[..., Any, Any]:
+        """Makes a task of an undecorated function, without registering it; settings are those of Task."""
+        task: Task[..., Any, Any] = Task(self._producer, function, name=name, **settings)
         self._wrap(task)
         return self._with_storage(task)
 

@@ -100,6 +100,11 @@ class CurrentJob:
         return self._run.task.signature.opened(self._run.args)
 
     @property
+    def context(self) -> dict[str, Json]:
+        """What has travelled with the job for the application's carriers."""
+        return (self._run.options or {}).get("context") or {}
+
+    @property
     def created_at(self) -> datetime:
         """When it was enqueued, by the database's clock."""
         return self._run.created_at
@@ -287,6 +292,8 @@ class CurrentJob:
         self._note(held)
         if children := self._children():
             borrowed.run(conn, statements.enqueue_children(children), self._run.schema)
+        if self._run.announces:
+            borrowed.run(conn, statements.announce([self.id]), self._run.schema)
 
     async def acomplete(self, conn: object, result: Json = None) -> None:
         """The async twin of ``complete``."""
@@ -302,6 +309,8 @@ class CurrentJob:
         self._note(held)
         if children := self._children():
             await borrowed.arun(conn, statements.enqueue_children(children), self._run.schema)
+        if self._run.announces:
+            await borrowed.arun(conn, statements.announce([self.id]), self._run.schema)
 
     def _completion(self, result: Json) -> Any:
         run = self._run

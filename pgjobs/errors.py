@@ -196,3 +196,7 @@ class DuplicateJobError(PgJobsError):
     def __init__(self, job_id: UUID, task: str) -> None:
         super().__init__(f"a job of {task!r} with the same unique key is there: {job_id}; wait until it has ended")
         self.job_id = job_id
+
+
+class WebhookError(PgJobsError):
+    """A message could not be delivered, or one that came is not what it says it is."""

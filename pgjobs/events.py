@@ -1,7 +1,8 @@
-"""What happens in a worker, as values; telemetry words them, and nobody else logs."""
+"""What happens, as values: telemetry words them for the log, and whoever subscribes is told of them."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -11,6 +12,74 @@ from uuid import UUID
 @dataclass(frozen=True, slots=True)
 class Event:
     """Something that happened."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobEvent(Event):
+    """Something that happened to a job."""
+
+    job_id: UUID
+    task: str
+    queue: str
+
+
+@dataclass(frozen=True, slots=True)
+class JobEnqueued(JobEvent):
+    """A job was written; the caller's transaction may still be open."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobStarted(JobEvent):
+    """An attempt begins in this worker."""
+
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class JobSucceeded(JobEvent):
+    """Its success stands in the table."""
+
+    attempt: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class JobRetried(JobEvent):
+    """An attempt has failed, and another one follows after delay_s."""
+
+    attempt: int
+    seconds: float
+    delay_s: float
+    reason: str
+    exception: str | None
+    message: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class JobSnoozed(JobEvent):
+    """It asked to be run later, or no task fits it here; the attempt does not count."""
+
+    delay_s: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class JobFailed(JobEvent):
+    """It is in the failed queue: its attempts are used up, or nothing is to be tried again."""
+
+    attempt: int
+    seconds: float
+    reason: str
+    exception: str | None
+    message: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class JobCancelled(JobEvent):
+    """It was cancelled while it ran, by itself or by somebody."""
+
+    attempt: int
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,3 +203,33 @@ class Trouble(Event):
 
 
 Listener: TypeAlias = Callable[[Event], None]
+
+
+class Audience:
+    """Who listens to which kinds of events. Nobody makes an event of a kind that nobody wants.
+
+    A listener that raises is logged, and disturbs neither the others nor what has happened.
+    """
+
+    def __init__(self) -> None:
+        self._listeners: dict[type[Event], tuple[Listener, ...]] = {}
+
+    def add(self, listener: Listener, kinds: Sequence[type[Event]]) -> None:
+        """Has a listener told of some kinds; a kind stands for those that are derived from it, too."""
+        for kind in dict.fromkeys(each for asked in kinds for each in _derived(asked)):
+            self._listeners[kind] = (*self._listeners.get(kind, ()), listener)
+
+    def wants(self, *kinds: type[Event]) -> bool:
+        """Whether somebody listens to one of these."""
+        return any(kind in self._listeners for kind in kinds)
+
+    def __call__(self, event: Event) -> None:
+        for listener in self._listeners.get(type(event), ()):
+            try:
+                listener(event)
+            except Exception:
+                logging.getLogger("pgjobs").exception("a listener to %s raised", type(event).__name__)
+
+
+def _derived(kind: type[Event]) -> list[type[Event]]:
+    return [kind, *(each for derived in kind.__subclasses__() for each in _derived(derived))]

@@ -190,6 +190,19 @@ class Job(Generic[R_co]):
         settled, self._settled = self._settled, False
         return self._row if settled and self._row is not None and self._row.status is Status.SUCCEEDED else None
 
+    @property
+    def usage(self) -> dict[str, Any] | None:
+        """What its last attempt has used: ``cpu_s`` and ``max_rss_bytes``; for one in a process of its own."""
+        return self.row.usage
+
+    def output(self) -> str | None:
+        """Reads what its last attempt has written, the last 64 kB of it; None where that is not captured."""
+        return self._ledger.output_of(self._id)
+
+    async def aoutput(self) -> str | None:
+        """The async twin of ``output``."""
+        return await self._ledger.aoutput_of(self._id)
+
     def failures(self) -> list[FailureRow]:
         """Its failed attempts, first to last, with their tracebacks."""
         return self._ledger.failures_of(self._id)

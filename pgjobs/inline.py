@@ -93,7 +93,7 @@ class Inline:
         while job.run is not None:
             token = CURRENT.set(job.run)
             try:
-                value = job.run.task.function(*job.run.positional, **job.run.named)
+                value = job.body(*job.run.positional, **job.run.named)
                 job.returned(_await(value) if inspect.iscoroutine(value) else value)
             except Exception as error:
                 job.raised(error)
@@ -107,10 +107,10 @@ class Inline:
         while job.run is not None:
             token = CURRENT.set(job.run)
             try:
-                if inspect.iscoroutinefunction(job.run.task.function):
-                    job.returned(await job.run.task.function(*job.run.positional, **job.run.named))
+                if inspect.iscoroutinefunction(job.body):
+                    job.returned(await job.body(*job.run.positional, **job.run.named))
                 else:
-                    job.returned(await asyncio.to_thread(job.run.task.function, *job.run.positional, **job.run.named))
+                    job.returned(await asyncio.to_thread(job.body, *job.run.positional, **job.run.named))
             except Exception as error:
                 job.raised(error)
             finally:
@@ -137,6 +137,7 @@ class _InlineJob:
                 f"task {template.task!r} is not registered here, so it cannot run inline; import it"
             )
         self._task = task
+        self.body = task.around(task.function)
         self.failures: list[FailureRow] = []
         self.row: JobRow
         self.run: InlineRun | None = self._attempt(1)

@@ -136,6 +136,7 @@ class JobRow:
     result: Json
     meta: Json
     options: dict[str, Any] | None
+    usage: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)

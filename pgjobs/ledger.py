@@ -98,6 +98,14 @@ class Ledger:
         """The async twin of ``file_of``."""
         return _contents(job_id, name, await self._database.arun(statements.file(job_id, name)))
 
+    def output_of(self, job_id: UUID) -> str | None:
+        """Reads what a job has written."""
+        return self._database.run(statements.output(job_id))
+
+    async def aoutput_of(self, job_id: UUID) -> str | None:
+        """The async twin of ``output_of``."""
+        return await self._database.arun(statements.output(job_id))
+
     def await_result(self, job_id: UUID, timeout: Duration | None) -> JobRow:
         """Waits until a job has ended; see ``Job.get``."""
         (row,) = self.await_all([job_id], timeout)

@@ -27,6 +27,7 @@ from pgjobs.keep import Keep
 from pgjobs.results import ResultStorage
 from pgjobs.retry import Retry
 from pgjobs.unique import FOREVER, By, Unique, checked_key, unique_of
+from pgjobs.webhooks import Hooks, hooks_of
 
 
 class Options(TypedDict, total=False):
@@ -39,9 +40,10 @@ class Options(TypedDict, total=False):
     retry: a policy, or the number of attempts. unique: a policy, or what it is unique by. idempotency_key: a key of
     the caller's own; while a job that has it is there, another enqueue returns that one. result_ttl: how long the
     ended job is kept; keep: how long by how it has ended. ignore_result: store none. meta: a JSON object of the
-    caller's own. tags: words to find it by. job_id: an id of the caller's own. here: the worker in this process
-    starts it, right after the commit. max_depth: how many jobs may be queued there; when_full: raise, drop the new one,
-    or block until there is room, for full_timeout at most.
+    caller's own. tags: words to find it by. context: what the carriers of the application set around its runs, beside
+    what they find where it is enqueued. webhook: where a signed message goes when the job has ended. job_id: an id of
+    the caller's own. here: the worker in this process starts it, right after the commit. max_depth: how many jobs may
+    be queued there; when_full: raise, drop the new one, or block until there is room, for full_timeout at most.
     """
 
     queue: str
@@ -62,6 +64,8 @@ class Options(TypedDict, total=False):
     ignore_result: bool
     meta: Mapping[str, Json]
     tags: Sequence[str]
+    context: Mapping[str, Json]
+    webhook: Hooks
     job_id: UUID | str
     here: bool
     max_depth: int
@@ -117,6 +121,10 @@ def template(task: str, options: Options, *, stored_retry: bool, private: Collec
         document["keeps"] = dict(by_end.document())
     if options.get("ignore_result"):
         document["ignore_result"] = True
+    if context := options.get("context"):
+        document["context"] = dict(context)
+    if (hooks := options.get("webhook")) is not None:
+        document["webhook"] = hooks_of(hooks)
     ttl_s, times = times_of(options)
     document |= times
     meta = _meta(options)

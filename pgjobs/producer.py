@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeAlias
 from uuid import UUID
 
 from psycopg import errors
@@ -14,15 +14,30 @@ from psycopg import errors
 from pgjobs import borrowed, statements
 from pgjobs.database import Database
 from pgjobs.errors import JobExistsError, OptionError
+from pgjobs.events import Audience, JobEnqueued
 from pgjobs.handle import Job
 from pgjobs.here import Host, place_here
 from pgjobs.job import Draft, Template, new_id, new_ids
 from pgjobs.ledger import Ledger
+from pgjobs.newjob import NewJob, Prepared
 from pgjobs.placing import Placed, place
 from pgjobs.statements import Statement, Steps
 
 BROADCAST_TTL: Final = timedelta(seconds=60)
 """How long a job for every worker waits for a worker that is gone, unless its options say so."""
+
+Group: TypeAlias = tuple[Template, Iterable[Draft]]
+"""Calls that share a template."""
+
+
+class Around(Protocol):
+    """Middleware, as far as tasks know it; see ``pgjobs.middleware.Middleware``."""
+
+    @property
+    def sees_enqueues(self) -> bool: ...
+    def wrap_enqueue(self, call_next: Callable[[NewJob], Prepared]) -> Callable[[NewJob], Prepared]: ...
+    def wrap_run(self, function: Callable[..., Any]) -> Callable[..., Any]: ...
+
 
 CHUNK: Final = 1_000
 """Rows in one INSERT of a bulk enqueue; from this many on a psycopg connection takes them by COPY."""
@@ -41,6 +56,9 @@ class Producer:
     Attributes:
         inline: what runs the jobs instead, here and now.
         hosts: the workers of this process, which start what is to run here.
+        middleware, gates: what goes around enqueues and runs, the first one outermost; those of it that see enqueues.
+        audience: who listens to what happens.
+        attended: whether somebody wants to know of each enqueue. Where nobody does, nothing is done.
     """
 
     def __init__(self, database: Database, ledger: Ledger) -> None:
@@ -48,6 +66,28 @@ class Producer:
         self.hosts: list[Host] = []
         self.database = database
         self._ledger = ledger
+        self.middleware: tuple[Around, ...] = ()
+        self.gates: tuple[Around, ...] = ()
+        self.audience = Audience()
+        self.attended = False
+
+    def attend(self, middleware: Iterable[Around] = ()) -> None:
+        """Adds middleware, and notes whether it or a listener wants to know of each enqueue."""
+        self.middleware = (*self.middleware, *middleware)
+        self.gates = tuple(each for each in self.middleware if each.sees_enqueues)
+        self.attended = bool(self.gates) or self.audience.wants(JobEnqueued)
+
+    def prepare(self, job: NewJob, finish: Callable[[NewJob], Prepared]) -> Prepared:
+        """Makes a row of a call, with middleware around it."""
+        for each in reversed(self.gates):
+            finish = each.wrap_enqueue(finish)
+        return finish(job)
+
+    def tell(self, row: Template, ids: Iterable[UUID]) -> None:
+        """Tells whoever listens of jobs that were enqueued."""
+        if self.audience.wants(JobEnqueued):
+            for job_id in ids:
+                self.audience(JobEnqueued(job_id, row.task, row.queue))
 
     def insert(self, row: Template, draft: Draft, conn: object) -> Job[Any]:
         """Writes one row, and wakes a worker if one is idle."""
@@ -101,22 +141,25 @@ class Producer:
     def _handle(self, row: Template, placed: Placed, conn: object) -> Job[Any]:
         return Job(self._ledger, placed.ids[0], row.task, conn=conn, is_new=placed.new[0], is_dropped=placed.dropped)
 
-    def insert_many(self, row: Template, drafts: Iterable[Draft], conn: object) -> list[UUID]:
+    def insert_many(self, groups: Iterable[Group], conn: object) -> list[UUID]:
         """Writes many rows, all or none, and wakes a worker if one is idle; returns their ids in order."""
         if self.inline is not None:
-            return [self.inline.run(row, draft).id for draft in drafts]
-        _check_many(row)
+            return [self.inline.run(row, draft).id for row, drafts in groups for draft in drafts]
         ids: list[UUID] = []
         if conn is None:
             with self.database.connection() as own, own.transaction():
-                self._fill(row, drafts, own, ids)
+                for row, drafts in groups:
+                    self._fill(row, drafts, own, ids)
         else:
-            self._fill(row, drafts, conn, ids)
+            for row, drafts in groups:
+                self._fill(row, drafts, conn, ids)
         return ids
 
     def _fill(self, row: Template, drafts: Iterable[Draft], conn: object, ids: list[UUID]) -> None:
+        _check_many(row)
         rest = iter(drafts)
         first = list(itertools.islice(rest, CHUNK))
+        known = len(ids)
         target = borrowed.copier(conn)
         if target is not None and len(first) == CHUNK and _can_copy(row):
             with target.cursor() as cursor, cursor.copy(statements.copy().text(self.database.schema)) as stream:
@@ -124,28 +167,32 @@ class Producer:
                     ids += new
                     stream.write(_copy_lines(row, new, chunk))
             self.database.run_steps(_tell_if_idle(row), conn)
+            self.tell(row, ids[known:])
             return
         for chunk, new in _chunks(first, rest):
-            ids += _those_that_count(row, self.database.run_steps(place(row, chunk, new), conn))
+            ids += self._those_that_count(row, self.database.run_steps(place(row, chunk, new), conn))
 
-    async def ainsert_many(self, row: Template, drafts: Iterable[Draft], conn: object) -> list[UUID]:
+    async def ainsert_many(self, groups: Iterable[Group], conn: object) -> list[UUID]:
         """The async twin of ``insert_many``."""
         if self.inline is not None:
-            return [(await self.inline.arun(row, draft)).id for draft in drafts]
-        _check_many(row)
+            return [(await self.inline.arun(row, draft)).id for row, drafts in groups for draft in drafts]
         ids: list[UUID] = []
         if conn is None:
             async with self.database.aconnection() as own, own.transaction():
-                await self._afill(row, drafts, own, ids)
+                for row, drafts in groups:
+                    await self._afill(row, drafts, own, ids)
         elif borrowed.is_async(conn):
-            await self._afill(row, drafts, conn, ids)
+            for row, drafts in groups:
+                await self._afill(row, drafts, conn, ids)
         else:
-            self._fill(row, drafts, conn, ids)
+            return self.insert_many(groups, conn)
         return ids
 
     async def _afill(self, row: Template, drafts: Iterable[Draft], conn: object, ids: list[UUID]) -> None:
+        _check_many(row)
         rest = iter(drafts)
         first = list(itertools.islice(rest, CHUNK))
+        known = len(ids)
         target = borrowed.copier(conn)
         if target is not None and len(first) == CHUNK and _can_copy(row):
             async with target.cursor() as cursor, cursor.copy(statements.copy().text(self.database.schema)) as stream:
@@ -153,9 +200,18 @@ class Producer:
                     ids += new
                     await stream.write(_copy_lines(row, new, chunk))
             await self.database.arun_steps(_tell_if_idle(row), conn)
+            self.tell(row, ids[known:])
             return
         for chunk, new in _chunks(first, rest):
-            ids += _those_that_count(row, await self.database.arun_steps(place(row, chunk, new), conn))
+            ids += self._those_that_count(row, await self.database.arun_steps(place(row, chunk, new), conn))
+
+    def _those_that_count(self, row: Template, placed: Placed) -> list[UUID]:
+        """The ids of the jobs that are there now, for each call; without those that were skipped, if they may be."""
+        if placed.dropped:
+            return []
+        added = [job_id for job_id, new in zip(placed.ids, placed.new, strict=True) if new]
+        self.tell(row, added)
+        return added if row.unique is not None and row.unique.on_conflict == "skip" else placed.ids
 
 
 def _for_all(row: Template, draft: Draft) -> Statement[list[UUID]]:
@@ -175,15 +231,6 @@ def _check_many(row: Template) -> None:
 def _tell_if_idle(row: Template) -> Steps[None]:
     if (yield statements.somebody_idle(row.queue)):
         yield statements.tell_of(row)
-
-
-def _those_that_count(row: Template, placed: Placed) -> list[UUID]:
-    """The ids of the jobs that are there now, for each call; without those that were skipped, where they are to be."""
-    if placed.dropped:
-        return []
-    if row.unique is None or row.unique.on_conflict != "skip":
-        return placed.ids
-    return [job_id for job_id, new in zip(placed.ids, placed.new, strict=True) if new]
 
 
 class _AlreadyThere:

@@ -1,4 +1,7 @@
-"""What may run: the decorated tasks, and the public functions of the loaded modules. No row's name is imported."""
+"""What may run: the decorated tasks, the public functions of the loaded modules, and our own tasks.
+
+No row's name is imported.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import sys
 from collections.abc import Iterable
 from typing import Any, cast
 
+from pgjobs import shell, webhooks
 from pgjobs.app import PgJobs
 from pgjobs.reference import resolve
 from pgjobs.task import Task
@@ -17,12 +21,17 @@ class Registry:
 
     Args:
         modules: names of modules whose public functions run under ``module:function``.
+        allow_shell: have the task that runs any command.
     """
 
-    def __init__(self, jobs: PgJobs, modules: Iterable[str] = ()) -> None:
+    def __init__(self, jobs: PgJobs, modules: Iterable[str] = (), *, allow_shell: bool = False) -> None:
         self._jobs = jobs
         self._modules = frozenset(modules)
-        self._plain: dict[str, Task[..., Any, Any] | None] = {}
+        self._plain: dict[str, Task[..., Any, Any] | None] = {
+            webhooks.TASK: jobs.task_of(webhooks.sender(jobs.webhook_secrets), webhooks.TASK, retry=webhooks.RETRY),
+        }
+        if allow_shell:
+            self._plain[shell.TASK] = jobs.task_of(shell.run, shell.TASK, executor="fork", capture=True)
 
     def __len__(self) -> int:
         return len({id(task) for task in self._jobs.tasks.values()})
@@ -30,11 +39,11 @@ class Registry:
     def find(self, name: str) -> Task[..., Any, Any] | None:
         """Returns the task of a name, or None."""
         task = self._jobs.tasks.get(name)
-        if task is not None or ":" not in name:
+        if task is not None:
             return task
-        if name not in self._plain:
+        if name not in self._plain and ":" in name:
             self._plain[name] = self._look_up(name)
-        return self._plain[name]
+        return self._plain.get(name)
 
     def _look_up(self, name: str) -> Task[..., Any, Any] | None:
         module, _, path = name.partition(":")

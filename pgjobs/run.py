@@ -8,7 +8,7 @@ import traceback
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, ClassVar, Final, Literal, cast
+from typing import Any, ClassVar, Final, Literal, NamedTuple, TypedDict, cast
 from uuid import UUID
 
 from pgjobs import codec
@@ -135,6 +135,11 @@ class Run:
         return self.options is not None and "suspect" in self.options
 
     @property
+    def announces(self) -> bool:
+        """Whether its end is to be told by webhook."""
+        return isinstance(self.options, dict) and "webhook" in self.options
+
+    @property
     def among(self) -> int:
         """How many that were in a death may run at once, for this one to be among them."""
         return int(self.options["suspect"]["of"]) if self.options and "suspect" in self.options else 1
@@ -190,6 +195,20 @@ class Failure:
     expected: bool = False
 
 
+class Usage(TypedDict):
+    """What an attempt has used: seconds of CPU, with the programs that it has waited for, and memory at the most."""
+
+    cpu_s: float
+    max_rss_bytes: int
+
+
+class Account(NamedTuple):
+    """What is kept of an attempt beside its outcome: what it has used, and the last of what it has written."""
+
+    usage: Usage | None
+    output: str | None
+
+
 class Outcome:
     """How a run ended.
 
@@ -197,7 +216,7 @@ class Outcome:
     rest for as long as the job has waited. refund is 1 where the attempt does not count, crash where a crash does.
     """
 
-    __slots__ = ("crash", "delay_s", "ending", "failure", "reason", "refund", "result", "run", "seconds")
+    __slots__ = ("account", "crash", "delay_s", "ending", "failure", "reason", "refund", "result", "run", "seconds")
 
     def __init__(
         self,
@@ -221,6 +240,7 @@ class Outcome:
         self.delay_s = delay_s
         self.refund = refund
         self.crash = crash
+        self.account: Account | None = None
 
     @property
     def wait_s(self) -> float:

@@ -167,6 +167,8 @@ def _jobs(metadata: MetaData) -> Table:
         Column("result", JSONB()),
         Column("meta", JSONB()),
         Column("options", JSONB()),
+        Column("usage", JSONB()),
+        Column("output", Text()),
         CheckConstraint(
             "status IN ('scheduled', 'blocked', 'queued', 'running', 'succeeded', 'failed', 'cancelled', 'expired')",
             name="jobs_status_is_known",
@@ -482,6 +484,8 @@ class JobRow(_Base):
     result: Mapped[Any]
     meta: Mapped[Any]
     options: Mapped[Any]
+    usage: Mapped[Any]
+    output: Mapped[str | None]
 
 
 def _refuse(mapper: object, connection: object, row: JobRow) -> None:

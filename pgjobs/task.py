@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import itertools
 import sys
 import typing
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -18,6 +19,7 @@ from pgjobs.database import Database
 from pgjobs.errors import ArgumentsError, EncodingError, OptionError
 from pgjobs.handle import Job
 from pgjobs.job import Draft, Template, as_id, new_id
+from pgjobs.newjob import NewJob, Prepared, copied
 from pgjobs.options import (
     OF_ONE_JOB,
     Options,
@@ -32,7 +34,7 @@ from pgjobs.options import (
     template,
 )
 from pgjobs.privacy import POSITIONALS
-from pgjobs.producer import Producer
+from pgjobs.producer import Group, Producer
 from pgjobs.resources import wants_of
 from pgjobs.results import RESULTS_OVER
 from pgjobs.retry import exceptions
@@ -41,7 +43,8 @@ from pgjobs.signature import Signature
 P = ParamSpec("P")
 R = TypeVar("R")
 C = TypeVar("C")
-Executor = Literal["async", "thread", "process"]
+M = TypeVar("M")
+Executor = Literal["async", "thread", "process", "fork"]
 
 
 class Task(Notifying, Generic[P, C, R]):
@@ -54,6 +57,8 @@ class Task(Notifying, Generic[P, C, R]):
         aliases: former names, under which old rows still run.
         function: the function itself.
         executor: where it runs.
+        capture: whether what its runs write to stdout and stderr is kept.
+        nice: how much its runs give way to other processes.
         retry: its policy.
         throws: exceptions that it is expected to raise now and then.
         body: what executors call; compiled by the worker, when it first meets the task.
@@ -77,6 +82,8 @@ class Task(Notifying, Generic[P, C, R]):
         aliases: Iterable[str] = (),
         cipher: Cipher | None = None,
         private: Collection[str] = (),
+        capture: bool = False,
+        nice: int = 0,
         throws: tuple[type[BaseException], ...] = (),
         **options: Unpack[TaskOptions],
     ) -> None:
@@ -86,6 +93,9 @@ class Task(Notifying, Generic[P, C, R]):
         self.aliases = tuple(aliases)
         self.options = options
         self.executor: Executor = _executor(function, executor)
+        self.capture = capture
+        self.nice = nice
+        _check_process(self.executor, capture, nice)
         self.retry = retry_of(options)
         self.throws = exceptions(throws, "throws")
         self.capture_level = log_level(options.get("capture_logs"))
@@ -129,12 +139,18 @@ class Task(Notifying, Generic[P, C, R]):
         """
         known_options(options)
         if not options:
-            return Call(self._producer, self.signature, self._template, conn)
+            return Call(self._producer, self.signature, self._template, conn, own=self.options)
         own = merged(self.options, options)
         row = template(self.name, own, stored_retry=keeps_retry(options), private=self.signature.private)
         if row.unique is not None:
             row.unique.check(self.signature.names, self.name)
-        return Call(self._producer, self.signature, row, conn, options)
+        return Call(self._producer, self.signature, row, conn, options, own=own)
+
+    def around(self, body: Callable[..., Any]) -> Callable[..., Any]:
+        """Puts the application's middleware around what is to run; the first one is the outermost."""
+        for each in reversed(self._producer.middleware):
+            body = each.wrap_run(body)
+        return body
 
     @property
     def database(self) -> Database:
@@ -148,10 +164,14 @@ class Task(Notifying, Generic[P, C, R]):
             ArgumentsError: the arguments do not fit the signature.
             EncodingError: they cannot be stored as JSON.
         """
+        if self._producer.attended:
+            return self.using().enqueue(*args, **kwargs)
         return self._producer.insert(self._template, _draft(self.signature, self._template, args, kwargs), None)
 
     async def aenqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
         """The async twin of ``enqueue``."""
+        if self._producer.attended:
+            return await self.using().aenqueue(*args, **kwargs)
         return await self._producer.ainsert(self._template, _draft(self.signature, self._template, args, kwargs), None)
 
     def enqueue_many(self, calls: Iterable[tuple[Any, ...] | Mapping[str, Any]]) -> list[UUID]:
@@ -170,7 +190,7 @@ class Task(Notifying, Generic[P, C, R]):
 class Call(Generic[P, R]):
     """A task with the options and the connection of its next jobs; ``task.using(…)`` makes it."""
 
-    __slots__ = ("_conn", "_job_id", "_key", "_producer", "_signature", "_template")
+    __slots__ = ("_conn", "_job_id", "_key", "_own", "_producer", "_signature", "_stored_retry", "_template")
 
     def __init__(
         self,
@@ -179,38 +199,58 @@ class Call(Generic[P, R]):
         row: Template,
         conn: object,
         options: Options | None = None,
+        *,
+        own: Options,
     ) -> None:
         job_id = options.get("job_id") if options else None
         self._producer = producer
         self._signature = signature
         self._template = row
         self._conn = conn
+        self._own = own
+        self._stored_retry = options is not None and keeps_retry(options)
         self._job_id = None if job_id is None else as_id(job_id)
         self._key = own_key(options, row.task) if options else None
 
     def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
         """Enqueues one job; see ``Task.enqueue``."""
+        if self._producer.attended:
+            row, draft = self._prepared(args, kwargs)
+            job = self._producer.insert(row, draft, self._conn)
+            self._producer.tell(row, [job.id] if job.is_new else [])
+            return job
         return self._producer.insert(self._template, self._draft(args, kwargs), self._conn)
 
     async def aenqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
         """The async twin of ``enqueue``."""
+        if self._producer.attended:
+            row, draft = self._prepared(args, kwargs)
+            job = await self._producer.ainsert(row, draft, self._conn)
+            self._producer.tell(row, [job.id] if job.is_new else [])
+            return job
         return await self._producer.ainsert(self._template, self._draft(args, kwargs), self._conn)
 
     def enqueue_many(self, calls: Iterable[tuple[Any, ...] | Mapping[str, Any]]) -> list[UUID]:
         """Enqueues many jobs; see ``Task.enqueue_many``."""
-        return self._producer.insert_many(self._template, self._drafts(calls), self._conn)
+        return self._producer.insert_many(self._groups(calls), self._conn)
 
     async def aenqueue_many(self, calls: Iterable[tuple[Any, ...] | Mapping[str, Any]]) -> list[UUID]:
         """The async twin of ``enqueue_many``."""
-        return await self._producer.ainsert_many(self._template, self._drafts(calls), self._conn)
+        return await self._producer.ainsert_many(self._groups(calls), self._conn)
 
     def broadcast(self, *args: P.args, **kwargs: P.kwargs) -> list[Job[R]]:
         """Enqueues a job for every worker process; see ``PgJobs.broadcast``."""
-        return self._producer.broadcast(self._template, self._draft(args, kwargs), self._conn)
+        row, draft = self._made(args, kwargs)
+        jobs = self._producer.broadcast(row, draft, self._conn)
+        self._producer.tell(row, [job.id for job in jobs])
+        return jobs
 
     async def abroadcast(self, *args: P.args, **kwargs: P.kwargs) -> list[Job[R]]:
         """The async twin of ``broadcast``."""
-        return await self._producer.abroadcast(self._template, self._draft(args, kwargs), self._conn)
+        row, draft = self._made(args, kwargs)
+        jobs = await self._producer.abroadcast(row, draft, self._conn)
+        self._producer.tell(row, [job.id for job in jobs])
+        return jobs
 
     def delay(self, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
         """``enqueue`` under the name that Celery's users know."""
@@ -218,22 +258,62 @@ class Call(Generic[P, R]):
 
     def prepare(self, *args: P.args, **kwargs: P.kwargs) -> tuple[Template, Draft, Job[R]]:
         """What ``enqueue`` would write, for somebody else to write, and the job's handle."""
-        draft = self._draft(args, kwargs)
-        return self._template, draft, self._producer.handle(self._template, draft.job_id or new_id())
+        row, draft = self._made(args, kwargs)
+        return row, draft, self._producer.handle(row, draft.job_id or new_id())
+
+    def _made(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Prepared:
+        if self._producer.attended:
+            return self._prepared(args, kwargs)
+        return Prepared(self._template, self._draft(args, kwargs))
 
     def _draft(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Draft:
         return _draft(self._signature, self._template, args, kwargs, self._job_id, self._key)
 
-    def _drafts(self, calls: Iterable[tuple[Any, ...] | Mapping[str, Any]]) -> Iterable[Draft]:
+    def _prepared(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Prepared:
+        """What a call makes, with middleware around it."""
+        job = NewJob(self._template.task, args, dict(kwargs), copied(self._own))
+        return self._producer.prepare(job, self._finish)
+
+    def _finish(self, job: NewJob) -> Prepared:
+        if job.options == self._own:
+            row, job_id, key = self._template, self._job_id, self._key
+        else:
+            row, job_id, key = self._changed(job.options)
+        return Prepared(row, _draft(self._signature, row, job.args, job.kwargs, job_id, key))
+
+    def _changed(self, options: Options) -> tuple[Template, UUID | None, str | None]:
+        """What options make that middleware has changed."""
+        known_options(options)
+        own_retry = self._stored_retry or options.get("retry") != self._own.get("retry")
+        task = self._template.task
+        private = () if self._signature is None else self._signature.private
+        row = template(task, options, stored_retry=own_retry and keeps_retry(options), private=private)
+        if row.unique is not None and self._signature is not None:
+            row.unique.check(self._signature.names, task)
+        job_id = options.get("job_id")
+        return row, None if job_id is None else as_id(job_id), own_key(options, task)
+
+    def _groups(self, calls: Iterable[tuple[Any, ...] | Mapping[str, Any]]) -> Iterable[Group]:
+        """The calls by the templates that they share, in their order: one group, unless middleware makes more."""
+        if not self._producer.gates:
+            return [(self._template, self._drafts(calls, self._draft))]
+        prepared = self._drafts(calls, self._prepared)
+        return ((row, (each.draft for each in group)) for row, group in itertools.groupby(prepared, lambda e: e.row))
+
+    def _drafts(
+        self,
+        calls: Iterable[tuple[Any, ...] | Mapping[str, Any]],
+        make: Callable[[tuple[Any, ...], Mapping[str, Any]], M],
+    ) -> Iterable[M]:
         for name, given in zip(OF_ONE_JOB, (self._job_id, self._key), strict=True):
             if given is not None:
                 raise OptionError(f"{name} belongs to one job; leave it out of enqueue_many")
         for index, call in enumerate(calls):
             try:
                 if isinstance(call, Mapping):
-                    yield self._draft((), call)
+                    yield make((), call)
                 elif isinstance(call, tuple):  # pyright: ignore[reportUnnecessaryIsInstance] - a bare 42 is the usual slip
-                    yield self._draft(call, {})
+                    yield make(call, {})
                 else:
                     kind = type(call).__name__  # not the value, which may be private
                     raise ArgumentsError(f"a {kind} is neither a tuple nor a dict; write (value,) for one argument")
@@ -263,13 +343,21 @@ def _draft(
     return Draft(text, job_id, key)
 
 
+def _check_process(executor: Executor, capture: bool, nice: int) -> None:
+    """Raises OptionError where a setting of a process is asked of what has none of its own."""
+    if isinstance(nice, bool) or not 0 <= nice <= 19:
+        raise OptionError(f"nice is {nice!r}; give 0 to 19, where 19 gives way the most")
+    if (capture or nice) and executor not in ("process", "fork"):
+        raise OptionError(f"capture and nice are for executor='process' or 'fork', not for {executor!r}")
+
+
 def _executor(function: Callable[..., Any], chosen: Executor | None) -> Executor:
     is_async = inspect.iscoroutinefunction(function)
     if chosen is None:
         return "async" if is_async else "thread"
-    if chosen not in ("async", "thread", "process"):
-        raise OptionError(f"executor {chosen!r} is not known; choose 'async', 'thread' or 'process'")
-    if chosen != "process" and is_async != (chosen == "async"):
+    if chosen not in ("async", "thread", "process", "fork"):
+        raise OptionError(f"executor {chosen!r} is not known; choose 'async', 'thread', 'process' or 'fork'")
+    if chosen not in ("process", "fork") and is_async != (chosen == "async"):
         kind = "an async function" if is_async else "a plain function"
         raise OptionError(f"{function.__qualname__} is {kind}, so its executor cannot be {chosen!r}")
     return chosen

@@ -13,7 +13,7 @@ import psycopg
 import pytest
 
 from pgjobs import Job, JobFailedError, OptionError, PgJobs, Status
-from pgjobs.worker import Worker, pool
+from pgjobs.worker import Worker, apart, pool
 from tests.apps import pooled
 from tests.processes import WorkerProcess
 from tests.support import eventually
@@ -227,7 +227,7 @@ def test_process_that_cannot_start_fails_the_attempt_and_says_why(app: PgJobs, m
 
 
 def test_process_that_does_not_get_ready_is_given_up(app: PgJobs, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pool, "START_S", 0.0)
+    monkeypatch.setattr(apart, "START_S", 0.0)
     with app.worker():
         job = app.using(retry=1).enqueue(f"{APP}.pid")
         with pytest.raises(JobFailedError, match="did not get ready"):
@@ -235,7 +235,7 @@ def test_process_that_does_not_get_ready_is_given_up(app: PgJobs, monkeypatch: p
 
 
 def test_idle_process_ends(app: PgJobs, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pool, "IDLE_S", 0.1)
+    monkeypatch.setattr(apart, "IDLE_S", 0.1)
     with app.worker():
         pid = app.enqueue(f"{APP}.pid").get(10)
         eventually(lambda: not lives(pid), timeout_s=10)

@@ -16,6 +16,7 @@ COMMANDS: Final = {
     "demo": "Watch a queue at work, on a PostgreSQL of its own.",
     "dev": "Develop: a worker that follows the code, on a migrated database.",
     "enqueue": "Enqueue one job.",
+    "enqueue-shell": "Enqueue a command, for workers that allow it.",
     "failures": "Show failures by what they have in common.",
     "info": "Show queues, workers and what they have handled.",
     "keys": "Make keys for encrypted jobs, or change them.",
@@ -39,7 +40,7 @@ class Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = import_module(f"pgjobs.cli.{cmd_name}").command
+        command: click.Command = import_module(f"pgjobs.cli.{cmd_name.replace('-', '_')}").command
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

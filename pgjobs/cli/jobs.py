@@ -84,7 +84,7 @@ def list_(
 @options.as_json
 @options.database
 def show(job_id: str, as_json: bool, app: str | None, url: str | None, schema: str | None) -> None:
-    """Show a job, with its failures.
+    """Show a job, with its failures and what it has written.
 
     Private arguments are left out, and what is stored encrypted stays so.
     """
@@ -92,7 +92,7 @@ def show(job_id: str, as_json: bool, app: str | None, url: str | None, schema: s
     job = known.job(job_id)
     row, failures = _without_private(known, job.row), job.failures()
     if as_json:
-        options.write_json({"job": row, "failures": failures})
+        options.write_json({"job": row, "failures": failures, "output": job.output()})
         return
     from rich.markup import escape
 
@@ -111,11 +111,15 @@ def show(job_id: str, as_json: bool, app: str | None, url: str | None, schema: s
         ("meta", None if row.meta is None else _document(row.meta)),
         ("args", _document(row.args)),
         ("result", None if row.result is None else _document(row.result)),
+        ("usage", row.usage and f"{row.usage['cpu_s']:.2f} s of CPU, {row.usage['max_rss_bytes'] >> 20} MB at most"),
     ]
     out.print(f"[bold]{row.id}[/bold]  {_status(row)}")
     for name, value in lines:
         if value is not None:
             out.print(f"  {name:9} {escape(str(value))}", soft_wrap=True)
+    if written := job.output():
+        out.print("\n[bold]output[/bold]")
+        out.print(escape(written.rstrip()), soft_wrap=True)
     for failure in failures:
         out.print(f"\n[red]attempt {failure.attempt}[/red] failed {failure.failed_at} ({failure.reason})")
         out.print(escape((failure.traceback or failure.message or "").rstrip()), soft_wrap=True)

@@ -30,6 +30,11 @@ from pgjobs.config import SYNCHRONOUS_COMMIT, seconds
     "--pool-max-jobs", type=click.IntRange(1), help="Replace a process of the process executor after so many jobs."
 )
 @click.option(
+    "--allow-shell",
+    is_flag=True,
+    help="Run the commands of `pgjobs enqueue-shell`: whoever may enqueue can then run anything here.",
+)
+@click.option(
     "--stall-timeout",
     default=300.0,
     show_default=True,
@@ -62,6 +67,7 @@ def command(
     shutdown_timeout: float,
     max_rss: int | None,
     pool_max_jobs: int | None,
+    allow_shell: bool,
     stall_timeout: float,
     aging: str | None,
     synchronous_commit: str | None,
@@ -97,6 +103,7 @@ def command(
         shutdown_timeout=shutdown_timeout,
         max_rss=max_rss,
         pool_max_jobs=pool_max_jobs,
+        allow_shell=allow_shell,
         stall_timeout=stall_timeout,
         aging=aging,
         synchronous_commit=synchronous_commit,

@@ -106,6 +106,30 @@ UNION ALL
 SELECT NULL, channel FROM pgjobs.waiters WHERE seen_at > now() - interval '30 seconds'
 
 
+-- name: account
+-- Keeps what attempts have used and written, beside their outcomes and in the same transaction; only jobs in processes of their
+-- own have that. claim_id stays after an outcome, so a job whose claim has moved on is left alone. One whose row somebody holds is
+-- sent again with its outcome. No indexed column: the update is HOT.
+-- Locks: jobs, by id, skipping: those of the outcomes, which this transaction holds already.
+WITH known AS (
+    SELECT * FROM unnest(%(ids)s::uuid[], %(claims)s::uuid[], %(usages)s::text[], %(outputs)s::text[])
+                      AS known (id, claim_id, usage, output)
+), mine AS MATERIALIZED (
+    SELECT job.place, known.usage, known.output
+      FROM (SELECT * FROM known ORDER BY id) AS known
+     CROSS JOIN LATERAL (
+         SELECT ctid AS place
+           FROM pgjobs.jobs
+          WHERE id = known.id AND claim_id = known.claim_id
+            FOR UPDATE SKIP LOCKED
+     ) AS job
+)
+UPDATE pgjobs.jobs AS job
+   SET usage = mine.usage::jsonb, output = mine.output
+  FROM mine
+ WHERE job.ctid = mine.place
+
+
 -- name: complete_within
 -- Records a success in the application's own transaction, with its rollup; nothing comes back when the claim has moved on.
 -- It may wait for whoever holds the row: that is the application's choice, in its own transaction.

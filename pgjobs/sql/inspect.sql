@@ -1,7 +1,7 @@
 -- name: job
 -- One job as it stands.
 SELECT id, task, queue, status, priority, attempt, max_attempts, crashes, run_at, due_at, expires_at, cancel_at,
-       created_at, started_at, finished_at, timeout, reason, args, progress, result, meta, options
+       created_at, started_at, finished_at, timeout, reason, args, progress, result, meta, options, usage
   FROM pgjobs.jobs
  WHERE id = %(id)s::uuid
 
@@ -9,9 +9,16 @@ SELECT id, task, queue, status, priority, attempt, max_attempts, crashes, run_at
 -- name: jobs_by_id
 -- Some jobs as they stand.
 SELECT id, task, queue, status, priority, attempt, max_attempts, crashes, run_at, due_at, expires_at, cancel_at,
-       created_at, started_at, finished_at, timeout, reason, args, progress, result, meta, options
+       created_at, started_at, finished_at, timeout, reason, args, progress, result, meta, options, usage
   FROM pgjobs.jobs
  WHERE id = ANY (%(ids)s::uuid[])
+
+
+-- name: output
+-- What a job has written, the last of it; apart from its row, which is read more often.
+SELECT output
+  FROM pgjobs.jobs
+ WHERE id = %(id)s::uuid
 
 
 -- name: statuses
@@ -24,7 +31,7 @@ SELECT id, status
 -- name: jobs
 -- The latest jobs of a status, queue or task (each NULL for any).
 SELECT id, task, queue, status, priority, attempt, max_attempts, crashes, run_at, due_at, expires_at, cancel_at,
-       created_at, started_at, finished_at, timeout, reason, args, progress, result, meta, options
+       created_at, started_at, finished_at, timeout, reason, args, progress, result, meta, options, usage
   FROM pgjobs.jobs
  WHERE (%(status)s::text IS NULL OR status = %(status)s::text)
    AND (%(queue)s::text IS NULL OR queue = %(queue)s::text)

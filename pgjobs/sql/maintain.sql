@@ -259,7 +259,8 @@ RETURNING claim.id
 -- name: expire
 -- Ends waiting jobs whose ttl or deadline has passed, whether or not anybody subscribes to their queue, as they ask for:
 -- expired, or failed with a failures row. Walks the index from since on; entries of jobs that ended before are passed over.
--- Returns how many have ended, and of those that failed what a claim would return. Their options may be anything.
+-- Returns how many have ended, which of them send a message, and of those that failed what a claim would return.
+-- Their options may be anything.
 -- Locks: jobs, by expiry, skipping; then their holds.
 WITH late AS MATERIALIZED (
     SELECT id,
@@ -296,7 +297,8 @@ WITH late AS MATERIALIZED (
       FROM expired
      GROUP BY queue, task, status
 )
-SELECT (SELECT count(*) FROM expired) AS ended, id, task, queue, priority, attempt, max_attempts, crashes,
+SELECT (SELECT count(*) FROM expired) AS ended, (SELECT array_agg(id) FROM expired WHERE options ? 'webhook') AS announcing,
+       id, task, queue, priority, attempt, max_attempts, crashes,
        extract(epoch FROM timeout)::float8 AS timeout_s, created_at, args, options, reason
   FROM (SELECT) AS always
   LEFT JOIN expired ON status = 'failed'

@@ -3,6 +3,7 @@
 A Statement is a value: sync, async and borrowed connections run it alike.
 """
 
+from pgjobs.statements.announcing import announce
 from pgjobs.statements.auditing import (
     Alike,
     FailedJob,
@@ -29,6 +30,7 @@ from pgjobs.statements.claiming import (
 )
 from pgjobs.statements.completing import (
     Recorded,
+    account,
     begin_suspects,
     complete,
     complete_within,
@@ -91,6 +93,7 @@ from pgjobs.statements.reading import (
     job,
     jobs,
     jobs_by_id,
+    output,
     queue_stats,
     schema_revision,
     select_jobs,
@@ -141,8 +144,10 @@ __all__ = [
     "Statement",
     "Steps",
     "T",
+    "account",
     "ages",
     "alive",
+    "announce",
     "attach",
     "beat",
     "begin_suspects",
@@ -191,6 +196,7 @@ __all__ = [
     "note_lanes",
     "noted_lanes",
     "notify",
+    "output",
     "pause",
     "paused",
     "pauses",

@@ -31,6 +31,13 @@ def settle(columns: Mapping[str, Sequence[Any]]) -> Statement[Recorded]:
     return Statement(QUERIES["settle"], columns, _recorded)
 
 
+def account(accounts: Sequence[tuple[UUID, UUID, str | None, str | None]]) -> Statement[Recorded]:
+    """Keeps what attempts have used and written: rows of (id, claim, usage as JSON, output)."""
+    columns = zip(*accounts, strict=True)
+    params = {name: list(column) for name, column in zip(("ids", "claims", "usages", "outputs"), columns, strict=True)}
+    return Statement(QUERIES["account"], params, lambda rows: Recorded([], []))
+
+
 def complete_within(job_id: UUID, claim_id: UUID, result: str | None, duration_s: float) -> Statement[bool]:
     """Records a success in the caller's transaction; returns whether the claim still held."""
     params = {"id": str(job_id), "claim": str(claim_id), "result": result, "seconds": duration_s}

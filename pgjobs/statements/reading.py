@@ -38,6 +38,11 @@ def ended(ids: Sequence[UUID]) -> Statement[dict[UUID, JobRow | None]]:
     )
 
 
+def output(job_id: UUID) -> Statement[str | None]:
+    """The last of what a job has written."""
+    return Statement(QUERIES["output"], {"id": str(job_id)}, lambda rows: rows[0][0] if rows else None)
+
+
 def statuses(ids: Sequence[UUID]) -> Statement[dict[UUID, Status]]:
     """How some jobs stand."""
     params = {"ids": [str(job_id) for job_id in ids]}

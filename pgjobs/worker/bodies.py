@@ -1,4 +1,7 @@
-"""What is run of a task: its function, or that with what it wants around it: resources, a transaction, a storage."""
+"""What is run of a task: its function, or that with all that it wants around it.
+
+From the inside to the outside: its transaction, its resources, the application's middleware, the storage of its result.
+"""
 
 from __future__ import annotations
 
@@ -27,6 +30,7 @@ def body_of(task: Task[..., Any, Any]) -> Body:
         body = (_awithin if is_async else _within)(task, body)
     if task.wants:
         body = (_agiven if is_async else _given)(task, body)
+    body = task.around(body)
     if task.transaction is None and (task.results is not None or task.options.get("ignore_result")):
         body = (_astored if is_async else _stored)(task, body)
     return body

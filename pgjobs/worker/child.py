@@ -111,6 +111,7 @@ class Child:
             app=settings["app"],
             max_rss=settings["max_rss"],
             pool_max_jobs=settings["pool_max_jobs"],
+            allow_shell=settings["allow_shell"],
             supervised=True,
             supervisor_id=UUID(settings["supervisor"]),
             board=self._board,

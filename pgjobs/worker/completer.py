@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
@@ -13,7 +14,7 @@ from pgjobs import arrays, statements
 from pgjobs.events import ClaimLost, Event, Recorded, Released
 from pgjobs.link import Link
 from pgjobs.report import Child, Desk, Said
-from pgjobs.run import Claim, Outcome, unstorable
+from pgjobs.run import Account, Claim, Outcome, unstorable
 from pgjobs.statements import Recorded as RecordedIds
 from pgjobs.statements import Statement
 
@@ -40,7 +41,8 @@ class Completer:
         self._settled: list[Claim] = []
 
     def statements(self, outcomes: Sequence[Outcome]) -> list[Statement[Any]]:
-        """What records the outcomes: one statement a kind, however many there are; before them what runs have said.
+        """What records the outcomes: one statement a kind, however many there are; before them what runs have said,
+        after them what tells of them by webhook.
 
         What was said and not confirmed since, because the transaction failed, is said again.
         """
@@ -59,6 +61,10 @@ class Completer:
             recorded.append(statements.settle(_settle_columns(other)))
         if back := [outcome.run for outcome in outcomes if outcome.ending == "released"]:
             recorded.append(statements.release([run.claim.id for run in back], [run.id for run in back]))
+        if accounts := [_account(outcome, outcome.account) for outcome in outcomes if outcome.account]:
+            recorded.append(statements.account(accounts))
+        if announcing := [run.id for run in (outcome.run for outcome in outcomes) if run.options and run.announces]:
+            recorded.append(statements.announce(announcing))
         return recorded
 
     def forget(self) -> list[Statement[None]]:
@@ -166,6 +172,11 @@ def _children(outcomes: Sequence[Outcome]) -> list[tuple[UUID | None, Child]]:
     return [
         (outcome.run.id, child) for outcome in outcomes if outcome.run.report for child in outcome.run.report.children
     ]
+
+
+def _account(outcome: Outcome, account: Account) -> tuple[UUID, UUID, str | None, str | None]:
+    usage = None if account.usage is None else json.dumps(account.usage)
+    return outcome.run.id, outcome.run.claim.id, usage, account.output
 
 
 def _tell(channels: Iterable[str], outcomes: Sequence[Outcome], link: Link) -> None:

@@ -12,7 +12,7 @@ from uuid import UUID
 import msgspec
 
 from pgjobs.report import Child, Desk, Line, Said
-from pgjobs.run import Claim, Ending, Failure, Outcome, Run
+from pgjobs.run import Claim, Ending, Failure, Outcome, Run, Usage
 
 
 def run_line(run: Run) -> bytes:
@@ -26,6 +26,7 @@ def run_line(run: Run) -> bytes:
         "claim": str(run.claim.id),
         "schema": run.schema,
         "function": [function.__module__, function.__qualname__],
+        "capture": run.task.capture,
     }  # fmt: skip
     return json.dumps(document).encode() + b"\n"
 
@@ -73,8 +74,8 @@ def said_of(run: Run, document: dict[str, Any]) -> Said:
     return Said(run, said.progress, said.meta, said.timeout_s, said.lines)
 
 
-def outcome_line(outcome: Outcome, rss_bytes: int) -> bytes:
-    """An outcome as the worker reads it, with the memory that the process has taken so far."""
+def outcome_line(outcome: Outcome, rss_bytes: int, usage: Usage | None = None) -> bytes:
+    """An outcome as the worker reads it, with the memory that the process has taken so far, and what the run has."""
     failure = outcome.failure
     document = {
         "ending": outcome.ending,
@@ -87,8 +88,29 @@ def outcome_line(outcome: Outcome, rss_bytes: int) -> bytes:
         "completed": outcome.run.completed,
         "children": [] if outcome.run.report is None else outcome.run.report.children,
         "rss_bytes": rss_bytes,
+        "usage": usage,
     }
     return json.dumps(document).encode() + b"\n"
+
+
+def exit_line(how: str, usage: Usage) -> bytes:
+    """How the process of a run ended that was forked for it, and what it has used."""
+    return json.dumps({"exited": how, "usage": usage}).encode() + b"\n"
+
+
+def exit_of(document: dict[str, Any]) -> tuple[str, Usage]:
+    """What such a line says.
+
+    Raises:
+        msgspec.ValidationError: it is none.
+    """
+    said = msgspec.convert(document, _Exited)
+    return said.exited, said.usage
+
+
+class _Exited(msgspec.Struct):
+    exited: str
+    usage: Usage
 
 
 class _Ended(msgspec.Struct):
@@ -102,10 +124,11 @@ class _Ended(msgspec.Struct):
     completed: bool
     children: list[Child]
     rss_bytes: int
+    usage: Usage | None = None
 
 
-def outcome_of(run: Run, document: dict[str, Any]) -> tuple[Outcome, int]:
-    """The outcome of a line, and the memory that its process has taken so far.
+def outcome_of(run: Run, document: dict[str, Any]) -> tuple[Outcome, int, Usage | None]:
+    """The outcome of a line, the memory that its process has taken so far, and what the run has used.
 
     Raises:
         msgspec.ValidationError: it is none: the job's code has the socket too, and may have written to it.
@@ -124,4 +147,4 @@ def outcome_of(run: Run, document: dict[str, Any]) -> tuple[Outcome, int]:
         delay_s=said.delay_s,
         refund=said.refund,
     )
-    return outcome, said.rss_bytes
+    return outcome, said.rss_bytes, said.usage

@@ -27,9 +27,10 @@ from pgjobs.worker.lanes import PRIVATE, Lanes
 from pgjobs.worker.lifespan import Lifespan
 from pgjobs.worker.loop import AsyncExecutor
 from pgjobs.worker.maintenance import Maintenance
-from pgjobs.worker.pool import ProcessExecutor
+from pgjobs.worker.pool import APART, ProcessExecutor
 from pgjobs.worker.service import Service
-from pgjobs.worker.slots import Executor, Slots
+from pgjobs.worker.slots import Executor
+from pgjobs.worker.telling import slots_for
 from pgjobs.worker.threads import ThreadExecutor
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ class Life:
         database = worker.jobs.database
         self._link = Link(database, "pgjobs worker", worker.synchronous_commit)
         self._upkeep = Link(database, "pgjobs upkeep")
-        self.slots = Slots(worker.concurrency, self._ready, worker.board)
+        self.slots = slots_for(worker.jobs.audience)(worker.concurrency, self._ready, worker.board)
         self.desk = Desk(self._ready, self.slots.began)
         self.desk.jobs = worker.jobs
         self.desk.max_file_bytes = worker.jobs.max_file_bytes
@@ -59,7 +60,17 @@ class Life:
         self._executors: dict[str, Executor] = {
             "async": self._loop,
             "thread": ThreadExecutor(self.slots, lost=self._lost_thread),
-            "process": ProcessExecutor(self.slots, worker.app, worker.pool_max_jobs, worker.max_rss),
+            **{
+                kind: ProcessExecutor(
+                    self.slots,
+                    worker.app,
+                    worker.pool_max_jobs,
+                    worker.max_rss,
+                    kind=kind,
+                    allow_shell=worker.allow_shell,
+                )
+                for kind in APART
+            },
         }
         self.slots.serve(self._executors)
         self.claimer = Claimer(
@@ -208,7 +219,8 @@ class Life:
         self.claiming.stop()
         self._maintaining.stop()
         self._executors["thread"].close()
-        self._executors["process"].close()
+        for kind in APART:
+            self._executors[kind].close()
         self._close_resources()
 
     def _close_resources(self) -> None:

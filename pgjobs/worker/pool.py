@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 import selectors
-import signal
 import socket
-import subprocess
 import sys
 import threading
 import time
@@ -21,21 +18,15 @@ import msgspec
 from pgjobs.errors import OptionError, ProcessDiedError
 from pgjobs.run import Outcome, Run, cancelled, crashed, failed, released, timed_out, too_late
 from pgjobs.task import Task
-from pgjobs.worker import identity
-from pgjobs.worker.crossing import outcome_of, run_line, said_of
-from pgjobs.worker.process import describe_exit
+from pgjobs.worker.apart import START_S, PoolProcess
+from pgjobs.worker.crossing import exit_of, outcome_of, run_line, said_of
 from pgjobs.worker.slots import Slots
 
-KIND: Final = "process"
-
-START_S: Final = 60.0
-"""How long a fresh process may take to import the application."""
+APART: Final = ("process", "fork")
+"""The executors that run jobs in processes of their own."""
 
 _STARTING: Final = max(2, os.cpu_count() or 1)
 """So many processes start at once: each keeps a core busy, and the first ones may be done with all that waits."""
-
-IDLE_S: Final = 300.0
-"""A process that has had no job for so long ends."""
 
 LOOK_S: Final = 0.5
 """How often a process that runs a job is looked at: whether it lives, what memory it takes."""
@@ -60,96 +51,39 @@ def check(task: Task[..., Any, Any]) -> None:
         )
 
 
-class _Process:
-    """A process of the pool: starting, then idle or busy with a run."""
-
-    def __init__(self, settings: str) -> None:
-        self.run: Run | None = None
-        self.ready = False
-        self.jobs = 0
-        self.since = time.perf_counter()
-        self._unread = b""
-        self.pipe, theirs = socket.socketpair()
-        their_life, self._life = os.pipe()
-        self.popen = subprocess.Popen(
-            [sys.executable, "-m", "pgjobs.worker.pooled", str(theirs.fileno()), str(their_life), settings],
-            pass_fds=(theirs.fileno(), their_life),
-            stdin=subprocess.DEVNULL,
-            start_new_session=True,  # a job's own processes end with it, and a Ctrl-C is ours to pass on
-        )
-        theirs.close()
-        os.close(their_life)
-
-    @property
-    def deadline(self) -> float:
-        """When somebody must look: the start or the run takes too long, or nothing has been asked of it for long."""
-        if not self.ready:
-            return self.since + START_S
-        if self.run is None:
-            return self.since + IDLE_S
-        return float("inf") if self.run.timeout_s is None else self.run.begun + self.run.timeout_s
-
-    def begin(self, line: bytes) -> None:
-        """Hands its run to the process."""
-        assert self.run is not None  # noqa: S101 - it was just given one
-        self.run.begun = self.since = time.perf_counter()
-        with contextlib.suppress(OSError):  # it has died, which the next look shows
-            self.pipe.sendall(line)
-
-    def messages(self) -> list[dict[str, Any]] | None:
-        """Reads what the process has said; None if it will say no more."""
-        try:
-            data = self.pipe.recv(1 << 20, socket.MSG_DONTWAIT)
-        except OSError:  # also where nothing comes and a process that the job has left behind holds the other end
-            data = b""
-        if not data:
-            return None
-        *lines, self._unread = (self._unread + data).split(b"\n")
-        try:
-            return [dict(json.loads(line)) for line in lines]
-        except (ValueError, TypeError, RecursionError):  # a job's code has written to the socket
-            return None
-
-    def kill(self) -> str:
-        """Ends the process and all that it has started; says how it ended."""
-        with contextlib.suppress(OSError):
-            os.killpg(self.popen.pid, signal.SIGKILL)  # also where it has ended by itself, and left others behind
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self.popen.wait(5.0)
-        code = self.popen.returncode
-        self.pipe.close()
-        os.close(self._life)
-        return describe_exit(-signal.SIGKILL if code is None else code)
-
-    def dismiss(self) -> None:
-        """Lets an idle process end by itself."""
-        self.pipe.shutdown(socket.SHUT_WR)
-
-
 class ProcessExecutor:
-    """Runs jobs on processes, as many as there are slots at most; one thread looks after them all.
+    """Runs jobs on processes, about as many as there are slots; one thread looks after them all.
 
     Tasks of other executors come here too, where a job was in a death before: if it was to blame, it dies alone.
 
     A process is kept for the next job. It is killed when its run is over its timeout, cancelled or must go back, or
     takes more than max_rss; when it dies, its run alone has failed. It is replaced after max_jobs, or when it has taken
-    more than max_rss.
+    more than max_rss. Of the kind ``fork``, a process runs no job itself, but forks one for each.
 
     Args:
+        kind: ``process`` or ``fork``.
         app: what ``-A`` named; None to import each task's module.
         max_rss: bytes.
     """
 
     def __init__(
-        self, slots: Slots, app: str | None = None, max_jobs: int | None = None, max_rss: int | None = None
+        self,
+        slots: Slots,
+        app: str | None = None,
+        max_jobs: int | None = None,
+        max_rss: int | None = None,
+        *,
+        kind: str = "process",
+        allow_shell: bool = False,
     ) -> None:
         self._slots = slots
-        self._settings = {"app": app, "path": sys.path}
+        self._kind = kind
+        self._settings = {"app": app, "path": sys.path, "fork": kind == "fork", "allow_shell": allow_shell}
         self._max_jobs = max_jobs
         self._max_rss = max_rss
         self._inbox: deque[Run] = deque()
-        self._processes: set[_Process] = set()
-        self._leaving: set[_Process] = set()
+        self._processes: set[PoolProcess] = set()
+        self._leaving: set[PoolProcess] = set()
         self._thread: threading.Thread | None = None
         self._selector: selectors.BaseSelector
         self._bell: socket.socket
@@ -188,7 +122,7 @@ class ProcessExecutor:
         self._bell, self._ear = socket.socketpair()
         self._bell.setblocking(False)
         self._selector = selectors.DefaultSelector()
-        self._selector.register(self._ear, selectors.EVENT_READ, None)
+        self._selector.register(self._ear, selectors.EVENT_READ, lambda: self._ear.recv(4096))
         self._thread = threading.Thread(target=self._main, name="pgjobs-pool", daemon=True)
         self._thread.start()
 
@@ -203,15 +137,13 @@ class ProcessExecutor:
         try:
             while not self._closed:
                 for key, _ in self._selector.select(self._rest_s()):
-                    if key.data is None:
-                        self._ear.recv(4096)
-                    else:
-                        self._hear(key.data)
+                    key.data()
                 self._look()
                 self._assign()
         finally:
             for process in (*self._processes, *self._leaving):
-                process.kill()
+                process.stop()
+                process.close()
             self._selector.close()
             self._bell.close()
             self._ear.close()
@@ -228,16 +160,39 @@ class ProcessExecutor:
             self._inbox.popleft()
             self._finish(outcome)
         idle = [process for process in self._processes if process.ready and process.run is None]
-        while self._inbox and idle:
-            self._give(idle.pop(), self._inbox.popleft())
-        starting = sum(not process.ready for process in self._processes)
-        for _ in range(min(len(self._inbox), _STARTING) - starting):
-            level = logging.getLevelName(logging.getLogger().getEffectiveLevel())
-            process = _Process(json.dumps({**self._settings, "log_level": level}))
-            self._processes.add(process)
-            self._selector.register(process.pipe, selectors.EVENT_READ, process)
+        left: list[Run] = []
+        for _ in range(len(self._inbox)):
+            run = self._inbox.popleft()
+            process = next((process for process in idle if process.nice == run.task.nice), None)
+            if process is None:
+                left.append(run)
+            else:
+                idle.remove(process)
+                self._give(process, run)
+        self._inbox.extendleft(reversed(left))
+        self._start_for(left, idle)
 
-    def _give(self, process: _Process, run: Run) -> None:
+    def _start_for(self, runs: list[Run], idle: list[PoolProcess]) -> None:
+        """Starts a process for each of these runs that has none starting; one too many takes an idle one's place."""
+        starting = [process.nice for process in self._processes if not process.ready]
+        spare = list(starting)
+        for run in runs:
+            if run.task.nice in spare:
+                spare.remove(run.task.nice)
+            elif len(starting) < _STARTING:
+                starting.append(run.task.nice)
+                if idle and len(self._processes) >= self._slots.count:
+                    self._remove(idle.pop())
+                self._add(run.task.nice)
+
+    def _add(self, nice: int) -> None:
+        level = logging.getLevelName(logging.getLogger().getEffectiveLevel())
+        process = PoolProcess({**self._settings, "log_level": level}, nice)
+        self._processes.add(process)
+        self._selector.register(process.pipe, selectors.EVENT_READ, lambda: self._hear(process))
+        self._selector.register(process.output, selectors.EVENT_READ, process.read_output)
+
+    def _give(self, process: PoolProcess, run: Run) -> None:
         if run.options is not None and (late := too_late(run)) is not None:
             self._finish(late, process)
             return
@@ -246,28 +201,41 @@ class ProcessExecutor:
         except RecursionError as error:  # SQL has nested its arguments deeper than they can be written here
             self._finish(failed(run, error, 0.0), process)
             return
-        process.run = run
-        process.begin(line)
+        process.begin(run, line)
         self._slots.began(run)
 
-    def _hear(self, process: _Process) -> None:
+    def _hear(self, process: PoolProcess) -> None:
+        if process not in self._processes:
+            return  # it was buried since it was heard
         messages = process.messages()
         if messages is None:
             self._bury(process, "")
             return
         for message in messages:
+            if process not in self._processes:
+                return
             if "ready" in message:
                 process.ready = True
                 process.since = time.perf_counter()
             elif "error" in message:
                 self._bury(process, f"it could not import the application:\n{message['error']}")
-                return
-            elif "said" in message:
-                self._said(process, message)
-            elif process in self._processes:
-                self._ended(process, message)
+            else:
+                self._take(process, message)
 
-    def _said(self, process: _Process, message: dict[str, Any]) -> None:
+    def _take(self, process: PoolProcess, message: dict[str, Any]) -> None:
+        """Takes what a process says while it runs a job."""
+        if "said" in message:
+            self._said(process, message)
+        elif "forked" in message:
+            process.forked(message["forked"])
+        elif "exited" in message:
+            self._exited(process, message)
+        elif self._kind == "fork":
+            process.said = message
+        else:
+            self._ended(process, message)
+
+    def _said(self, process: PoolProcess, message: dict[str, Any]) -> None:
         """Takes what a run says of itself."""
         run = process.run
         if run is None or str(run.id) != message["said"]:
@@ -277,32 +245,54 @@ class ProcessExecutor:
         except msgspec.ValidationError:
             self._bury(process, "killed: it said what nobody understands")
 
-    def _ended(self, process: _Process, message: dict[str, Any]) -> None:
+    def _ended(self, process: PoolProcess, message: dict[str, Any]) -> None:
         """Takes a run's outcome, and keeps the process at work."""
         run = process.run
         if run is None:
             return
         try:
-            outcome, rss_bytes = outcome_of(run, message)
+            outcome, rss_bytes, usage = outcome_of(run, message)
         except msgspec.ValidationError:
             self._bury(process, "killed: it said what is no outcome")
             return
+        outcome.account = process.account(run, usage)
         process.run = None
         process.jobs += 1
         process.since = time.perf_counter()
+        if self._kind == "fork":
+            self._finish(outcome, process)
+            return
         worn = self._max_jobs is not None and process.jobs >= self._max_jobs
         if worn or (self._max_rss is not None and rss_bytes > self._max_rss):
-            self._processes.remove(process)
-            self._selector.unregister(process.pipe)
+            self._forget(process)
             self._leaving.add(process)
             process.dismiss()
         self._finish(outcome, process if process in self._processes else None)
 
-    def _finish(self, outcome: Outcome, process: _Process | None = None) -> None:
-        following = self._slots.finish(outcome, KIND)
+    def _exited(self, process: PoolProcess, message: dict[str, Any]) -> None:
+        """Takes leave of the process that was forked for a run: its outcome counts now, or it has died without one."""
+        run = process.run
+        if run is None:
+            return
+        try:
+            how, usage = exit_of(message)
+        except msgspec.ValidationError:
+            self._bury(process, "killed: it said what is no end")
+            return
+        if process.said is not None:
+            self._ended(process, {**process.said, "usage": usage})
+            return
+        outcome = _died(run, how)
+        outcome.account = process.account(run, usage)
+        process.run = None
+        process.since = time.perf_counter()
+        self._finish(outcome, process)
+
+    def _finish(self, outcome: Outcome, process: PoolProcess | None = None) -> None:
+        following = self._slots.finish(outcome, self._kind)
         if following is None:
             return
-        if process is None or self._inbox:
+        if process is None or self._inbox or process.nice != following.task.nice:
             self._inbox.append(following)
         else:
             self._give(process, following)
@@ -317,17 +307,17 @@ class ProcessExecutor:
                 if process.deadline <= now:
                     self._bury(process, "" if process.ready else f"it did not get ready within {START_S:g} s")
             elif (outcome := self._stopped(process.run)) is not None:
-                self._remove(process)
-                self._finish(outcome)
+                self._end(process, outcome)
             elif process.popen.poll() is not None:
                 self._hear_out(process)
             elif process.deadline <= now:
-                self._late(process, process.run)
+                self._end(process, timed_out(process.run, _seconds(process.run)))
             elif (rss := self._fat(process)) is not None:
                 self._bury(process, f"killed: it takes {rss >> 20} MB, max_rss is {(self._max_rss or 0) >> 20} MB")
         for process in [process for process in self._leaving if process.popen.poll() is not None]:
             self._leaving.remove(process)
-            process.kill()
+            process.stop()
+            process.close()
 
     def _stopped(self, run: Run) -> Outcome | None:
         """The outcome of a run that somebody wants to stop."""
@@ -335,39 +325,52 @@ class ProcessExecutor:
             return cancelled(run, _seconds(run))
         return released(run) if self._stopping else None
 
-    def _late(self, process: _Process, run: Run) -> None:
+    def _end(self, process: PoolProcess, outcome: Outcome) -> None:
+        """Kills a process whose run has to end, with this outcome."""
+        process.stop()
+        outcome.account = process.account(outcome.run, None)
         self._remove(process)
-        self._finish(timed_out(run, _seconds(run)))
+        self._finish(outcome)
 
-    def _hear_out(self, process: _Process) -> None:
+    def _hear_out(self, process: PoolProcess) -> None:
         """Reads the last words of a process that has ended, if there are any, and buries it."""
         while process in self._processes:
             self._hear(process)
 
-    def _fat(self, process: _Process) -> int | None:
+    def _fat(self, process: PoolProcess) -> int | None:
         if self._max_rss is None:
             return None
-        rss = identity.rss_bytes(process.popen.pid)
+        rss = process.rss_bytes
         return rss if rss is not None and rss > self._max_rss else None
 
-    def _bury(self, process: _Process, why: str) -> None:
+    def _bury(self, process: PoolProcess, why: str) -> None:
         """Takes leave of a process that has died, or has to; its run has failed, or the one that waited for it."""
         run = process.run
         if not process.ready and self._inbox:
             run = self._inbox.popleft()
-        how = self._remove(process)
+        how = process.stop()
         if run is None:
-            return
-        error = ProcessDiedError(why or how)
-        if run.task.executor == KIND:
-            self._finish(failed(run, error, _seconds(run), reason="crash"))
+            self._remove(process)
         else:
-            self._finish(crashed(run, error, _seconds(run)))
+            self._end(process, _died(run, why or how))
 
-    def _remove(self, process: _Process) -> str:
+    def _remove(self, process: PoolProcess) -> None:
+        self._forget(process)
+        process.stop()
+        process.close()
+
+    def _forget(self, process: PoolProcess) -> None:
         self._processes.remove(process)
         self._selector.unregister(process.pipe)
-        return process.kill()
+        self._selector.unregister(process.output)
+
+
+def _died(run: Run, how: str) -> Outcome:
+    """The outcome of a run whose process has died: a task that runs in one by choice has failed, another crashed."""
+    error = ProcessDiedError(how)
+    if run.task.executor in APART:
+        return failed(run, error, _seconds(run), reason="crash")
+    return crashed(run, error, _seconds(run))
 
 
 def _seconds(run: Run) -> float:

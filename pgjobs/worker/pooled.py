@@ -1,6 +1,7 @@
 """A process of the pool: runs the jobs that its worker hands it, one at a time, and says how each ended.
 
-Started as ``python -m pgjobs.worker.pooled FD SETTINGS``; it ends with its worker, and when the socket closes.
+Started as ``python -m pgjobs.worker.pooled PIPE LIFELINE OUTPUT SETTINGS``; it ends with its worker, and when the
+socket closes. Of the kind ``fork`` it runs none itself, but forks a process for each.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import gc
 import importlib
 import inspect
 import json
@@ -20,38 +22,41 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterable
-from typing import Any, cast
+from collections.abc import Generator, Iterable
+from typing import Any, NoReturn, cast
 
 from pgjobs.app import PgJobs
-from pgjobs.errors import ArgumentsError, ConfigurationError, DecryptionError
+from pgjobs.errors import ArgumentsError, ConfigurationError, DecryptionError, OptionError
 from pgjobs.loading import load
 from pgjobs.options import log_level
 from pgjobs.reference import resolve
 from pgjobs.registry import Registry
 from pgjobs.report import Desk
-from pgjobs.run import CURRENT, Outcome, Run, raised, returned
+from pgjobs.run import CURRENT, Outcome, Run, Usage, raised, returned
 from pgjobs.task import Task
 from pgjobs.telemetry import JobLogHandler, set_up_logging
 from pgjobs.worker import identity
 from pgjobs.worker.bodies import body_of
-from pgjobs.worker.crossing import outcome_line, run_of, said_line
+from pgjobs.worker.crossing import exit_line, outcome_line, run_of, said_line
 from pgjobs.worker.eventloop import new_loop
+from pgjobs.worker.identity import RSS_UNIT, peak_bytes, reset_peak
 from pgjobs.worker.lifespan import Lifespan
+from pgjobs.worker.process import describe_exit
 from pgjobs.worker.soft import alarm, softly
 
 SAID_S = 0.1
-
-_RSS_UNIT = 1 if sys.platform == "darwin" else 1024
 
 
 class Tasks:
     """Finds the tasks of an application, or, without one, imports each function from its module."""
 
-    def __init__(self, app: str | None) -> None:
-        application = load(app) if app else None
-        self.jobs = application.jobs if application else None
-        self._registry = Registry(application.jobs, application.modules) if application else None
+    def __init__(self, app: str | None, *, allow_shell: bool) -> None:
+        self.jobs: PgJobs | None = None
+        self._registry: Registry | None = None
+        if app:
+            application = load(app)
+            self.jobs = application.jobs
+            self._registry = Registry(application.jobs, application.modules, allow_shell=allow_shell)
         self._found: dict[str, Task[..., Any, Any]] = {}
 
     def find(self, name: str, module: str, qualname: str) -> Task[..., Any, Any]:
@@ -146,27 +151,106 @@ def _call(run: Run, runner: asyncio.Runner) -> Any:
     return runner.run(coroutine, context=contextvars.copy_context())
 
 
-def _serve(pipe: socket.socket, tasks: Tasks) -> None:
+def _serve(pipe: socket.socket, output: int, tasks: Tasks) -> None:
+    with pipe.makefile("rb") as lines:
+        _work(lines, pipe, output, tasks)
+
+
+def _work(lines: Iterable[bytes], pipe: socket.socket, output: int, tasks: Tasks) -> None:
+    """Runs jobs with one lifespan and one loop, since connections belong to theirs."""
     out = Pipe(pipe)
     out.desk.jobs = tasks.jobs
     if tasks.jobs is not None:
         out.desk.max_file_bytes = tasks.jobs.max_file_bytes
-    with (
-        asyncio.Runner(loop_factory=new_loop) as runner,
-        pipe.makefile("rb") as lines,
-    ):  # one loop, since connections belong to theirs
+    with asyncio.Runner(loop_factory=new_loop) as runner:
         lifespan = Lifespan(tasks.jobs.lifespan if tasks.jobs else None, runner.run)
         with contextlib.closing(lifespan):
             out.desk.resources = lifespan.open()
-            _work(out, lines, tasks, runner)
+            for line in lines:
+                _one(json.loads(line), output, tasks, runner, out)
 
 
-def _work(out: Pipe, lines: Iterable[bytes], tasks: Tasks, runner: asyncio.Runner) -> None:
-    for line in lines:
-        outcome = _execute(json.loads(line), tasks, runner, out.desk)
-        rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _RSS_UNIT
+def _one(document: dict[str, Any], output: int, tasks: Tasks, runner: asyncio.Runner, out: Pipe) -> None:
+    """Runs one job, and says what has become of it."""
+    reset_peak()
+    before_s = _cpu_s()
+    with _captured(output) if document["capture"] else contextlib.nullcontext():
+        outcome = _execute(document, tasks, runner, out.desk)
+    sys.stdout.flush()
+    usage: Usage = {"cpu_s": round(_cpu_s() - before_s, 6), "max_rss_bytes": peak_bytes()}
+    rss_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * RSS_UNIT
+    out.send(outcome_line(outcome, rss_bytes, usage), outcome.run)
+
+
+def _cpu_s() -> float:
+    """The CPU that this process has used, and the programs that it has waited for."""
+    own, others = (resource.getrusage(whose) for whose in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return own.ru_utime + own.ru_stime + others.ru_utime + others.ru_stime
+
+
+@contextlib.contextmanager
+def _captured(output: int) -> Generator[None]:
+    """Sends what is written to stdout and stderr, by programs that are started too, to the worker."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    before = [os.dup(1), os.dup(2)]
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    try:
+        yield
+    finally:
         sys.stdout.flush()
-        out.send(outcome_line(outcome, rss), outcome.run)
+        sys.stderr.flush()
+        for number, kept in enumerate(before, 1):
+            os.dup2(kept, number)
+            os.close(kept)
+
+
+# -- one process a run
+
+
+def _serve_forked(pipe: socket.socket, output: int, tasks: Tasks) -> None:
+    """Forks a process for each run, from this one, which has no threads and runs nothing itself."""
+    gc.freeze()  # so that collecting garbage writes to no page that both have
+    with pipe.makefile("rb") as lines:
+        for line in lines:
+            go, ready = os.pipe()
+            sys.stdout.flush()
+            if (pid := os.fork()) == 0:
+                os.close(ready)
+                _run_forked(go, pipe, output, tasks, line)
+            with contextlib.suppress(OSError):
+                os.setpgid(pid, pid)
+            pipe.sendall(json.dumps({"forked": pid}).encode() + b"\n")
+            os.close(go)
+            os.close(ready)  # from here on the pipe is the run's, until it has ended
+            pipe.sendall(_await_end(pid))
+
+
+def _await_end(pid: int) -> bytes:
+    """Waits for a forked process, and ends what it has left behind; returns what is to be said of it."""
+    _, status, used = os.wait4(pid, 0)
+    with contextlib.suppress(OSError):
+        os.killpg(pid, signal.SIGKILL)
+    usage: Usage = {"cpu_s": used.ru_utime + used.ru_stime, "max_rss_bytes": used.ru_maxrss * RSS_UNIT}
+    return exit_line(describe_exit(os.waitstatus_to_exitcode(status)), usage)
+
+
+def _run_forked(go: int, pipe: socket.socket, output: int, tasks: Tasks, line: bytes) -> NoReturn:
+    """Runs one job, with a lifespan of its own: what a fork shares with its parent cannot be used by both."""
+    code = 1
+    try:
+        identity.die_with_parent()
+        os.setpgid(0, 0)
+        os.read(go, 1)
+        _work([line], pipe, output, tasks)
+        logging.shutdown()
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(code)
 
 
 def _end_with(lifeline: int) -> None:
@@ -181,23 +265,36 @@ def _ignore(number: int, frame: object) -> None:
 
 def main() -> None:
     """Runs the process that the command line describes."""
-    pipe, lifeline = socket.socket(fileno=int(sys.argv[1])), int(sys.argv[2])
-    settings = json.loads(sys.argv[3])
+    pipe, lifeline, output = socket.socket(fileno=int(sys.argv[1])), int(sys.argv[2]), int(sys.argv[3])
+    settings = json.loads(sys.argv[4])
     identity.die_with_parent()
-    threading.Thread(target=_end_with, args=(lifeline,), name="pgjobs-lifeline", daemon=True).start()
+    if not settings["fork"]:
+        threading.Thread(target=_end_with, args=(lifeline,), name="pgjobs-lifeline", daemon=True).start()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _ignore)
+    os.nice(settings["nice"])
     set_up_logging(settings["log_level"])
     sys.path[:] = settings["path"]
     try:
-        tasks = Tasks(settings["app"])
+        tasks = Tasks(settings["app"], allow_shell=settings["allow_shell"])
+        if settings["fork"]:
+            _refuse_threads()
     except BaseException:
         pipe.sendall(json.dumps({"error": traceback.format_exc()}).encode() + b"\n")
         return
     logging.getLogger().addHandler(JobLogHandler(log_level(tasks.jobs.capture_logs if tasks.jobs else None)))
     with contextlib.suppress(BrokenPipeError):  # nobody wants to hear it any more
         pipe.sendall(b'{"ready": true}\n')
-        _serve(pipe, tasks)
+        (_serve_forked if settings["fork"] else _serve)(pipe, output, tasks)
+
+
+def _refuse_threads() -> None:
+    """Raises OptionError where the application has started threads: what they hold is held for ever after a fork."""
+    if others := [thread.name for thread in threading.enumerate() if thread is not threading.main_thread()]:
+        raise OptionError(
+            f"the application starts threads when it is imported ({', '.join(others)}), so it cannot be forked; start "
+            "them later, or choose executor='process'"
+        )
 
 
 if __name__ == "__main__":

@@ -37,6 +37,7 @@ class Settings:
     max_jobs: int | None = None
     max_rss: int | None = None
     pool_max_jobs: int | None = None
+    allow_shell: bool = False
     shutdown_timeout: float = 30.0
     synchronous_commit: str | None = None
     aging: str | None = None

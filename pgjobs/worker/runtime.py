@@ -30,9 +30,10 @@ from pgjobs.worker.board import Board
 from pgjobs.worker.calling import Calls, wanted
 from pgjobs.worker.deaths import LOOK_S, Deaths
 from pgjobs.worker.life import Life
-from pgjobs.worker.pool import check
+from pgjobs.worker.pool import APART, check
 from pgjobs.worker.service import Outage, Service
 from pgjobs.worker.subscription import Subscription
+from pgjobs.worker.telling import Telling
 
 BEAT_S: Final = 3.0
 
@@ -58,6 +59,7 @@ class Worker:
         app: what ``-A`` named, for the processes of the pool to load; without it they import each task's module.
         max_rss: bytes; a process of the pool that takes more is killed if it runs a job, else replaced.
         pool_max_jobs: a process of the pool is replaced after so many.
+        allow_shell: run the commands that ``pgjobs enqueue-shell`` enqueues.
         supervised: somebody else beats for this worker, reads the board of running jobs, and is told of each life it
             begins.
 
@@ -81,6 +83,7 @@ class Worker:
         app: str | None = None,
         max_rss: int | None = None,
         pool_max_jobs: int | None = None,
+        allow_shell: bool = False,
         supervised: bool = False,
         supervisor_id: UUID | None = None,
         board: Board | None = None,
@@ -105,7 +108,8 @@ class Worker:
         self.burst = burst
         self.max_jobs = max_jobs
         self.shutdown_timeout_s = seconds(shutdown_timeout, what="shutdown_timeout")
-        self.registry = Registry(jobs, modules)
+        self.registry = Registry(jobs, modules, allow_shell=allow_shell)
+        self.allow_shell = allow_shell
         self.name = name or f"{socket.gethostname()}:{os.getpid()}"
         self.app = app
         self.max_rss = max_rss
@@ -114,9 +118,9 @@ class Worker:
         self.supervisor_id = supervisor_id or new_id()
         self.board = board
         self.on_life = on_life
-        self.emit = emit or telemetry.Log()
-        self._calls = Calls(jobs, self.emit) if wanted(jobs) else None
-        self.emit = self._calls or self.emit
+        telling = Telling(emit or telemetry.Log(), jobs.audience)
+        self._calls = Calls(jobs, telling) if wanted(jobs) else None
+        self.emit: Callable[[Event], None] = self._calls or telling
         self.outage = Outage(self.emit)
         self._handler = telemetry.JobLogHandler(log_level(jobs.capture_logs))
         self._deaths = Deaths(self.emit)
@@ -144,7 +148,7 @@ class Worker:
         """
         if self.app is None:
             for task in self.jobs.tasks.values():
-                if task.executor == "process":
+                if task.executor in APART:
                     check(task)
         if self._calls is not None:
             self._calls.start()
