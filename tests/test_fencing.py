@@ -394,6 +394,31 @@ def test_result_that_the_database_refuses_fails_its_job_alone(
     assert conn.execute("SELECT count(*) FROM pgjobs.claims").fetchone() == (0,)
 
 
+@pytest.mark.parametrize("code", ["40001", "40P01", "55P03"])
+def test_completion_that_met_a_conflict_is_sent_again(jobs: PgJobs, conn: psycopg.Connection[Any], code: str) -> None:
+    conn.execute("CREATE SEQUENCE conflicts")
+    conn.execute(
+        f"""
+        CREATE FUNCTION conflict() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+            IF nextval('conflicts') <= 2 THEN
+                RAISE EXCEPTION USING ERRCODE = '{code}', MESSAGE = 'injected';
+            END IF;
+            RETURN NEW;
+        END $$""".encode()
+    )
+    conn.execute(
+        "CREATE TRIGGER conflict BEFORE UPDATE ON pgjobs.jobs FOR EACH ROW WHEN (NEW.status = 'succeeded')"
+        " EXECUTE FUNCTION conflict()"
+    )
+    ran: list[int] = []
+    job = jobs.task(name="work")(ran.append).enqueue(7)
+    with jobs.worker():
+        job.get(10)
+    assert ran == [7]
+    assert conn.execute("SELECT last_value FROM conflicts").fetchone() == (3,)
+
+
 # -- lost replies
 
 
