@@ -46,10 +46,10 @@ def place_here(hosts: Sequence[Host], row: Template, draft: Draft, job_id: UUID,
     if created_at is None:
         return (yield from place(row, [draft], [job_id]))
     timeout_s = None if row.timeout is None else row.timeout.total_seconds()
-    options = None if row.options is None else codec.loads(row.options)
+    meta, options = (None if text is None else codec.loads(text) for text in (row.meta, row.options))
     claimed = (
         job_id, row.task, row.queue, row.priority, 1, row.max_attempts, 0, timeout_s, created_at,
-        codec.loads(draft.args), options,
+        codec.loads(draft.args), meta, options,
     )  # fmt: skip
     borrowed.after_commit(conn, partial(life.adopt, claim_id, claimed))
     return Placed([job_id], [True])

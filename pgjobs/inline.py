@@ -148,6 +148,7 @@ class _InlineJob:
             self._id, template.task, template.queue, template.priority, number, template.max_attempts, 0,
             None if template.timeout is None else template.timeout.total_seconds(),
             self._created_at, codec.loads(self._draft.args),
+            None if template.meta is None else codec.loads(template.meta),
             None if template.options is None else codec.loads(template.options),
         )  # fmt: skip
         run = InlineRun(row, Claim(new_id(), 1), time.perf_counter(), self._schema)

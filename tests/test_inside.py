@@ -42,7 +42,7 @@ from tests.support import eventually
 
 pytestmark = pytest.mark.server
 
-EXECUTORS = ["async", "thread", "process"]
+EXECUTORS = ["async", "thread", "process", "fork"]
 
 
 @pytest.fixture

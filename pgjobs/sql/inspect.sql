@@ -131,7 +131,7 @@ SELECT version_num,
 -- name: ended
 -- Of some jobs those that have ended, as they stand, and those that are not there, without a status.
 SELECT asked.id, task, queue, status, priority, attempt, max_attempts, crashes, run_at, due_at, expires_at, cancel_at,
-       created_at, started_at, finished_at, timeout, reason, args, progress, result, meta, options
+       created_at, started_at, finished_at, timeout, reason, args, progress, result, meta, options, usage
   FROM unnest(%(ids)s::uuid[]) AS asked (id)
   LEFT JOIN pgjobs.jobs AS job USING (id)
  WHERE job.id IS NULL OR job.status IN ('succeeded', 'failed', 'cancelled', 'expired')

@@ -299,7 +299,7 @@ WITH late AS MATERIALIZED (
 )
 SELECT (SELECT count(*) FROM expired) AS ended, (SELECT array_agg(id) FROM expired WHERE options ? 'webhook') AS announcing,
        id, task, queue, priority, attempt, max_attempts, crashes,
-       extract(epoch FROM timeout)::float8 AS timeout_s, created_at, args, options, reason
+       extract(epoch FROM timeout)::float8 AS timeout_s, created_at, args, meta, options, reason
   FROM (SELECT) AS always
   LEFT JOIN expired ON status = 'failed'
 

@@ -87,7 +87,7 @@ def _spend(seconds: float, megabytes: int) -> None:
     end = time.process_time() + seconds
     while time.process_time() < end:
         sum(range(10_000))
-    assert memory
+    assert len(memory) == megabytes << 20
 
 
 @jobs.task(executor="fork", name="tests.apps.forked.spend_fork")

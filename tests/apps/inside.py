@@ -1,4 +1,4 @@
-"""Tasks that say something of themselves, for each executor: ``NAME.async``, ``NAME.thread``, ``NAME.process``."""
+"""Tasks that say something of themselves, for each executor: ``NAME.async``, ``.thread``, ``.process``, ``.fork``."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def variants(function: Callable[..., Any], **options: Any) -> None:
     async def alike(*args: Any, **kwargs: Any) -> Any:
         return function(*args, **kwargs)
 
-    for executor in ("async", "thread", "process"):
+    for executor in ("async", "thread", "process", "fork"):
         made = alike if executor == "async" else function
         jobs.task(name=f"{function.__name__}.{executor}", executor=executor, **options)(made)  # type: ignore[call-overload]
 
