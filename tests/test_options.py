@@ -45,7 +45,11 @@ SAMPLES: Final[dict[str, tuple[Any, str]]] = {
 }
 """A value of each option, in Python and on the command line."""
 
-TOGETHER: Final = {"on_expiry": {"ttl": "2h"}, "when_full": {"max_depth": 9}, "full_timeout": {"max_depth": 9, "when_full": "block"}}
+TOGETHER: Final = {
+    "on_expiry": {"ttl": "2h"},
+    "when_full": {"max_depth": 9},
+    "full_timeout": {"max_depth": 9, "when_full": "block"},
+}
 """What an option needs beside itself."""
 
 NOT_ON_A_ROW: Final = {"here"}
