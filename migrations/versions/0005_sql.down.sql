@@ -1,7 +1,7 @@
 DROP FUNCTION pgjobs.notify_raw_inserts(boolean);
 DROP TRIGGER IF EXISTS tell_of_inserted ON pgjobs.jobs;
 DROP FUNCTION pgjobs.tell_of_inserted();
-DROP FUNCTION pgjobs.enqueue(text, jsonb, text, integer, interval, timestamptz, interval, interval, integer, text, jsonb);
+DROP FUNCTION pgjobs.enqueue(text, jsonb, text, integer, interval, timestamptz, interval, interval, integer, text, jsonb, jsonb);
 DROP FUNCTION pgjobs.misfit(jsonb, jsonb);
 DROP FUNCTION pgjobs.has_type(jsonb, jsonb);
 DROP TABLE pgjobs.tasks;

@@ -48,7 +48,8 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
 $$;
 
 -- Enqueues one job from SQL. What is not given is as the task says, if a worker has published it, else as usual; a timeout of
--- NULL is no limit. delay and run_at exclude each other; a job that is due later waits as scheduled. Where unique_key is taken, the id of its job is returned.
+-- NULL is no limit. delay and run_at exclude each other; a job that is due later waits as scheduled.
+-- Where unique_key is taken, the id of its job is returned. options are as the column holds them, with durations in seconds.
 -- Raises invalid_parameter_value (22023) where the arguments do not fit the task.
 -- Locks: the key; it waits for a transaction that has enqueued the same one.
 DROP FUNCTION pgjobs.enqueue(text, jsonb, text, integer, interval, timestamptz, interval, interval, integer);
@@ -63,7 +64,8 @@ CREATE FUNCTION pgjobs.enqueue(
     timeout interval DEFAULT '0',
     max_attempts integer DEFAULT NULL,
     unique_key text DEFAULT NULL,
-    meta jsonb DEFAULT NULL
+    meta jsonb DEFAULT NULL,
+    options jsonb DEFAULT NULL
 ) RETURNS uuid
 LANGUAGE plpgsql VOLATILE SET plan_cache_mode = force_custom_plan AS $$
 #variable_conflict use_column
@@ -72,6 +74,7 @@ DECLARE
     problem text;
     due timestamptz := coalesce(enqueue.run_at, clock_timestamp() + enqueue.delay);
     later boolean := coalesce(due > clock_timestamp(), false);
+    deadline interval := (enqueue.options->>'deadline')::float8 * interval '1 second';
     job pgjobs.jobs;
 BEGIN
     SELECT * INTO known FROM pgjobs.tasks WHERE name = enqueue.task;
@@ -86,15 +89,15 @@ BEGIN
     END IF;
     FOR try IN 1..3 LOOP
         INSERT INTO pgjobs.jobs AS new (task, args, queue, priority, status, position, run_at, due_at, expires_at, timeout,
-                                        max_attempts, unique_key, meta)
+                                        max_attempts, unique_key, meta, options)
         VALUES (enqueue.task, enqueue.args, coalesce(enqueue.queue, known.queue, 'default'),
                 coalesce(enqueue.priority, known.priority, 0),
                 CASE WHEN later THEN 'scheduled' ELSE 'queued' END,
                 CASE WHEN later THEN NULL ELSE nextval('pgjobs.positions') END,
-                due, CASE WHEN later THEN due END, clock_timestamp() + enqueue.ttl,
+                due, CASE WHEN later THEN due END, clock_timestamp() + least(enqueue.ttl, deadline),
                 CASE WHEN enqueue.timeout IS DISTINCT FROM '0' THEN enqueue.timeout
                      WHEN known.name IS NULL THEN '1 hour' ELSE known.timeout END,
-                coalesce(enqueue.max_attempts, known.max_attempts, 5), enqueue.unique_key, enqueue.meta)
+                coalesce(enqueue.max_attempts, known.max_attempts, 5), enqueue.unique_key, enqueue.meta, enqueue.options)
             ON CONFLICT (unique_key) WHERE unique_key IS NOT NULL DO NOTHING
         RETURNING new.* INTO job;
         IF FOUND THEN

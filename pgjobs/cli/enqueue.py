@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 @click.option("--timeout", metavar="DURATION", help="How long an attempt may run.")
 @click.option("--max-attempts", type=click.IntRange(1), help="Runs in all.")
 @click.option("--job-id", metavar="UUID", help="An id of your own.")
+@click.option(
+    "-o", "--option", "others", multiple=True, metavar="NAME=VALUE", help="Any other option: lifo=true, tags='[\"a\"]'."
+)
 @options.as_json
 @options.database
 def command(
@@ -34,6 +37,7 @@ def command(
     url: str | None,
     schema: str | None,
     as_json: bool,
+    others: tuple[str, ...],
     **given: Any,
 ) -> None:
     """Enqueue one job: of a task, by its name, or of a function, as module:function.
@@ -41,6 +45,9 @@ def command(
     Arguments: a text, key=text, and where JSON is meant :json or key:=json.
 
         pgjobs enqueue app.tasks:count_words https://example.com limit:=10
+
+    Options have the names that they have in Python; -o takes those without a flag of their own, as JSON or text:
+    -o unique=true -o deadline=2h -o meta='{"tenant": 5}' -o retry='{"max_attempts": 3, "backoff": "linear"}'
     """
     positional, named = parse(arguments)
     jobs = options.jobs_of(app, url, schema)
@@ -49,6 +56,7 @@ def command(
         chosen["retry"] = attempts
     if (run_at := chosen.get("run_at")) is not None:
         chosen["run_at"] = _time(run_at)
+    chosen |= dict(map(_option, others))
     job: Job[Any] = jobs.using(None, **chosen).enqueue(function, *positional, **named)
     if as_json:
         options.write_json({"id": job.id, "task": job.task})
@@ -84,3 +92,25 @@ def _time(text: str) -> datetime:
         return datetime.fromisoformat(text)
     except ValueError:
         raise click.UsageError(f"--run-at {text!r} is no time; write it as 2027-01-31T08:00:00+01:00") from None
+
+
+def _option(text: str) -> tuple[str, Any]:
+    """Reads ``name=value``; what is an object in JSON is that policy's arguments."""
+    from pgjobs.keep import Keep
+    from pgjobs.retry import Retry
+    from pgjobs.unique import Unique
+
+    name, equals, said = text.partition("=")
+    if not equals:
+        raise click.UsageError(f"--option {text!r} has no value; write it as name=value")
+    try:
+        value: Any = json.loads(said)
+    except ValueError:
+        value = said
+    policy: Any = {"keep": Keep, "retry": Retry, "unique": Unique}.get(name)
+    if policy is None or not isinstance(value, dict):
+        return name, value
+    try:
+        return name, policy(**value)
+    except TypeError as error:
+        raise click.UsageError(f"--option {name}: {error}") from None
