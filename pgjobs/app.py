@@ -15,7 +15,7 @@ from collections.abc import (
     Iterator,
     Sequence,
 )
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar, Unpack, cast, overload
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, Unpack, cast, overload
 from uuid import UUID
 
 from pgjobs.callbacks import Notifying
@@ -24,9 +24,9 @@ from pgjobs.config import DEFAULT_FAILED_TTL_S, DEFAULT_RESULT_TTL_S, DEFAULT_SC
 from pgjobs.controls import Controls, ids_of
 from pgjobs.database import Database
 from pgjobs.door import Door, Doorway
-from pgjobs.errors import OptionError, TaskError, TaskNotFoundError
-from pgjobs.events import Audience, Event, Listener
+from pgjobs.errors import TaskError, TaskNotFoundError
 from pgjobs.handle import Job
+from pgjobs.hooks import Hooks
 from pgjobs.job import JobRow, as_id
 from pgjobs.ledger import Ledger
 from pgjobs.options import Options, TaskOptions, keeps_retry, known_options, template
@@ -41,11 +41,9 @@ if TYPE_CHECKING:
     from contextvars import ContextVar
 
     from pgjobs.context import Carrier
-    from pgjobs.middleware import Middleware
     from pgjobs.worker import Worker
 
 R = TypeVar("R")
-Wrapper: TypeAlias = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
 class TaskDecorator(Protocol):
@@ -57,7 +55,7 @@ class TaskDecorator(Protocol):
     def __call__(self, function: Callable[P, R], /) -> Task[P, R, R]: ...
 
 
-class PgJobs(Doorway, Notifying, Controls):
+class PgJobs(Doorway, Hooks, Notifying, Controls):
     """An application's job queue. Assigns only: connections are opened when they are needed.
 
     Args:
@@ -104,7 +102,6 @@ class PgJobs(Doorway, Notifying, Controls):
         self.database = Database(database, self.schema)
         self.result_ttl_s = seconds(result_ttl, what="result_ttl")
         self.failed_ttl_s = seconds(failed_ttl, what="failed_ttl")
-        self._wrappers: list[Wrapper] = []
         self.max_file_bytes = max_file_size
         self.capture_logs = capture_logs
         self.lifespan = lifespan
@@ -202,22 +199,6 @@ class PgJobs(Doorway, Notifying, Controls):
 
         return register if function is None else register(function)
 
-    def wrap(self, wrapper: Wrapper) -> None:
-        """Has the functions of all tasks wrapped: of those that are registered, and of those that will be.
-
-        Args:
-            wrapper: takes a function and returns one that calls it, a coroutine function for a coroutine function, with
-                functools.wraps. Direct calls of a task go through it too.
-        """
-        self._wrappers.append(wrapper)
-        for task in {id(task): task for task in self.tasks.values()}.values():
-            task.function = wrapper(task.function)
-            task.compiled = False
-
-    def _wrap(self, task: Task[..., Any, Any]) -> None:
-        for wrapper in self._wrappers:
-            task.function = wrapper(task.function)
-
     def _register(self, name: str, task: Task[..., Any, Any]) -> None:
         taken = self.tasks.get(name)
         if taken is not None and _identity(taken.function) != _identity(task.function):
@@ -226,37 +207,6 @@ class PgJobs(Doorway, Notifying, Controls):
                 "give one of them another name="
             )
         self.tasks[name] = task
-
-    # -- around enqueues and runs
-
-    def use(self, *middleware: Middleware) -> None:
-        """Puts middleware around every enqueue and every run from now on; the first one is the outermost.
-
-        Say so before workers start. It is compiled into the tasks, so that what nobody uses costs nothing.
-        """
-        self._producer.attend(middleware)
-        for task in self.tasks.values():
-            task.compiled = False
-
-    def subscribe(self, listener: Listener, *kinds: type[Event]) -> None:
-        """Has a listener told of some kinds of events; a base class such as JobEvent for all that derive from it.
-
-        It is called where the event happens: JobEnqueued in the producer, all others in a worker, on the thread that
-        records outcomes. So it should be quick, and hand longer work on. What it raises is logged. Events of a kind
-        that nobody listens to are not made; subscribe before workers start.
-
-        Raises:
-            OptionError: no kind is named, or one that is none.
-        """
-        if not kinds or not all(isinstance(kind, type) and issubclass(kind, Event) for kind in kinds):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise OptionError(f"kinds are {kinds!r}; name event classes, as in subscribe(listener, JobFailed)")
-        self.audience.add(listener, kinds)
-        self._producer.attend()
-
-    @property
-    def audience(self) -> Audience:
-        """Who listens to what happens here."""
-        return self._producer.audience
 
     # -- enqueue
 

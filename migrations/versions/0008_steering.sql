@@ -276,7 +276,7 @@ LANGUAGE sql VOLATILE SET plan_cache_mode = force_custom_plan AS $$
           FROM pgjobs.jobs AS job
          WHERE job.id = ANY (cancel.ids) AND job.status IN ('scheduled', 'blocked', 'queued', 'running')
          ORDER BY job.id
-           FOR UPDATE
+           FOR UPDATE SKIP LOCKED
     ), changed AS (
         UPDATE pgjobs.jobs AS job
            SET status = CASE WHEN job.status = 'running' THEN 'running' ELSE 'cancelled' END,
