@@ -263,7 +263,8 @@ LANGUAGE sql VOLATILE SET plan_cache_mode = force_custom_plan AS $$
 $$;
 
 -- Cancels jobs: at once where they wait; a running one is asked to stop, and is cancelled when it has. Ended ones stay.
--- Returns those that it has changed, with their status. Locks: jobs, by id; it waits for whoever holds one.
+-- Returns those that it has changed, with their status. Locks: jobs, by id; it waits for whoever holds one. One that had ended
+-- and is queued again meanwhile would be locked out of turn, so nobody is waited for then.
 CREATE OR REPLACE FUNCTION pgjobs.cancel(ids uuid[], reason text DEFAULT 'cancelled')
 RETURNS TABLE (id uuid, status text)
 LANGUAGE sql VOLATILE SET plan_cache_mode = force_custom_plan AS $$
