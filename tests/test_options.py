@@ -38,6 +38,8 @@ SAMPLES: Final[dict[str, tuple[Any, str]]] = {
     "ignore_result": (True, "true"),
     "meta": ({"tenant": 5}, '{"tenant": 5}'),
     "tags": (["a", "b"], '["a", "b"]'),
+    "context": ({"trace": "t"}, '{"trace": "t"}'),
+    "webhook": ("https://example.com/done", "https://example.com/done"),
     "job_id": (OWN_ID, str(OWN_ID)),
     "max_depth": (100, "100"),
     "when_full": ("drop", "drop"),

@@ -99,6 +99,7 @@ def _option(text: str) -> tuple[str, Any]:
     from pgjobs.keep import Keep
     from pgjobs.retry import Retry
     from pgjobs.unique import Unique
+    from pgjobs.webhooks import Webhook
 
     name, equals, said = text.partition("=")
     if not equals:
@@ -107,7 +108,7 @@ def _option(text: str) -> tuple[str, Any]:
         value: Any = json.loads(said)
     except ValueError:
         value = said
-    policy: Any = {"keep": Keep, "retry": Retry, "unique": Unique}.get(name)
+    policy: Any = {"keep": Keep, "retry": Retry, "unique": Unique, "webhook": Webhook}.get(name)
     if policy is None or not isinstance(value, dict):
         return name, value
     try:
