@@ -97,7 +97,8 @@ def test_what_cannot_be_stored_is_refused_without_the_keys_inside(value: Any) ->
 def test_call_of_enqueue_many_that_is_no_tuple_is_not_quoted() -> None:
     task = PgJobs("postgresql://127.0.0.1:1/none").task(plain)
     with pytest.raises(ArgumentsError, match="a str is neither a tuple nor a dict") as caught:
-        list(task.using()._drafts([CANARY]))  # type: ignore[list-item]
+        call = task.using()
+        list(call._drafts([CANARY], call._draft))  # type: ignore[list-item]
     assert CANARY not in str(caught.value)
 
 
