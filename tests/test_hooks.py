@@ -661,16 +661,16 @@ def test_receiver_accepts_what_is_signed_with_one_of_its_secrets() -> None:
 @pytest.mark.parametrize(
     ("headers", "body", "what"),
     [
-        (signed(b"[1]"), b"[2]", "not that of this message"),
-        (signed(b"[1]", "another"), b"[1]", "not that of this message"),
-        (signed(b"[1]", age_s=301), b"[1]", "too far from now"),
-        (signed(b"[1]", age_s=-400), b"[1]", "too far from now"),
-        (signed(b"[1]") | {"Webhook-Id": "2"}, b"[1]", "not that of this message"),
-        ({}, b"[1]", "not all there"),
-        (signed(b"[1]") | {"Webhook-Timestamp": "soon"}, b"[1]", "not all there"),
-        (signed(b"[1]") | {"Webhook-Signature": "v1,ü"}, b"[1]", "not that of this message"),
+        (lambda: signed(b"[1]"), b"[2]", "not that of this message"),
+        (lambda: signed(b"[1]", "another"), b"[1]", "not that of this message"),
+        (lambda: signed(b"[1]", age_s=301), b"[1]", "too far from now"),
+        (lambda: signed(b"[1]", age_s=-400), b"[1]", "too far from now"),
+        (lambda: signed(b"[1]") | {"Webhook-Id": "2"}, b"[1]", "not that of this message"),
+        (lambda: {}, b"[1]", "not all there"),
+        (lambda: signed(b"[1]") | {"Webhook-Timestamp": "soon"}, b"[1]", "not all there"),
+        (lambda: signed(b"[1]") | {"Webhook-Signature": "v1,ü"}, b"[1]", "not that of this message"),
     ],
 )
-def test_receiver_refuses_what_is_not_as_it_was_signed(headers: dict[str, str], body: bytes, what: str) -> None:
+def test_receiver_refuses_what_is_not_as_it_was_signed(headers: Any, body: bytes, what: str) -> None:
     with pytest.raises(WebhookError, match=what):
-        webhooks.verify(headers, body, SECRET)
+        webhooks.verify(headers(), body, SECRET)
