@@ -666,7 +666,7 @@ def test_receiver_accepts_what_is_signed_with_one_of_its_secrets() -> None:
         (lambda: signed(b"[1]", age_s=301), b"[1]", "too far from now"),
         (lambda: signed(b"[1]", age_s=-400), b"[1]", "too far from now"),
         (lambda: signed(b"[1]") | {"Webhook-Id": "2"}, b"[1]", "not that of this message"),
-        (lambda: {}, b"[1]", "not all there"),
+        (dict, b"[1]", "not all there"),
         (lambda: signed(b"[1]") | {"Webhook-Timestamp": "soon"}, b"[1]", "not all there"),
         (lambda: signed(b"[1]") | {"Webhook-Signature": "v1,ü"}, b"[1]", "not that of this message"),
     ],
