@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from pgjobs import statements
 from pgjobs.job import Draft, Template, new_id
 from pgjobs.run import Claim, Run
-from pgjobs.statements import NO_BOUND, Range, Statement
+from pgjobs.statements import NO_BOUND, Expired, Range, Statement
 from pgjobs.worker.claimer import DeclaredDeadError
 from tests.model import world
 from tests.model.book import NEW, Book, Expected, Member, Plan
@@ -89,6 +89,8 @@ class Protocol(RuleBasedStateMachine):
         self, statement: Statement[Any], plan: Plan, hang: bool, then: Callable[[list[Any]], None] = lambda _: None
     ) -> None:
         (result,) = self.send([statement], plan, hang=hang, then=then)
+        if isinstance(result, Expired):
+            result = result.jobs
         assert (dict(result) if isinstance(result, list) else result) == plan.result
 
     def apply(self, statement: Statement[Any], plan: Plan, hang: bool) -> None:
