@@ -3,7 +3,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-TEST_PROCESSES ?= 3
+TEST_PROCESSES ?= 4
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help

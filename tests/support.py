@@ -25,6 +25,9 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)
     from testing.postgresql import Postgresql
 
+_MEMORY: Final = Path("/dev/shm")  # where each test's database is made in 30 ms instead of 200
+_ROOM: Final = 4 << 30
+
 _SETTINGS: Final = "-c fsync=off -c synchronous_commit=off -c full_page_writes=off -c max_connections=200"
 
 
@@ -66,7 +69,8 @@ def suite_server() -> Generator[str]:
 @contextmanager
 def scratch_directory() -> Generator[Path]:
     """Makes a directory that the server's account can pass through, which pytest's own tmp_path forbids."""
-    directory = Path(tempfile.mkdtemp(prefix="pgjobs-test-"))
+    in_memory = _MEMORY.is_dir() and shutil.disk_usage(_MEMORY).free >= _ROOM
+    directory = Path(tempfile.mkdtemp(prefix="pgjobs-test-", dir=_MEMORY if in_memory else None))
     directory.chmod(0o711)
     try:
         yield directory
