@@ -28,8 +28,11 @@ from pgjobs import (
     Snooze,
     Status,
     current_job,
+    statements,
 )
 from pgjobs.events import Event, Recorded, Unrunnable
+from pgjobs.job import new_id
+from pgjobs.statements import Range
 from pgjobs.worker import pace
 from tests.support import eventually
 
@@ -664,6 +667,48 @@ def test_stop_lets_what_runs_finish_and_gives_the_rest_back(jobs: PgJobs, conn: 
         (job_id, "queued", 0) for job_id in before[2:]
     ]
     assert conn.execute("SELECT count(*) FROM pgjobs.workers WHERE dead_at IS NULL").fetchone() == (0,)
+
+
+def test_stop_waits_for_a_claim_that_is_on_its_way(jobs: PgJobs, conn: psycopg.Connection[Any]) -> None:
+    """Its jobs would stay under a claim of somebody who has left, and be charged with his death."""
+
+    @jobs.task
+    def slowly(a: int, b: int) -> int:
+        time.sleep(0.5)
+        return a + b
+
+    with jobs.worker() as worker, psycopg.connect(conn.info.dsn) as holder:
+        assert slowly.enqueue(0, 0).get(timeout=8) == 0  # it knows the lane
+        holder.execute("LOCK TABLE pgjobs.claims IN ACCESS EXCLUSIVE MODE")
+        job = slowly.enqueue(1, 2)
+        seen(lambda: conn.execute(WAITING).fetchone() == (1,))
+        leaving = threading.Thread(target=worker.stop)
+        leaving.start()
+        time.sleep(0.3)
+        assert leaving.is_alive()
+        holder.rollback()
+        leaving.join(10)
+        assert not leaving.is_alive()
+        assert job.refresh().status in {Status.SUCCEEDED, Status.QUEUED}
+        assert conn.execute("SELECT count(*) FROM pgjobs.claims").fetchone() == (0,)
+    drain(jobs)
+    assert (job.get(timeout=1), job.refresh().attempt, job.failures()) == (3, 1, [])
+
+
+WAITING = """
+    SELECT count(*) FROM pg_stat_activity
+     WHERE datname = current_database() AND wait_event_type = 'Lock' AND application_name = 'pgjobs worker'
+"""
+
+
+def test_stop_gives_back_what_a_lost_reply_has_claimed(jobs: PgJobs, conn: psycopg.Connection[Any]) -> None:
+    task = jobs.task(add)
+    with jobs.worker(queues="other") as worker:
+        task.enqueue_many([(1, 2), (3, 4)])
+        jobs.database.run(statements.claim(worker.id, new_id(), [Range(("default", 0))], 5))
+        assert conn.execute("SELECT DISTINCT status FROM pgjobs.jobs").fetchall() == [("running",)]
+    rows = conn.execute("SELECT status, attempt, crashes, claim_id FROM pgjobs.jobs").fetchall()
+    assert rows == [("queued", 0, 0, None)] * 2
 
 
 def test_code_that_does_not_finish_in_time_is_stopped_and_its_attempt_given_back(

@@ -90,6 +90,7 @@ class Claimer:
         self._kept_until = 0.0
         self._kept_rest_s = 0.01
         self._claiming = True
+        self._ticking = False
         self._stops_at = 0.0
         self._suspects = Suspects(link, slots)
 
@@ -125,6 +126,15 @@ class Claimer:
         self._claiming = False
 
     @property
+    def resting(self) -> bool:
+        """Whether no cycle is under way, whose claim may be on its way.
+
+        Once this was seen after ``stop_claiming``, no job will come any more: a cycle first says that it is under way,
+        and then asks whether it may claim.
+        """
+        return not self._ticking
+
+    @property
     def settled(self) -> bool:
         """Whether every outcome taken so far stands in the table, and no suspect waits."""
         return not self._kept and not self._recording and not self._suspects
@@ -141,6 +151,14 @@ class Claimer:
 
     def tick(self) -> float:
         """Does one cycle if one is due; returns the seconds until the next one may be."""
+        self._ticking = True
+        try:
+            self._step()
+        finally:
+            self._ticking = False
+        return self._rest_s()
+
+    def _step(self) -> None:
         if self._adopted:
             self._take_adopted()
         if time.monotonic() >= self._reconcile_at:
@@ -167,7 +185,6 @@ class Claimer:
             self._sweep.note()
         if self._budget == 0 and self.settled and self._slots.empty:
             self.spent.set()
-        return self._rest_s()
 
     def _room(self) -> int:
         if not self._claiming:
@@ -337,6 +354,14 @@ class Claimer:
         if fresh:
             self._pace.look_now()
         self._hints.look_below(strays)
+
+    # -- at the end
+
+    def give_back(self, link: Link) -> None:
+        """Releases what the database still believes us to hold, where nothing runs any more; forgets settled claims."""
+        for claim_id, job_ids in link.one(statements.reconcile(self.worker)):
+            link.one(statements.release([claim_id] * len(job_ids), job_ids))
+        link.one(statements.forget_claims(self.forgettable()))
 
     # -- after a break
 

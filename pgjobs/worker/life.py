@@ -188,8 +188,8 @@ class Life:
         return True
 
     def is_done(self) -> bool:
-        """Whether nothing waits, runs or is still to be recorded."""
-        return self.slots.empty and self.claimer.settled
+        """Whether nothing is being claimed, waits, runs or is to be recorded; asked in the order of a job's life."""
+        return self.claimer.resting and self.slots.empty and self.claimer.settled
 
     def end(self) -> None:
         """Stops the services and takes leave of the database."""
@@ -202,7 +202,7 @@ class Life:
             executor.close()
         farewell = Link(self._worker.jobs.database, "pgjobs worker")
         try:
-            farewell.one(statements.forget_claims(self.claimer.forgettable()))
+            self.claimer.give_back(farewell)
             if notable := self.claimer.notable():
                 farewell.one(statements.note_lanes(notable))
             farewell.one(statements.retire(self.id))
