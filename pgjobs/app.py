@@ -345,23 +345,26 @@ class PgJobs(Doorway, Hooks, Notifying, Controls):
     # -- life
 
     @contextlib.contextmanager
-    def inline(self) -> Generator[None]:
+    def inline(self, resources: object = None) -> Generator[None]:
         """While the block lasts, ``enqueue`` runs its job at once, in this process and without a database: for tests.
 
-        So do other threads. A failed attempt is followed by the next one without a rest; ``get`` returns the result or
-        raises as it does elsewhere. Nothing waits, so delays, unique keys and timeouts mean nothing, and a connection
-        that is given is not used.
+        Other threads do the same. A failed attempt is followed by the next one without a rest; ``get`` returns the
+        result or raises as it does elsewhere. Nothing waits, so delays, unique keys and timeouts mean nothing, and a
+        connection that is given is not used.
+
+        Args:
+            resources: what tasks are given in place of what the lifespan yields: a mapping, or an object.
         """
         before = self._producer.inline, self._ledger
-        self._run_inline()
+        self._run_inline(resources)
         try:
             yield
         finally:
             self._producer.inline, self._ledger = before
 
-    def _run_inline(self) -> None:
+    def _run_inline(self, resources: object = None) -> None:
         """Bound late, as ``worker`` is."""
-        runner = importlib.import_module("pgjobs.inline").Inline(self)
+        runner = importlib.import_module("pgjobs.inline").Inline(self, resources)
         self._producer.inline, self._ledger = runner, runner.memory
 
     def worker(self, **settings: Any) -> Worker:

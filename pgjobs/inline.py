@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from pgjobs import codec
+from pgjobs.bodies import body_of
 from pgjobs.cipher import Cipher
 from pgjobs.config import Duration
 from pgjobs.database import Database
@@ -25,6 +26,7 @@ from pgjobs.handle import Job
 from pgjobs.job import Draft, FailureRow, JobRow, Status, Template, new_id
 from pgjobs.ledger import Ledger
 from pgjobs.registry import Registry
+from pgjobs.report import Desk
 from pgjobs.run import CURRENT, Claim, Outcome, Run, raised, returned
 
 if TYPE_CHECKING:
@@ -81,15 +83,22 @@ class Memory(Ledger):
 
 
 class Inline:
-    """Takes the place of the table and of the workers: ``run`` runs a job to its end and returns its handle."""
+    """Takes the place of the table and of the workers: ``run`` runs a job to its end and returns its handle.
 
-    def __init__(self, jobs: PgJobs) -> None:
+    Args:
+        given: the resources of tasks that want some, as the lifespan would yield them.
+    """
+
+    def __init__(self, jobs: PgJobs, given: object = None) -> None:
         self._jobs = jobs
+        self._desk = Desk()
+        self._desk.jobs = jobs
+        self._desk.resources = given
         self.memory = Memory(jobs.database, jobs.cipher, jobs.result_of)
 
     def run(self, row: Template, draft: Draft) -> Job[Any]:
         """Runs a job, attempt after attempt, without rests between them."""
-        job = _InlineJob(self._jobs, row, draft)
+        job = _InlineJob(self._jobs, self._desk, row, draft)
         while job.run is not None:
             token = CURRENT.set(job.run)
             try:
@@ -103,7 +112,7 @@ class Inline:
 
     async def arun(self, row: Template, draft: Draft) -> Job[Any]:
         """The async twin of ``run``: coroutines run on this loop, functions on a thread."""
-        job = _InlineJob(self._jobs, row, draft)
+        job = _InlineJob(self._jobs, self._desk, row, draft)
         while job.run is not None:
             token = CURRENT.set(job.run)
             try:
@@ -125,7 +134,8 @@ class Inline:
 class _InlineJob:
     """A job from its enqueue to its end: ``run`` is the attempt to be made, None when there is none left."""
 
-    def __init__(self, jobs: PgJobs, template: Template, draft: Draft) -> None:
+    def __init__(self, jobs: PgJobs, desk: Desk, template: Template, draft: Draft) -> None:
+        self._desk = desk
         self._template = template
         self._draft = draft
         self._id = draft.job_id or new_id()
@@ -137,7 +147,7 @@ class _InlineJob:
                 f"task {template.task!r} is not registered here, so it cannot run inline; import it"
             )
         self._task = task
-        self.body = task.around(task.function)
+        self.body = body_of(task)
         self.failures: list[FailureRow] = []
         self.row: JobRow
         self.run: InlineRun | None = self._attempt(1)
@@ -151,7 +161,7 @@ class _InlineJob:
             None if template.meta is None else codec.loads(template.meta),
             None if template.options is None else codec.loads(template.options),
         )  # fmt: skip
-        run = InlineRun(row, Claim(new_id(), 1), time.perf_counter(), self._schema)
+        run = InlineRun(row, Claim(new_id(), 1, self._desk), time.perf_counter(), self._schema)
         run.task = self._task
         run.positional, run.named = self._task.signature.unbind(run.args)
         run.begun = time.perf_counter()

@@ -75,7 +75,9 @@ def look_up(want: Want, resources: Any) -> Any:
         if len(fitting) == 1:
             return fitting[0]
     given = ", ".join(known) or "nothing"
-    raise OptionError(f"parameter {want.name!r} wants resource {name!r}; PgJobs(lifespan=…) yields {given}")
+    raise OptionError(
+        f"parameter {want.name!r} wants resource {name!r}; PgJobs(lifespan=…), or jobs.inline(…), gives {given}"
+    )
 
 
 def _members(resources: Any) -> Mapping[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -12,9 +12,9 @@ from uuid import UUID
 
 import psycopg
 import pytest
-from sqlalchemy import text
+from sqlalchemy import create_engine, text
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, sessionmaker
 
 from pgjobs import (
     ArgumentsError,
@@ -26,6 +26,7 @@ from pgjobs import (
     OptionError,
     PgJobs,
     QueueFullError,
+    Resource,
     ResultTimeoutError,
     Snooze,
     Status,
@@ -583,6 +584,40 @@ async def test_inline_coroutines_run_from_both_sides(ran: list[Any]) -> None:
     assert jobs.enqueue(steer, "cancel").status is Status.CANCELLED
     with pytest.raises(TaskNotFoundError, match="cannot run inline"):
         jobs.enqueue("nowhere:nothing")
+
+
+def test_inline_jobs_have_what_a_test_gives_them(ran: list[Any]) -> None:
+    jobs = PgJobs(inline=True)
+
+    def session(engine: str = Resource()) -> Generator[str]:
+        yield f"session of {engine}"
+        ran.append("closed")
+
+    @jobs.task
+    def ask(what: str, engine: str = Resource(), session: str = Resource(session)) -> list[str]:
+        return [what, engine, session]
+
+    @jobs.task
+    async def aask(session: str = Resource(session)) -> str:
+        return session
+
+    with jobs.inline({"engine": "fake"}):
+        assert ask.enqueue("a").get() == ["a", "fake", "session of fake"]
+        assert (aask.enqueue().get(), ran) == ("session of fake", ["closed"] * 2)
+    lacking = ask.enqueue("a")
+    assert lacking.status is Status.FAILED
+    assert "jobs.inline(" in (lacking.failures()[0].message or "")
+
+
+def test_inline_jobs_have_a_transaction_of_their_own() -> None:
+    engine = create_engine("sqlite://")
+    jobs = PgJobs(inline=True)
+
+    @jobs.task(transaction=sessionmaker(engine))
+    def count(to: int, *, session: Session) -> int:
+        return session.scalar(text("SELECT :to"), {"to": to}) or 0
+
+    assert count.enqueue(7).get() == 7
 
 
 def test_inline_job_completes_within_the_callers_transaction_too() -> None:

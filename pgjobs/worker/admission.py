@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from pgjobs.bodies import body_of
 from pgjobs.errors import ArgumentsError, ConfigurationError, DecryptionError, OptionError
 from pgjobs.events import Event, Unrunnable
 from pgjobs.registry import Registry
 from pgjobs.run import Outcome, Run
-from pgjobs.worker.bodies import body_of
 
 
 class Admission:

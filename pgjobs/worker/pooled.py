@@ -26,6 +26,7 @@ from collections.abc import Generator, Iterable
 from typing import Any, NoReturn, cast
 
 from pgjobs.app import PgJobs
+from pgjobs.bodies import body_of
 from pgjobs.errors import ArgumentsError, ConfigurationError, DecryptionError, OptionError
 from pgjobs.loading import load
 from pgjobs.options import log_level
@@ -36,7 +37,6 @@ from pgjobs.run import CURRENT, Outcome, Run, Usage, raised, returned
 from pgjobs.task import Task
 from pgjobs.telemetry import JobLogHandler, set_up_logging
 from pgjobs.worker import identity
-from pgjobs.worker.bodies import body_of
 from pgjobs.worker.crossing import exit_line, outcome_line, run_of, said_line
 from pgjobs.worker.eventloop import new_loop
 from pgjobs.worker.identity import RSS_UNIT, peak_bytes, reset_peak
