@@ -70,6 +70,11 @@ def masked(args: Mapping[str, Json], names: Collection[str]) -> dict[str, Json]:
     return {name: MASK if name in hidden or ANY_NAME in names else value for name, value in args.items()}
 
 
+def unmasked(args: Mapping[str, Json], original: Mapping[str, Json]) -> dict[str, Json]:
+    """Arguments changed by somebody who did not see the private ones: where the mask was left, they are as before."""
+    return {name: original.get(name, value) if value == MASK else value for name, value in args.items()}
+
+
 class _Mask:
     def __repr__(self) -> str:
         return MASK

@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -293,6 +294,21 @@ def test_private_arguments_are_shown_by_no_command(jobs: PgJobs, database_url: s
                 assert "canary-1" not in said
                 assert "canary-2" not in said or not app
     assert marked.args == {"user": "ann", "password": "canary-1"}
+
+
+def test_private_arguments_do_not_show_in_the_editor(jobs: PgJobs, database_url: str, tmp_path: Path) -> None:
+    def login(user: str, password: str) -> None:
+        raise ValueError(user)
+
+    job = jobs.task(name="login", private=["password"], retry=1)(login).enqueue("ann", "canary-1")
+    jobs.worker(burst=True).run()
+    editor, seen = tmp_path / "editor", tmp_path / "seen"
+    editor.write_text(f'#!/bin/sh\ncp "$1" {seen}\nsed -i s/ann/bob/ "$1"\n')
+    editor.chmod(0o755)
+    done = pgjobs(database_url, "jobs", "retry", str(job.id), "--edit", VISUAL=str(editor), EDITOR=str(editor))
+    assert done.returncode == 0, done.stderr
+    assert json.loads(seen.read_text()) == {"user": "ann", "password": "[private]"}
+    assert job.refresh().args == {"user": "bob", "password": "canary-1"}
 
 
 def test_encrypted_job_is_shown_without_its_tokens(jobs: PgJobs, database_url: str) -> None:

@@ -172,18 +172,23 @@ def retry(
     if len(job_ids) != 1 or (edit and args is not None):
         raise click.UsageError("give one id with --args or --edit")
     job = jobs.job(job_ids[0])
-    job.retry(args=_arguments(_edited(job.args) if edit else args))
+    job.retry(args=_edited(jobs, job.row) if args is None else _arguments(args))
     selection.act_on(jobs, "retry with other arguments", statements.statuses, {"ids": [str(job.id)]}, [[job.id]])
     click.echo(f"1 {PAST['retry']}")
 
 
-def _edited(args: Any) -> str | None:
-    return click.edit(json.dumps(args, ensure_ascii=False, indent=2), extension=".json")
+def _edited(jobs: PgJobs, row: JobRow) -> dict[str, Any]:
+    """Private arguments do not show in the editor, and stay as they are where nobody replaces them."""
+    from pgjobs.privacy import unmasked
 
-
-def _arguments(text: str | None) -> dict[str, Any]:
+    shown = json.dumps(_without_private(jobs, row).args, ensure_ascii=False, indent=2)
+    text = click.edit(shown, extension=".json")
     if text is None:
         raise click.UsageError("the editor was left without saving; nothing was done")
+    return unmasked(_arguments(text), row.args)
+
+
+def _arguments(text: str) -> dict[str, Any]:
     try:
         args: Any = json.loads(text)
     except ValueError as error:
