@@ -105,13 +105,16 @@ def test_job_whose_transaction_was_open_for_long_starts_at_its_commit(
     task = jobs.task(name="work")(lambda i: i)
     with jobs.worker() as worker, psycopg.connect(database_url) as late:
         claimer = worker._life_now().claimer
-        row = late.execute("INSERT INTO pgjobs.jobs (task, args) VALUES ('work', '{\"i\": 7}') RETURNING id").fetchone()
+        task.enqueue(1).get(10)  # the lane is known: to find a new one is for the sweep
+        row = late.execute(
+            "INSERT INTO pgjobs.jobs (task, args) VALUES ('work', '{\"i\": 7}') RETURNING id, position"
+        ).fetchone()
         assert row is not None
         claimer._sweep._at = float("inf")
 
         def passed_over() -> bool:
             task.enqueue(1).get(10)
-            return low(worker) > 1
+            return low(worker) > row[1]
 
         eventually(passed_over, timeout_s=30)
         late.commit()
