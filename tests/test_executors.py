@@ -245,6 +245,19 @@ def test_program_runs_for_its_exit_code_and_its_output(jobs: PgJobs, database_ur
     assert "s of CPU" in shown.stdout
 
 
+def test_lines_of_a_program_are_heard_while_it_runs(jobs: PgJobs, database_url: str, tmp_path: Path) -> None:
+    go = tmp_path / "go"
+    script = f"echo first; until [ -e {go} ]; do sleep 0.05; done; sleep 60 & echo last"
+    job: Job[Any] = jobs.job(shell(database_url, "--", "sh", "-c", script))
+    with jobs.worker(allow_shell=True):
+        eventually(lambda: [line.line for line in job.logs()] == ["first"], 30)
+        assert job.refresh().status is Status.RUNNING
+        go.touch()
+        assert job.get(10) == {"exit_code": 0}, "whom it leaves behind is not waited for"
+    assert [line.line for line in job.logs()] == ["first", "last"]
+    assert job.output() == "first\nlast\n"
+
+
 def test_programs_run_where_that_is_allowed_alone(
     jobs: PgJobs, database_url: str, conn: psycopg.Connection[Any], tmp_path: Path
 ) -> None:

@@ -35,7 +35,8 @@ def command(
     """Enqueue a command, for a worker started with --allow-shell.
 
     It runs in a process group of its own; its exit code is the result, and what it writes is kept: see
-    `pgjobs jobs show`. No shell reads the arguments, unless the command is one.
+    `pgjobs jobs show`, and while it runs `pgjobs jobs logs -f`. No shell reads the arguments, unless it is the
+    command.
 
         pgjobs enqueue-shell --timeout 10m -- pg_dump -f /backup/today.sql app
     """
