@@ -248,6 +248,7 @@ class Claimer:
             return
         results = self._send(batch, outcomes)
         if results is None:
+            self._recording = False
             self._hints.look_below(below.values())
             return
         if recording:

@@ -145,7 +145,7 @@ def test_what_lies_below_is_kept_in_mind_while_there_is_no_room(jobs: PgJobs, co
     """A cycle that only records had taken the hint and made no claim: the jobs waited for the sweep."""
     task = jobs.task(name="work")(lambda i: i)
     task.enqueue_many([(i,) for i in range(3_000)])
-    with jobs.worker(concurrency=1) as worker:
+    with jobs.worker(concurrency=1, shutdown_timeout=0) as worker:
         life = worker._life_now()
         eventually(lambda: low(worker) >= 3_000, timeout_s=30)
         life.claimer._sweep._at = float("inf")

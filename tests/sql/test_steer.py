@@ -62,7 +62,7 @@ def test_jobs_are_found_by_their_ids(statement: str, jobs: PgJobs, conn: psycopg
 
 
 def test_steering_from_many_sides_neither_deadlocks_nor_loses_a_job(
-    jobs: PgJobs, database_url: str, conn: psycopg.Connection[Any]
+    jobs: PgJobs, direct_url: str, conn: psycopg.Connection[Any]
 ) -> None:
     task = jobs.task(name="work")(lambda i: i)
     ids = task.enqueue_many([(i,) for i in range(20)])
@@ -81,7 +81,7 @@ def test_steering_from_many_sides_neither_deadlocks_nor_loses_a_job(
     def steer(seed: int) -> None:
         dice = random.Random(seed)
         try:
-            with psycopg.connect(database_url, autocommit=True) as own:
+            with psycopg.connect(direct_url, autocommit=True) as own:
                 for _ in range(100):
                     own.execute(dice.choice(calls), [dice.sample(ids, 15)])
         except BaseException as error:
