@@ -66,7 +66,7 @@ coverage: $(READY) ## Run the tests and say which branches of the core they take
 endings: $(READY) ## Take the table of docs/endings.md
 	@$(BIN)/python -m tests.endings
 
-mutants: $(READY) ## Break the protocol in ninety places, see which test notices, and keep it in docs/reliability.md
+mutants: $(READY) ## Break the protocol in some ninety places, see which test notices, and keep it in docs/reliability.md
 	@$(BIN)/python -m tests.mutants --write
 
 nightly: $(READY) ## Run the tests with what takes longer, and a million jobs under faults

@@ -27,7 +27,7 @@ AT_ONCE: Final = 2
 CLAIM, COMPLETE = "pgjobs/sql/claim.sql", "pgjobs/sql/complete.sql"
 MAINTAIN, WORKERS = "pgjobs/sql/maintain.sql", "pgjobs/sql/workers.sql"
 CLAIMER, COMPLETER = "pgjobs/worker/claimer.py", "pgjobs/worker/completer.py"
-HINTS = "pgjobs/worker/hints.py"
+HINTS, LIFE = "pgjobs/worker/hints.py", "pgjobs/worker/life.py"
 LANES, SLOTS, RUN = "pgjobs/worker/lanes.py", "pgjobs/worker/slots.py", "pgjobs/run.py"
 
 MODEL = "tests/model"
@@ -201,6 +201,12 @@ MUTANTS: Final = (
     Mutant("a dead worker goes on", CLAIMER, "def _reconcile", "if not alive:", "if False:"),
     Mutant("outcomes of a failed batch are dropped", CLAIMER, "def _send", "self._slots.put_back(outcomes)", "pass",
            (FENCING,)),
+    Mutant("a worker leaves while its claim is on its way", LIFE, "def is_done", "self.claimer.resting and ", "",
+           (WORKER,)),
+    Mutant("a worker leaves with what a lost reply has claimed", CLAIMER, "def give_back",
+           "link.one(statements.release([claim_id] * len(job_ids), job_ids))", "pass", (WORKER,)),
+    Mutant("a batch recorded apart counts as under way", CLAIMER, "if results is None:",
+           "self._recording = False", "pass", (FENCING,)),
     Mutant("what runs is not owed", CLAIMER, "def _owed", "*self._slots.owed, ", "", ("tests/test_outage.py", FENCING)),
     Mutant("jobs below the bound are not looked for", HINTS, "def look_below",
            "for lane, low, high in ranges:", "for lane, low, high in ():", ("tests/sql/test_lanes.py", WORKER)),
