@@ -26,6 +26,7 @@ __all__ = [
     "failed_by_fingerprint",
     "failures",
     "files",
+    "history",
     "holds",
     "idlers",
     "jobs",
@@ -37,8 +38,14 @@ __all__ = [
     "rollups",
     "running",
     "tables",
+    "task_stats",
     "tasks",
+    "throughput_day",
+    "throughput_hour",
+    "throughput_minute",
     "waiters",
+    "waits",
+    "worker_stats",
     "workers",
 ]
 
@@ -62,3 +69,10 @@ holds: Final = _default.holds
 running: Final = _default.running
 queue_stats: Final = _default.queue_stats
 failed_by_fingerprint: Final = _default.failed_by_fingerprint
+task_stats: Final = _default.task_stats
+worker_stats: Final = _default.worker_stats
+throughput_minute: Final = _default.throughput_minute
+throughput_hour: Final = _default.throughput_hour
+throughput_day: Final = _default.throughput_day
+waits: Final = _default.waits
+history: Final = _default.history

@@ -13,7 +13,7 @@ from pgjobs.schema import fleet, traces, views, work
 
 @dataclass(frozen=True, slots=True)
 class Tables:
-    """The tables of one schema; the last three are views, marked ``info["is_view"]``."""
+    """The tables of one schema; the last ten, from ``running`` on, are views, marked ``info["is_view"]``."""
 
     metadata: MetaData
     jobs: Table
@@ -34,6 +34,13 @@ class Tables:
     running: Table
     queue_stats: Table
     failed_by_fingerprint: Table
+    task_stats: Table
+    worker_stats: Table
+    throughput_minute: Table
+    throughput_hour: Table
+    throughput_day: Table
+    waits: Table
+    history: Table
 
 
 @lru_cache
@@ -60,4 +67,11 @@ def tables(schema: str = DEFAULT_SCHEMA) -> Tables:
         running=views.running(metadata),
         queue_stats=views.queue_stats(metadata),
         failed_by_fingerprint=views.failed_by_fingerprint(metadata),
+        task_stats=views.task_stats(metadata),
+        worker_stats=views.worker_stats(metadata),
+        throughput_minute=views.throughput("minute", metadata),
+        throughput_hour=views.throughput("hour", metadata),
+        throughput_day=views.throughput("day", metadata),
+        waits=views.waits(metadata),
+        history=views.history(metadata),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sqlalchemy import BigInteger, Column, Integer, Interval, MetaData, SmallInteger, Table, Text, Uuid
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 from pgjobs.schema.columns import DOUBLE, moment
 
@@ -53,3 +53,75 @@ def failed_by_fingerprint(metadata: MetaData) -> Table:
         moment("last_at"),
         info={"is_view": True},
     )
+
+
+def task_stats(metadata: MetaData) -> Table:
+    return Table(
+        "task_stats",
+        metadata,
+        Column("task", Text()),
+        *_handled(),
+        *(Column(f"{name}_seconds", DOUBLE) for name in ("mean", "p50", "p95", "p99")),
+        info={"is_view": True},
+    )
+
+
+def worker_stats(metadata: MetaData) -> Table:
+    return Table(
+        "worker_stats",
+        metadata,
+        Column("id", Uuid()),
+        *(Column(name, Text()) for name in ("name", "host")),
+        Column("pid", Integer()),
+        Column("queues", ARRAY(Text())),
+        *(Column(name, Integer()) for name in ("slots", "busy")),
+        Column("held", BigInteger()),
+        *(moment(name) for name in ("oldest_started_at", "started_at", "seen_at", "stopping_at")),
+        info={"is_view": True},
+    )
+
+
+def throughput(unit: str, metadata: MetaData) -> Table:
+    """What was handled in each minute, hour or day."""
+    return Table(
+        f"throughput_{unit}",
+        metadata,
+        moment(unit),
+        *(Column(name, Text()) for name in ("queue", "task")),
+        *_handled(),
+        Column("seconds", DOUBLE),
+        info={"is_view": True},
+    )
+
+
+def waits(metadata: MetaData) -> Table:
+    return Table(
+        "waits",
+        metadata,
+        Column("queue", Text()),
+        moment("oldest_since"),
+        Column("oldest_seconds", DOUBLE),
+        Column("started", BigInteger()),
+        *(Column(f"{name}_seconds", DOUBLE) for name in ("p50", "p95", "max")),
+        info={"is_view": True},
+    )
+
+
+def history(metadata: MetaData) -> Table:
+    return Table(
+        "history",
+        metadata,
+        Column("id", Uuid()),
+        *(Column(name, Text()) for name in ("task", "queue", "status", "reason")),
+        *(Column(name, SmallInteger()) for name in ("priority", "attempt", "max_attempts")),
+        *(moment(name) for name in ("created_at", "run_at", "started_at", "finished_at")),
+        *(Column(f"{name}_seconds", DOUBLE) for name in ("wait", "run")),
+        *(Column(name, JSONB()) for name in ("args", "result", "meta")),
+        info={"is_view": True},
+    )
+
+
+def _handled() -> list[Column[int]]:
+    """What became of jobs, and of attempts that were not the last."""
+    names = ("succeeded", "failed", "cancelled", "expired", "retried", "snoozed")
+    return [Column(name, BigInteger()) for name in names]
