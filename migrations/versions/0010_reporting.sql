@@ -162,7 +162,7 @@ CREATE VIEW pgjobs.waits AS
                     extract(epoch FROM started_at - greatest(created_at, run_at))::float8 AS wait
                FROM pgjobs.jobs
               WHERE id < start.id
-              ORDER BY id DESC LIMIT 500) AS before
+              ORDER BY id DESC LIMIT 200) AS before
          WHERE before.started_at > now() - interval '5 minutes' AND before.attempt = 1
         UNION
         SELECT job.id, job.queue, extract(epoch FROM job.started_at - greatest(job.created_at, job.run_at))::float8
@@ -192,9 +192,9 @@ COMMENT ON VIEW pgjobs.waits IS
 
 CREATE VIEW pgjobs.history AS
     SELECT id, task, queue, status, reason, priority, attempt, max_attempts, created_at, run_at, started_at, finished_at,
-           greatest(extract(epoch FROM started_at - greatest(created_at, run_at)), 0)::float8 AS wait_seconds,
+           extract(epoch FROM started_at - least(started_at, greatest(created_at, run_at)))::float8 AS wait_seconds,
            CASE WHEN status = 'succeeded' OR status = 'failed' AND reason NOT IN ('ttl passed', 'deadline passed')
-                THEN greatest(extract(epoch FROM finished_at - started_at), 0)::float8 END AS run_seconds,
+                THEN extract(epoch FROM greatest(finished_at, started_at) - started_at)::float8 END AS run_seconds,
            args, result, meta
       FROM pgjobs.jobs
      WHERE status IN ('succeeded', 'failed', 'cancelled', 'expired');
