@@ -10,7 +10,7 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Generator, Iterator
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Final
 
@@ -143,6 +143,13 @@ class Database:
                 statement.query.text(self.schema), statement.params, prepare=None if statement.prepare else False
             )
             return statement.read(cursor.fetchall() if has_rows(cursor) else [])
+
+    def stream(self, statement: Statement[T], conn: psycopg.Connection[Any], size: int = 1_000) -> Iterator[T]:
+        """Reads a statement's rows some at a time, in the caller's transaction: never more of them are in memory."""
+        with conn.cursor(name="pgjobs_stream") as cursor:
+            cursor.execute(statement.query.text(self.schema), statement.params)
+            while rows := cursor.fetchmany(size):
+                yield statement.read(rows)
 
     async def arun(self, statement: Statement[T], conn: object = None) -> T:
         """The async twin of ``run``."""

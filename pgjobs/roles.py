@@ -26,9 +26,14 @@ NEW_JOB: Final = (
 )  # fmt: skip
 """The columns of a job that its producer writes: none that says how a run went, or which claim holds it."""
 
+VIEWS: Final[tuple[str, ...]] = (
+    "running", "queue_stats", "failed_by_fingerprint", "task_stats", "worker_stats", "throughput_minute",
+    "throughput_hour", "throughput_day", "waits", "history",
+)  # fmt: skip
+
 TABLES: Final[tuple[str, ...]] = (
     "alembic_version", "jobs", "claims", "workers", "idlers", "waiters", "lanes", "duties", "failures", "logs",
-    "files", "rollups", "tasks", "audit", "pauses", "holds", "running", "queue_stats", "failed_by_fingerprint",
+    "files", "rollups", "tasks", "audit", "pauses", "holds", *VIEWS,
 )  # fmt: skip
 
 ROLES: Final[Mapping[str, str]] = {
@@ -45,8 +50,7 @@ _TABLES: Final[Mapping[str, Mapping[str, frozenset[str]]]] = {
         "alembic_version": READ, "jobs": READ, "failures": READ, "logs": READ, "files": READ, "idlers": READ,
         "workers": READ, "running": READ, "queue_stats": READ, "tasks": READ, "waiters": WRITE,
     },
-    "worker": {**_ALL_WRITE, **dict.fromkeys(
-        ("alembic_version", "audit", "running", "queue_stats", "failed_by_fingerprint"), READ)},
+    "worker": {**_ALL_WRITE, **dict.fromkeys(("alembic_version", "audit", *VIEWS), READ)},
     "reader": _ALL_READ,
     "admin": {**_ALL_READ, "jobs": frozenset({"SELECT", "UPDATE", "DELETE"}),
                           "rollups": frozenset({"SELECT", "INSERT"}), "waiters": WRITE,

@@ -20,7 +20,7 @@ COMMANDS: Final = {
     "failures": "Show failures by what they have in common.",
     "info": "Show queues, workers and what they have handled.",
     "keys": "Make keys for encrypted jobs, or change them.",
-    "jobs": "List, show and steer jobs: cancel, retry, hold, move, and more.",
+    "jobs": "List, show, export and steer jobs: cancel, retry, hold, and more.",
     "migrate": "Bring the database up to this release.",
     "queues": "List, pause, resume, drain or clear queues.",
     "tasks": "Pause or resume tasks.",

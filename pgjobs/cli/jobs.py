@@ -12,6 +12,8 @@ from typing import IO, TYPE_CHECKING, Any
 import click
 
 from pgjobs.cli import options, selection
+from pgjobs.cli.export import export
+from pgjobs.cli.shown import without_private
 from pgjobs.errors import JobStateError
 from pgjobs.job import as_id
 
@@ -27,7 +29,10 @@ COLOURS = {"succeeded": "green", "failed": "red", "running": "cyan", "queued": "
 
 @click.group()
 def command() -> None:
-    """List, show and steer jobs; show what they have logged and attached."""
+    """List, show, export and steer jobs; show what they have logged and attached."""
+
+
+command.add_command(export)
 
 
 @command.command("list")
@@ -51,7 +56,7 @@ def list_(
     from pgjobs import statements
 
     known = options.jobs_of(app, url, schema)
-    rows = [_without_private(known, row) for row in known.database.run(statements.jobs(status, queue, task, limit))]
+    rows = [without_private(known, row) for row in known.database.run(statements.jobs(status, queue, task, limit))]
     if as_json:
         options.write_json(rows)
         return
@@ -90,7 +95,7 @@ def show(job_id: str, as_json: bool, app: str | None, url: str | None, schema: s
     """
     known = options.jobs_of(app, url, schema)
     job = known.job(job_id)
-    row, failures = _without_private(known, job.row), job.failures()
+    row, failures = without_private(known, job.row), job.failures()
     if as_json:
         options.write_json({"job": row, "failures": failures, "output": job.output()})
         return
@@ -369,17 +374,6 @@ def _noting(statement: Statement[Any], done: set[UUID]) -> Statement[Any]:
         return statement.read(rows)
 
     return dataclasses.replace(statement, read=read)
-
-
-def _without_private(jobs: PgJobs, row: JobRow) -> JobRow:
-    """A row as it may be shown: private are the arguments that it says itself, or its task where that is loaded."""
-    from pgjobs.privacy import masked
-
-    said: Any = row.options.get("private") if isinstance(row.options, dict) else None  # whatever SQL has written
-    names = {str(name) for name in said} if isinstance(said, list) else set[str]()  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
-    if (task := jobs.tasks.get(row.task)) is not None:
-        names |= task.signature.private
-    return dataclasses.replace(row, args=masked(row.args, names)) if names else row
 
 
 def _document(value: Any) -> str:

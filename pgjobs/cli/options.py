@@ -84,10 +84,11 @@ def console() -> Console:
 
 def write_json(value: Any) -> None:
     """Writes a value as JSON, one document."""
-    click.echo(json.dumps(value, default=_plain, ensure_ascii=False, indent=2))
+    click.echo(json.dumps(value, default=plain, ensure_ascii=False, indent=2))
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """A value as JSON has it, where ``json`` knows it not."""
     match value:
         case UUID():
             return str(value)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import socket
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 from uuid import UUID
 
 import click
 
 if TYPE_CHECKING:
+    from psycopg import Connection
+
     from pgjobs.app import PgJobs
     from pgjobs.statements import Selection, Statement
 
@@ -27,9 +30,13 @@ CHUNK = 1_000
 
 
 def filters(command: F) -> F:
+    """Adds the options that say what the jobs have in common, and the one that asks nothing."""
+    return conditions(click.option("-y", "--yes", is_flag=True, help="Do not ask.")(command))
+
+
+def conditions(command: F) -> F:
     """Adds the options that say what the jobs have in common."""
     for option in (
-        click.option("-y", "--yes", is_flag=True, help="Do not ask."),
         click.option(
             "--where",
             metavar="SQL",
@@ -118,7 +125,14 @@ def act_on(jobs: PgJobs, verb: str, doing: Doing, said: Mapping[str, Any], ids: 
 
 
 def _read(jobs: PgJobs, statement: Statement[T]) -> T:
-    """Runs what may have a condition of the caller's in it, where it can write nothing.
+    """Runs what may have a condition of the caller's in it, where it can write nothing; see ``reading``."""
+    with reading(jobs) as conn:
+        return jobs.database.run(statement, conn)
+
+
+@contextlib.contextmanager
+def reading(jobs: PgJobs) -> Generator[Connection[Any]]:
+    """A transaction that can write nothing, for what may have a condition of the caller's in it.
 
     Raises:
         OptionError: the condition is no SQL, fails, or wants to write.
@@ -131,7 +145,7 @@ def _read(jobs: PgJobs, statement: Statement[T]) -> T:
     with jobs.database.connection() as conn, conn.transaction():
         jobs.database.run(statements.read_only(), conn)
         try:
-            return jobs.database.run(statement, conn)
+            yield conn
         except (psycopg.ProgrammingError, psycopg.DataError, psycopg.InternalError) as error:
             raise OptionError(f"the selection cannot be read: {error.diag.message_primary}; see --where") from error
 

@@ -72,6 +72,23 @@ SELECT id
  LIMIT %(limit)s::int
 
 
+-- name: export_jobs
+-- The same jobs as they stand, or those of some ids, for a cursor: by id, so that the first rows come at once and nothing is
+-- sorted.
+SELECT id, task, queue, status, priority, attempt, max_attempts, crashes, run_at, due_at, expires_at, cancel_at,
+       created_at, started_at, finished_at, timeout, reason, args, progress, result, meta, options, usage
+  FROM pgjobs.jobs
+ WHERE (%(ids)s::uuid[] IS NULL OR id = ANY (%(ids)s::uuid[]))
+   AND status = ANY (%(statuses)s::text[])
+   AND (%(queue)s::text IS NULL OR queue = %(queue)s::text)
+   AND (%(task)s::text IS NULL OR task = %(task)s::text)
+   AND (%(age)s::float8 IS NULL OR created_at < now() - %(age)s::float8 * interval '1 second')
+   AND (%(fingerprint)s::text IS NULL
+        OR id IN (SELECT job_id FROM pgjobs.failures WHERE coalesce(fingerprint, reason) = %(fingerprint)s::text))
+   AND true /* where */
+ ORDER BY id
+
+
 -- name: unrunnable
 -- Jobs that workers have sent back, because no task fits them: they come up again within a minute.
 SELECT task, reason, count(*) AS jobs

@@ -92,6 +92,13 @@ def select_jobs(chosen: Selection, after: UUID, limit: int) -> Statement[list[UU
     return Statement(query, chosen.params() | {"after": str(after), "limit": limit}, column)
 
 
+def export_jobs(chosen: Selection, ids: Sequence[UUID] | None = None) -> Statement[list[JobRow]]:
+    """The rows of jobs in order of their ids: of those given, or of all that are chosen."""
+    query = QUERIES["export_jobs"].where(chosen.where)
+    params = chosen.params() | {"ids": None if ids is None else [str(job_id) for job_id in ids]}
+    return Statement(query, params, lambda rows: [_job_row(row) for row in rows])
+
+
 def unrunnable() -> Statement[list[tuple[str, str, int]]]:
     """Rows of (task, reason, jobs) that no worker can run as things are."""
     return Statement(QUERIES["unrunnable"], {}, lambda rows: [(row[0], row[1], row[2]) for row in rows])
