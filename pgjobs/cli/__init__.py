@@ -13,6 +13,7 @@ from pgjobs.cli import codes
 
 COMMANDS: Final = {
     "bench": "Measure the queue on this machine.",
+    "check": "Check the queue for a monitor such as Nagios.",
     "demo": "Watch a queue at work, on a PostgreSQL of its own.",
     "dev": "Develop: a worker that follows the code, on a migrated database.",
     "enqueue": "Enqueue one job.",

@@ -13,6 +13,7 @@ from pgjobs.statements.auditing import (
     note_action,
     read_only,
 )
+from pgjobs.statements.checking import ages_of_queues, failed_lately, fallen_silent
 from pgjobs.statements.claiming import (
     LOWEST,
     NO_BOUND,
@@ -151,6 +152,7 @@ __all__ = [
     "T",
     "account",
     "ages",
+    "ages_of_queues",
     "alive",
     "announce",
     "attach",
@@ -177,8 +179,10 @@ __all__ = [
     "enqueue_here",
     "enqueue_many",
     "expire",
+    "failed_lately",
     "failures",
     "failures_alike",
+    "fallen_silent",
     "file",
     "files",
     "fleet",
