@@ -379,6 +379,8 @@ def test_duties_that_nobody_does(find: Find, conn: Conn) -> None:
     assert find(fleet) == {}, "without a worker there is nothing to do"
     put_worker(conn)
     conn.execute("UPDATE pgjobs.duties SET next_at = now() WHERE name <> 'reap'")
+    assert find(fleet) == {}, "it has just started"
+    conn.execute("UPDATE pgjobs.workers SET started_at = now() - interval '1 hour'")
     assert find(fleet)["duty"].what.startswith("the duty reap has been due for 60 min ")
 
 

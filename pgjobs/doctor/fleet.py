@@ -50,8 +50,6 @@ def claims(patient: Patient) -> Iterator[Finding]:
 
 def duties(patient: Patient) -> Iterator[Finding]:
     """Duties that are overdue although workers live; without any, nothing has to be done but what other checks say."""
-    if not any(member.lives for member in patient.ask(statements.fleet())):
-        return
     for name, overdue_s in patient.ask(statements.overdue_duties()).items():
         yield critical(
             "duty",

@@ -103,10 +103,14 @@ SELECT coalesce(worker.name, claim.worker_id::text) AS name, count(*) AS claims,
 
 
 -- name: overdue_duties
--- The duties that should have run a minute and ten of their intervals ago, and for how long that has been so.
+-- The duties that should have run a minute and ten of their intervals ago, and for how long that has been so. None, unless a
+-- worker lives that has had a minute to see to them.
 SELECT name, extract(epoch FROM clock_timestamp() - next_at)::float8 AS seconds
   FROM pgjobs.duties
  WHERE next_at < clock_timestamp() - interval '1 minute' - 10 * every
+   AND EXISTS (SELECT FROM pgjobs.workers
+                WHERE dead_at IS NULL AND started_at < now() - interval '1 minute'
+                  AND seen_at > clock_timestamp() - interval '15 seconds')
  ORDER BY name
 
 
