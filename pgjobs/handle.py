@@ -11,6 +11,7 @@ from pgjobs import statements
 from pgjobs.codec import Json
 from pgjobs.config import Duration, queue_name
 from pgjobs.errors import JobNotFoundError, JobStateError
+from pgjobs.explain import Reason
 from pgjobs.job import FailureRow, FileRow, JobRow, LogRow, Status
 from pgjobs.ledger import Ledger
 from pgjobs.options import priority_of
@@ -238,6 +239,17 @@ class Job(Generic[R_co]):
     async def afile(self, name: str) -> bytes:
         """The async twin of ``file``."""
         return await self._ledger.afile_of(self._id, name)
+
+    def explain(self) -> list[Reason]:
+        """Why it waits, runs or has ended, or may not be there: sentences, with the commands that change it.
+
+        It takes a role that reads everything: reader, admin or worker.
+        """
+        return self._ledger.explain(self._id)
+
+    async def aexplain(self) -> list[Reason]:
+        """The async twin of ``explain``."""
+        return await self._ledger.aexplain(self._id)
 
     def cancel(self, reason: str = "cancelled") -> Job[R_co]:
         """Cancels the job: at once if it waits; a running one is stopped, and is ``cancelled`` when it has.

@@ -23,6 +23,7 @@ from pgjobs.errors import (
     JobNotFoundError,
     ResultTimeoutError,
 )
+from pgjobs.explain import Reason, explain
 from pgjobs.job import FailureRow, FileRow, JobRow, LogRow, Status
 from pgjobs.results import is_reference
 from pgjobs.statements import Statement
@@ -232,6 +233,14 @@ class Ledger:
             raise ArgumentsError("args are no mapping; give all arguments by name, as in args={'user_id': 42}")
         dumps = codec.dumps if sealed(row.args) is None else self._cipher.dumps
         return dumps(dict(args), what="arguments")
+
+    def explain(self, job_id: UUID) -> list[Reason]:
+        """Reads why a job stands where it stands."""
+        return self._database.run_steps(explain(job_id))
+
+    async def aexplain(self, job_id: UUID) -> list[Reason]:
+        """The async twin of ``explain``."""
+        return await self._database.arun_steps(explain(job_id))
 
     def change(self, statement: Statement[list[UUID]]) -> bool:
         """Runs what steers one job; returns whether it stood as it had to."""

@@ -12,7 +12,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Generator
-from typing import Final
+from typing import Any, Final
 
 import psycopg
 from psycopg import sql
@@ -108,14 +108,8 @@ class Listener:
         return conn
 
     def _arrives(self, conn: psycopg.Connection[tuple[object, ...]]) -> bool:
-        """Whether what another connection notifies is heard here, on a channel that nobody else knows."""
-        channel = f"pgjobs.trial.{new_id().hex}"
-        conn.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel)))
         with contextlib.closing(self._database.connect("pgjobs listener")) as other:
-            other.execute("SELECT pg_notify(%s, '')", [channel])
-        heard = any(True for _ in conn.notifies(timeout=TRIAL_S, stop_after=1))
-        conn.execute(sql.SQL("UNLISTEN {}").format(sql.Identifier(channel)))
-        return heard
+            return arrives(conn, other)
 
     def recovered(self) -> None:
         """Drops a connection that failed."""
@@ -131,6 +125,16 @@ class Listener:
         self._link.close()
         self._bell.close()
         self._ear.close()
+
+
+def arrives(ear: psycopg.Connection[Any], mouth: psycopg.Connection[Any]) -> bool:
+    """Whether what one connection notifies is heard on another, both in autocommit; on a channel of its own."""
+    channel = f"pgjobs.trial.{new_id().hex}"
+    ear.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel)))
+    mouth.execute("SELECT pg_notify(%s, '')", [channel])
+    heard = any(True for _ in ear.notifies(timeout=TRIAL_S, stop_after=1))
+    ear.execute(sql.SQL("UNLISTEN {}").format(sql.Identifier(channel)))
+    return heard
 
 
 @contextlib.contextmanager

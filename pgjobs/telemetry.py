@@ -14,6 +14,7 @@ from uuid import UUID
 
 from pgjobs import events
 from pgjobs.run import CURRENT, MAX_CRASHES, Outcome, storable
+from pgjobs.wording import duration, plural
 
 EACH_UP_TO: Final = 20
 """In a second with more successes than this they are summed up in one line."""
@@ -150,23 +151,6 @@ def _line(event: events.Event) -> tuple[int, str]:
 def _some(ids: Sequence[UUID]) -> str:
     more = f" and {len(ids) - 5:,} more" if len(ids) > 5 else ""
     return ", ".join(str(job_id) for job_id in ids[:5]) + more
-
-
-def plural(count: int, word: str) -> str:
-    """A number with its noun."""
-    return f"{count:,} {word}{'' if count == 1 else 's'}"
-
-
-def duration(value_s: float) -> str:
-    """A duration as a person says it."""
-    if value_s < 0.000_1:
-        return "under 0.1 ms"
-    if value_s < 1:
-        return f"{value_s * 1000:.{1 if value_s < 0.01 else 0}f} ms"
-    if value_s < 90:
-        return f"{value_s:.1f} s"
-    minutes, rest = divmod(int(value_s), 60)
-    return f"{minutes} min {rest} s" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def set_up_logging(level: str) -> None:

@@ -52,7 +52,7 @@ def test_version() -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [
-        (["nothing"], 2, "There is: bench, demo, dev, enqueue"),
+        (["nothing"], 2, "There is: bench, check, demo, dev, "),
         (["worker"], 2, "-A app.tasks"),
         (["jobs", "show", "x"], 2, "not a UUID"),
         (["enqueue", "mail.send", "a=1", "b"], 2, "put it before"),

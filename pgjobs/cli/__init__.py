@@ -13,8 +13,10 @@ from pgjobs.cli import codes
 
 COMMANDS: Final = {
     "bench": "Measure the queue on this machine.",
+    "check": "Check the queue for a monitor such as Nagios.",
     "demo": "Watch a queue at work, on a PostgreSQL of its own.",
     "dev": "Develop: a worker that follows the code, on a migrated database.",
+    "doctor": "Find what is wrong with the database, and how to mend it.",
     "enqueue": "Enqueue one job.",
     "enqueue-shell": "Enqueue a command, for workers that allow it.",
     "failures": "Show failures by what they have in common.",

@@ -107,7 +107,7 @@ def picture(
     from rich.console import Group
     from rich.text import Text
 
-    from pgjobs.telemetry import plural
+    from pgjobs.wording import plural
 
     busy = sum(worker.state == "busy" for worker in workers)
     of = ", ".join(f"{count:,} {status}" for status, count in sorted(handled.items())) or "nothing"
@@ -157,6 +157,6 @@ def _width(count: int, longest: int) -> int:
 
 
 def _age(value_s: float | None) -> str:
-    from pgjobs.telemetry import duration
+    from pgjobs.wording import duration
 
     return "" if value_s is None else duration(max(0.0, value_s))

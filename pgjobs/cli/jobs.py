@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -11,7 +12,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import click
 
-from pgjobs.cli import options, selection
+from pgjobs.cli import codes, options, selection
 from pgjobs.cli.export import export
 from pgjobs.cli.shown import without_private
 from pgjobs.errors import JobStateError
@@ -128,6 +129,30 @@ def show(job_id: str, as_json: bool, app: str | None, url: str | None, schema: s
     for failure in failures:
         out.print(f"\n[red]attempt {failure.attempt}[/red] failed {failure.failed_at} ({failure.reason})")
         out.print(escape((failure.traceback or failure.message or "").rstrip()), soft_wrap=True)
+
+
+@command.command()
+@click.argument("job_id")
+@options.as_json
+@options.database
+def explain(job_id: str, as_json: bool, app: str | None, url: str | None, schema: str | None) -> None:
+    """Say why a job waits, runs or has ended, and what to do about it; exit with 1 where there is none."""
+    from pgjobs.explain import explain
+
+    asked = as_id(job_id)
+    reasons = options.jobs_of(app, url, schema).database.run_steps(explain(asked))
+    if as_json:
+        options.write_json({"id": asked, "reasons": reasons})
+    else:
+        from rich.text import Text
+
+        out = options.console()
+        for reason in reasons:
+            out.print(Text.assemble("• ", reason.text), soft_wrap=True)
+            if reason.remedy:
+                out.print(Text.assemble("  → ", (reason.remedy, "cyan")), soft_wrap=True)
+    if any(reason.code in ("absent", "deleted") for reason in reasons):
+        sys.exit(codes.FAILURE)
 
 
 @command.command()
@@ -388,6 +413,6 @@ def _status(row: JobRow) -> str:
 
 
 def _age(since: datetime) -> str:
-    from pgjobs.telemetry import duration
+    from pgjobs.wording import duration
 
     return duration((datetime.now(UTC) - since).total_seconds())

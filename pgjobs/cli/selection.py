@@ -83,7 +83,7 @@ def selection(
 def confirm(jobs: PgJobs, chosen: Selection, verb: str, *, yes: bool) -> int:
     """Counts the jobs and asks; returns how many there are, or ends the command."""
     from pgjobs import statements
-    from pgjobs.telemetry import plural
+    from pgjobs.wording import plural
 
     counts = _read(jobs, statements.count_jobs(chosen))
     total = sum(counts.values())

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from pgjobs import events, telemetry
 from pgjobs.job import new_id
 from pgjobs.run import Claim, Ending, Failure, Outcome, Run
-from pgjobs.telemetry import EACH_UP_TO, Log, duration, plural
+from pgjobs.telemetry import EACH_UP_TO, Log
+from pgjobs.wording import duration, plural
 
 JOB = UUID("01890a5d-ac96-774b-bcce-b302099a8057")
 SECONDS = {"ms": 0.001, "s": 1.0, "min": 60.0, "h": 3600.0}

@@ -1,0 +1,74 @@
+"""``pgjobs doctor``: what is wrong with a database, and how to mend it."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from pgjobs.cli import codes, options
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from pgjobs.doctor import Finding
+
+_COLOURS = {"critical": "bold red", "warning": "yellow", "skipped": "dim"}
+_MARKS = {"critical": "✗", "warning": "!", "skipped": "?"}
+
+
+@click.command()
+@click.option(
+    "--long",
+    "long_",
+    default="5m",
+    show_default=True,
+    metavar="DURATION",
+    help="For how long a transaction may be open.",
+)
+@options.as_json
+@options.database
+def command(long_: str, as_json: bool, app: str | None, url: str | None, schema: str | None) -> None:
+    """Find what is wrong with the database, why it matters, and how to mend it.
+
+    It changes nothing. A check for which the role may not read enough says so. Exit with 1 where something is wrong.
+    """
+    from pgjobs.config import seconds
+    from pgjobs.doctor import CHECKS, Limits, examine
+
+    database = options.jobs_of(app, url, schema).database
+    findings = examine(database, Limits(long_s=seconds(long_, what="--long")))
+    wrong = [finding for finding in findings if finding.is_wrong]
+    if as_json:
+        options.write_json({"healthy": not wrong, "findings": findings})
+    else:
+        out = options.console()
+        for finding in findings:
+            out.print(_picture(finding), soft_wrap=True)
+        out.print(_summary(len(CHECKS), wrong))
+    if wrong:
+        sys.exit(codes.FAILURE)
+
+
+def _picture(finding: Finding) -> RenderableType:
+    from rich.text import Text
+
+    colour = _COLOURS[finding.severity]
+    return Text.assemble(
+        (f"{_MARKS[finding.severity]} {finding.severity}", colour),
+        ("  " + finding.what, "bold"),
+        f"\n    why   {finding.why}\n    mend  ",
+        (finding.remedy, "cyan"),
+        "\n",
+    )
+
+
+def _summary(checks: int, wrong: list[Finding]) -> RenderableType:
+    from rich.text import Text
+
+    from pgjobs.wording import plural
+
+    if not wrong:
+        return Text(f"✓ {checks} checks, nothing wrong", "green")
+    return Text(f"{plural(len(wrong), 'finding')} in {checks} checks", "bold")
