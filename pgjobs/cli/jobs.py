@@ -211,7 +211,7 @@ def _edited(jobs: PgJobs, row: JobRow) -> dict[str, Any]:
     """Private arguments do not show in the editor, and stay as they are where nobody replaces them."""
     from pgjobs.privacy import unmasked
 
-    shown = json.dumps(_without_private(jobs, row).args, ensure_ascii=False, indent=2)
+    shown = json.dumps(without_private(jobs, row).args, ensure_ascii=False, indent=2)
     text = click.edit(shown, extension=".json")
     if text is None:
         raise click.UsageError("the editor was left without saving; nothing was done")
