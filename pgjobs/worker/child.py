@@ -204,7 +204,7 @@ def main() -> int:
     """Runs the child that the command line describes."""
     fd, board_fd, document = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
     settings = json.loads(document)
-    set_up_logging(settings["log_level"])
+    set_up_logging(settings["log_level"], settings["name"])
     pipe = socket.socket(fileno=fd)
     return Child(pipe, Board(settings["concurrency"], board_fd), settings).run()
 

@@ -273,7 +273,7 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _ignore)
     os.nice(settings["nice"])
-    set_up_logging(settings["log_level"])
+    set_up_logging(settings["log_level"], settings["worker"])
     sys.path[:] = settings["path"]
     try:
         tasks = Tasks(settings["app"], allow_shell=settings["allow_shell"])
