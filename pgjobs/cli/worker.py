@@ -64,6 +64,11 @@ from pgjobs.config import SYNCHRONOUS_COMMIT, seconds
     type=click.Choice(["text", "json"]),
     help="Lines for people, or a JSON object each. [PGJOBS_LOG_FORMAT]",
 )
+@click.option(
+    "--http",
+    metavar="[HOST:]PORT",
+    help="Answer /live, /ready and /metrics (Prometheus) there; without a host, to this machine alone.",
+)
 @click.option("--wait-for-db", is_flag=True, help="Wait for a database that is not there yet.")
 @options.schema
 def command(
@@ -82,6 +87,7 @@ def command(
     synchronous_commit: str | None,
     log_level: str,
     log_format: str,
+    http: str | None,
     wait_for_db: bool,
     schema: str | None,
 ) -> None:
@@ -119,6 +125,7 @@ def command(
         aging=aging,
         synchronous_commit=synchronous_commit,
         log_level=log_level,
+        http=http,
         wait_for_db=wait_for_db,
     )
     sys.exit(Supervisor(settings).run())
