@@ -121,7 +121,7 @@ class Tally:
         for outcome in outcomes:
             run = outcome.run
             task, queue = self._name(run.task_name, run.queue)
-            self._jobs[task, queue, _status(outcome)] += 1
+            self._jobs[task, queue, outcome.status] += 1
             if not run.begun:
                 continue
             if (runs := self._runs.get(task)) is None:
@@ -153,9 +153,3 @@ class Tally:
             sums = Sums(jobs, self._runs, self._waits, {k: n for k, n in self._counts.items() if n}, busy, slots)
             self._clear()
             return sums
-
-
-def _status(outcome: Outcome) -> str:
-    if outcome.ending != "scheduled":
-        return outcome.ending
-    return "snoozed" if outcome.failure is None else "retried"
