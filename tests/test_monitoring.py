@@ -1,14 +1,21 @@
-"""A worker as its operators see it: its log as JSON, its health and its metrics by HTTP."""
+"""A worker as its operators see it: its log, health and metrics, what systemd and ps hear; docs/monitoring.md."""
 
 from __future__ import annotations
 
 import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import closing
-from types import SimpleNamespace
+from importlib import resources
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -19,14 +26,16 @@ from pgjobs import PgJobs, events
 from pgjobs.job import new_id
 from pgjobs.worker.metrics import METRICS, Metrics, QueueGauge
 from pgjobs.worker.monitor import Health, Monitor, QueueGauges, Standing, address
+from pgjobs.worker.notify import Notifier
 from pgjobs.worker.tally import BUCKETS, MAX_NAMES, OTHERS, Tally
 from tests.apps import watched
-from tests.processes import WorkerProcess, pgjobs
+from tests.processes import ROOT, WorkerProcess, environment, pgjobs
 from tests.support import eventually
 from tests.unit.test_telemetry import MAIL_ERROR, outcome
 
 APP = "tests.apps.watched"
 SECRET = "keep-this-one"
+PAGE = (ROOT / "docs" / "monitoring.md").read_text()
 
 
 @pytest.fixture
@@ -276,22 +285,135 @@ def test_queues_are_measured_once_for_all_and_only_when_somebody_asks(
     assert errors == []
 
 
-def test_table_of_metrics_is_what_is_exported(monitor: Monitor) -> None:
-    monitor.metrics.absorb(_one_of_each())
-    text = monitor.metrics.text(processes=1, ready=1, reachable=True, queues=[QueueGauge("q", 1, 1, 1, 1.0)])
-    families = {family.name: family for family in text_string_to_metric_families(text)}
-    assert {name.removesuffix("_total") for name in METRICS} == families.keys()
-    for name, metric in METRICS.items():
-        family = families[name.removesuffix("_total")]
-        assert family.type == metric.kind
-        assert family.samples, name
-        assert set(metric.labels) <= set(family.samples[0].labels)
+@pytest.fixture
+def exported(app: PgJobs, database_url: str) -> dict[str, Any]:
+    """The families of a real worker that has run a job, by name."""
+    with WorkerProcess(database_url, "--http", "0", app=APP).ready() as worker:
+        app.enqueue(f"{APP}.noop").get(timeout=10)
+        url = url_of(worker)
+        eventually(
+            lambda: 'status="succeeded"' in (text := fetch(f"{url}/metrics")[1]) and "oldest_wait_seconds{" in text
+        )
+        return {family.name: family for family in text_string_to_metric_families(fetch(f"{url}/metrics")[1])}
 
 
-def _one_of_each() -> Any:
-    tally = Tally(lambda event: None)
-    each = outcome()
-    each.run.attempt, each.run.begun = 1, time.perf_counter()
-    tally(events.Recorded([each]))
-    tally(events.ClaimLost(SimpleNamespace()))
-    return tally.take(busy=1, slots=2, claims=1)
+def test_what_the_page_and_the_dashboard_name_is_exported(exported: dict[str, Any]) -> None:
+    """By a real endpoint, with these labels; and the page names all that it exports."""
+    labels = {sample.name: set(sample.labels) - {"le"} for family in exported.values() for sample in family.samples}
+    rows = re.findall(r"^\| `(pgjobs_\w+)` \| (\w+) \| ([^|]*) \|", PAGE, re.MULTILINE)
+    written = {name: (kind, set(re.findall(r"`(\w+)`", named))) for name, kind, named in rows}
+    assert written == {name: (metric.kind, set(metric.labels)) for name, metric in METRICS.items()}
+    assert {name.removesuffix("_total"): kind for name, (kind, _) in written.items()} == {
+        name: family.type for name, family in exported.items()
+    }
+    for name, (kind, named) in written.items():
+        assert labels[f"{name}_bucket" if kind == "histogram" else name] == named, name
+    board = json.loads(resources.files("pgjobs.contrib").joinpath("grafana.json").read_text())
+    queries = [target["expr"] for panel in board["panels"] for target in panel["targets"]]
+    queries += [each["definition"] for each in board["templating"]["list"] if "definition" in each]
+    queries += re.findall(r"^ +expr: (.*)$", PAGE, re.MULTILINE)
+    assert len(queries) > 20
+    for query in queries:
+        found = re.findall(r"(pgjobs_\w+)(?:\{([^}]*)\})?", query)
+        assert found, query
+        for name, matchers in found:
+            asked = set(re.findall(r"(\w+)(?:=|!)", matchers)) - {"job", "instance"}
+            assert asked <= labels[name], (query, labels[name])
+        grouped = {word for group in re.findall(r"by \(([^)]*)\)", query) for word in group.split(", ")}
+        assert grouped <= labels[found[0][0]] | {"le", "job", "instance"}, query
+
+
+def test_dashboard_can_be_loaded() -> None:
+    """Panels have ids of their own, lie beside each other, and take the data source that is chosen."""
+    board = json.loads(resources.files("pgjobs.contrib").joinpath("grafana.json").read_text())
+    assert len({panel["id"] for panel in board["panels"]}) == len(board["panels"])
+    covered: set[tuple[int, int]] = set()
+    for panel in board["panels"]:
+        place = panel["gridPos"]
+        cells = {
+            (x, y)
+            for x in range(place["x"], place["x"] + place["w"])
+            for y in range(place["y"], place["y"] + place["h"])
+        }
+        assert not cells & covered, panel["title"]
+        assert max(x for x, _ in cells) < 24
+        covered |= cells
+        assert {target["datasource"]["uid"] for target in panel["targets"]} == {"${source}"}
+    used = set(re.findall(r"\$(\w+)", " ".join(t["expr"] for p in board["panels"] for t in p["targets"])))
+    assert used - {"__rate_interval", "__range"} <= {each["name"] for each in board["templating"]["list"]}
+
+
+# -- systemd and ps
+
+
+@pytest.fixture
+def manager(tmp_path: Path) -> Iterator[socket.socket]:
+    """The socket on which systemd would listen."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ear:
+        ear.bind(str(tmp_path / "notify"))
+        ear.settimeout(10)
+        yield ear
+
+
+def test_systemd_hears_that_a_worker_is_ready_turns_and_stops(database_url: str, manager: socket.socket) -> None:
+    more = {"NOTIFY_SOCKET": manager.getsockname(), "WATCHDOG_USEC": "500000"}
+    with WorkerProcess(database_url, app=APP, **more) as worker:
+        heard: list[bytes] = []
+        while b"READY=1" not in heard:
+            heard.append(manager.recv(100))
+        eventually(lambda: worker.said(" ready: "))
+        assert set(heard) <= {b"READY=1", b"WATCHDOG=1"}
+        while heard.count(b"WATCHDOG=1") < 3:
+            heard.append(manager.recv(100))
+        worker.signal(signal.SIGTERM)
+        while b"STOPPING=1" not in heard:
+            heard.append(manager.recv(100))
+        assert worker.leave() == 0
+    assert heard.count(b"READY=1") == 1
+
+
+def test_watchdog_of_another_process_is_not_ours(manager: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NOTIFY_SOCKET", manager.getsockname())
+    monkeypatch.setenv("WATCHDOG_USEC", "1")
+    monkeypatch.setenv("WATCHDOG_PID", str(os.getpid() + 1))
+    notifier = Notifier()
+    assert not {"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"} & os.environ.keys(), "no job speaks for the service"
+    for _ in range(3):
+        notifier.turned(ready=True)
+    notifier.stopping()
+    assert [manager.recv(100), manager.recv(100)] == [b"READY=1", b"STOPPING=1"]
+
+
+def test_manager_that_is_gone_stops_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "gone"))
+    notifier = Notifier()
+    notifier.turned(ready=True)
+    notifier.stopping()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_processes_have_titles(database_url: str) -> None:
+    with WorkerProcess(database_url, "-Q", "mail", app=APP).ready() as worker:
+        titles = [
+            Path(f"/proc/{pid}/cmdline").read_text().rstrip("\0") for pid in (worker.popen.pid, *worker.children())
+        ]
+    assert titles == [f"pgjobs worker: supervisor of {APP}", f"pgjobs worker: {APP} mail"]
+
+
+# -- docs/monitoring.md
+
+
+@pytest.mark.parametrize("example", re.findall(r"^```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL))
+def test_example_runs(example: str, database_url: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", example], env=environment(database_url), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_commands_of_the_page_are_understood(database_url: str) -> None:
+    commands = re.findall(r"(?:^|/|=)pgjobs worker( .*)$", PAGE, re.MULTILINE)
+    known = pgjobs(database_url, "worker", "--help").stdout
+    options = {option for command in commands for option in re.findall(r" (--?[a-z-]+)", command)}
+    assert {"--http", "--log-format"} <= options
+    assert [option for option in options if not re.search(rf"(?<![\w-]){option}(?![\w-])", known)] == []

@@ -63,6 +63,7 @@ class Child:
         signal.signal(signal.SIGINT, _ignore)  # a terminal sends it to the supervisor too, who then tells us
         signal.signal(signal.SIGTERM, self._asked_to_stop)
         identity.leave_with_parent()
+        identity.set_title(f"pgjobs worker: {self._settings['app']} {self._settings['queues']}")
         application = self._load()
         if application is None:
             return USAGE

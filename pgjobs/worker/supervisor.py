@@ -22,8 +22,10 @@ from pgjobs.database import Database
 from pgjobs.events import Event
 from pgjobs.job import new_id
 from pgjobs.link import Link
+from pgjobs.worker import identity
 from pgjobs.worker.deaths import LOOK_S, Deaths
 from pgjobs.worker.monitor import Health, Monitor, Standing
+from pgjobs.worker.notify import Notifier
 from pgjobs.worker.process import Process, Settings
 from pgjobs.worker.service import Outage, Service
 from pgjobs.worker.tally import Tally
@@ -62,6 +64,7 @@ class Supervisor:
         self._emit: Callable[[Event], None] = self._tally if settings.http else telemetry.Log()
         self._monitor = Monitor(settings.http, settings.stall_timeout, self._emit) if settings.http else None
         self._reached_at = float("-inf")
+        self._notifier = Notifier()
         self._outage = Outage(self._emit)
         self._selector = selectors.DefaultSelector()
         self._bell, self._ear = socket.socketpair()
@@ -85,6 +88,7 @@ class Supervisor:
 
     def run(self) -> int:
         """Supervises; returns the exit code."""
+        identity.set_title(f"pgjobs worker: supervisor of {self._settings.app}")
         self._ear.setblocking(False)
         self._bell.setblocking(False)
         old_fd = signal.set_wakeup_fd(self._bell.fileno())
@@ -138,6 +142,7 @@ class Supervisor:
             self._replace_all()
         self._restart_due()
         self._watch()
+        self._notifier.turned(ready=any(child.is_ready for child in self._children.values()))
         if self._monitor is not None:
             self._note_health(self._monitor)
 
@@ -246,6 +251,7 @@ class Supervisor:
         self._stop_told = self._stop_asked
         if first:
             self._stop_at = time.monotonic()
+            self._notifier.stopping()
         for child in self._children.values():
             if first:
                 child.tell("stop")
