@@ -243,6 +243,13 @@ class Outcome:
         self.account: Account | None = None
 
     @property
+    def status(self) -> str:
+        """The word for it: its ending, but ``retried`` or ``snoozed`` where the job is scheduled again."""
+        if self.ending != "scheduled":
+            return self.ending
+        return "snoozed" if self.failure is None else "retried"
+
+    @property
     def wait_s(self) -> float:
         """Seconds between the claim's arrival and the start."""
         return max(0.0, self.run.begun - self.run.received)
@@ -363,6 +370,13 @@ def timed_out(run: Run, duration_s: float, cause: BaseException | None = None) -
     error = TimeoutExceededError(run.timeout_s)
     error.__cause__ = cause
     return failed(run, error, duration_s, reason="timeout")
+
+
+def outcome_of(run: Run, error: BaseException) -> Outcome | None:
+    """What becomes of a run whose code raises, for who looks on; None where it is stopped from outside."""
+    if run.overdue:
+        return timed_out(run, 0.0, error)
+    return raised(run, error, 0.0) if isinstance(error, Exception) else None
 
 
 def cancelled(run: Run, duration_s: float) -> Outcome:

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
+import re
 import sys
 import threading
 import time
 from collections.abc import Sequence
-from logging import DEBUG, INFO, WARNING
-from typing import Final
+from datetime import UTC, datetime
+from logging import DEBUG, ERROR, INFO, WARNING
+from typing import Any, Final
 from uuid import UUID
 
 from pgjobs import events
-from pgjobs.run import CURRENT, MAX_CRASHES, Outcome, storable
+from pgjobs.errors import ConfigurationError
+from pgjobs.run import CURRENT, MAX_CRASHES, Outcome, Run, storable
 from pgjobs.wording import duration, plural
+
+FORMATS: Final = ("text", "json")
 
 EACH_UP_TO: Final = 20
 """In a second with more successes than this they are summed up in one line."""
@@ -42,7 +48,8 @@ class Log:
                 if isinstance(event, events.WorkerStopped):
                     self._flush()
                 level, text = _line(event)
-                self._logger.log(level, "%s", text)
+                whose = whose_of(event.run) if isinstance(event, events.ClaimLost) else None
+                self._logger.log(level, "%s", text, extra=whose)
 
     def _reaped(self, event: events.Reaped) -> None:
         if event.workers:
@@ -75,7 +82,8 @@ class Log:
         for outcome in outcomes:
             if outcome.ending == "succeeded":
                 run = outcome.run
-                self._logger.info("succeeded  %s  %s  in %s", run.task_name, run.id, duration(outcome.seconds))
+                took = duration(outcome.seconds)
+                self._logger.info("succeeded  %s  %s  in %s", run.task_name, run.id, took, extra=whose_of(run))
 
     def _flush(self) -> None:
         more, self._more = self._more, 0
@@ -83,27 +91,35 @@ class Log:
             self._logger.info("succeeded  %s more", plural(more, "job"))
 
     def _ended_otherwise(self, outcome: Outcome) -> None:
-        run, failure = outcome.run, outcome.failure
-        if failure is None:
-            if outcome.ending != "scheduled" or outcome.reason == "snoozed":
-                self._logger.info("%s  %s  %s: %s", outcome.ending, run.task_name, run.id, outcome.reason)
-            return
-        what = f"{failure.exception}: {failure.message.splitlines()[0] if failure.message else ''}".rstrip(": ")
-        tries = f"attempt {run.attempt} of {run.max_attempts}"
-        if failure.expected:
-            again = f"again in {duration(outcome.delay_s or 0)}, " if outcome.ending == "scheduled" else ""
-            self._logger.info("threw      %s  %s  (%s%s): %s", run.task_name, run.id, again, tries, what)
-        elif outcome.crash and outcome.ending == "scheduled":
-            crashes = f"crash {run.crashes + 1} of {MAX_CRASHES}"
-            self._logger.warning("crashed    %s  %s  (%s): %s", run.task_name, run.id, crashes, what)
-        elif outcome.ending == "scheduled":
-            self._logger.warning(
-                "retry      %s  %s  in %s (%s): %s", run.task_name, run.id, duration(outcome.delay_s or 0), tries, what
-            )
-        else:
-            tries = f"poison, {MAX_CRASHES} crashes" if outcome.crash else tries
-            trace = f"\n{failure.traceback}" if failure.traceback.startswith("Traceback") else ""
-            self._logger.error("failed     %s  %s  (%s): %s%s", run.task_name, run.id, tries, what, trace)
+        level, text = _ending(outcome)
+        if text:
+            self._logger.log(level, "%s", text, extra=whose_of(outcome.run))
+
+
+def _ending(outcome: Outcome) -> tuple[int, str]:
+    """How an end other than success is worded; empty where the task's own lines say it."""
+    run, failure = outcome.run, outcome.failure
+    who = f"{run.task_name}  {run.id}"
+    if failure is None:
+        said_elsewhere = outcome.ending == "scheduled" and outcome.reason != "snoozed"
+        return INFO, "" if said_elsewhere else f"{outcome.ending}  {who}: {outcome.reason}"
+    what = f"{failure.exception}: {failure.message.splitlines()[0] if failure.message else ''}".rstrip(": ")
+    tries = f"attempt {run.attempt} of {run.max_attempts}"
+    if failure.expected:
+        again = f"again in {duration(outcome.delay_s or 0)}, " if outcome.ending == "scheduled" else ""
+        return INFO, f"threw      {who}  ({again}{tries}): {what}"
+    if outcome.crash and outcome.ending == "scheduled":
+        return WARNING, f"crashed    {who}  (crash {run.crashes + 1} of {MAX_CRASHES}): {what}"
+    if outcome.ending == "scheduled":
+        return WARNING, f"retry      {who}  in {duration(outcome.delay_s or 0)} ({tries}): {what}"
+    tries = f"poison, {MAX_CRASHES} crashes" if outcome.crash else tries
+    trace = f"\n{failure.traceback}" if failure.traceback.startswith("Traceback") else ""
+    return ERROR, f"failed     {who}  ({tries}): {what}{trace}"
+
+
+def whose_of(run: Run) -> dict[str, Any]:
+    """What a log record says of the job that it is about."""
+    return {"job_id": str(run.id), "task": run.task_name, "queue": run.queue, "attempt": run.attempt}
 
 
 def _line(event: events.Event) -> tuple[int, str]:
@@ -153,29 +169,42 @@ def _some(ids: Sequence[UUID]) -> str:
     return ", ".join(str(job_id) for job_id in ids[:5]) + more
 
 
-def set_up_logging(level: str) -> None:
-    """Sends log lines to standard error, short and aligned; in colour on a terminal, unless NO_COLOR is set."""
+def set_up_logging(level: str, worker: str = "") -> None:
+    """Sends log lines to standard error: for people, or as JSON where PGJOBS_LOG_FORMAT says ``json``.
+
+    Args:
+        worker: whose lines these are; JSON says so in each.
+
+    Raises:
+        ConfigurationError: PGJOBS_LOG_FORMAT is another word.
+    """
+    form = os.environ.get("PGJOBS_LOG_FORMAT") or FORMATS[0]
+    if form not in FORMATS:
+        raise ConfigurationError(f"PGJOBS_LOG_FORMAT is {form!r}; write {' or '.join(FORMATS)}")
     colours = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
     handler = logging.StreamHandler()
     handler.addFilter(JobLogFilter())
-    handler.setFormatter(_Lines(colours))
+    handler.setFormatter(JsonLines(worker) if form == "json" else _Lines(colours))
     logging.basicConfig(level=level.upper(), handlers=[handler])
     logging.getLogger("psycopg").setLevel(logging.ERROR)  # it warns of connections that break, which we tell ourselves
 
 
 class JobLogFilter(logging.Filter):
-    """Gives every log record the job that runs where it was logged: ``job_id``, ``task`` and ``attempt``.
+    """Gives every log record the job that runs where it was logged: ``job_id``, ``task``, ``queue`` and ``attempt``.
 
     Add it to a handler, and name them in its format: ``%(job_id)s %(task)s %(attempt)s``. Outside of a job they are
-    empty. The handler of ``pgjobs worker`` has it already.
+    empty, but in the lines that the worker itself writes of one. The handler of ``pgjobs worker`` has it already.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
         run = CURRENT.get(None)
-        record.job_id = "" if run is None else str(run.id)
-        record.task = "" if run is None else run.task_name
-        record.attempt = "" if run is None else run.attempt
+        for name, value in (_NOBODY if run is None else whose_of(run)).items():
+            if name not in vars(record):
+                setattr(record, name, value)
         return True
+
+
+_NOBODY: Final = {"job_id": "", "task": "", "queue": "", "attempt": ""}
 
 
 class JobLogHandler(logging.Handler):
@@ -197,6 +226,14 @@ class JobLogHandler(logging.Handler):
             run.claim.desk.line(run, record.levelname.lower(), storable(self.format(record)))
 
 
+_PASSWORD: Final = re.compile(r"(\b[a-z][a-z0-9+.-]*://[^:/@\s]*:)[^/\s]+@|(\bpassword=)\S+", re.IGNORECASE)
+
+
+def without_passwords(text: str) -> str:
+    """A text without the passwords of URLs and connection strings, whoever has written them there."""
+    return _PASSWORD.sub(lambda match: f"{match[1]}***@" if match[1] else f"{match[2]}***", text)
+
+
 class _Lines(logging.Formatter):
     _COLOURS: Final = {"WARNING": "\x1b[33m", "ERROR": "\x1b[31m", "CRITICAL": "\x1b[31m", "DEBUG": "\x1b[2m"}
 
@@ -207,9 +244,46 @@ class _Lines(logging.Formatter):
     def formatMessage(self, record: logging.LogRecord) -> str:
         line = super().formatMessage(record)
         job_id = getattr(record, "job_id", "")
-        return f"{line}  [{vars(record)['task']} {job_id} attempt {vars(record)['attempt']}]" if job_id else line
+        if not job_id or job_id in line:
+            return line
+        return f"{line}  [{vars(record)['task']} {job_id} attempt {vars(record)['attempt']}]"
 
     def format(self, record: logging.LogRecord) -> str:
-        line = super().format(record)
+        line = without_passwords(super().format(record))
         colour = self._COLOURS.get(record.levelname) if self._coloured else None
         return f"{colour}{line}\x1b[0m" if colour else line
+
+
+class JsonLines(logging.Formatter):
+    """One JSON object a line: ``time`` (UTC), ``level``, ``logger``, ``message``, ``worker``; of a job ``job_id``,
+    ``task``, ``queue`` and ``attempt``; then ``exception``, and the texts and numbers that were logged as ``extra``.
+    """
+
+    def __init__(self, worker: str = "") -> None:
+        super().__init__()
+        self._worker = worker
+
+    def format(self, record: logging.LogRecord) -> str:
+        known = vars(record)
+        more = {name: known[name] for name in known.keys() - _OF_EVERY_RECORD if _is_plain(known[name])}
+        exception = self.formatException(record.exc_info) if record.exc_info else record.exc_text
+        line = {
+            **more,
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            "worker": self._worker,
+            "exception": exception or "",
+        }
+        shown = {name: without_passwords(value) if isinstance(value, str) else value for name, value in line.items()}
+        first = ("time", "level", "logger", "message", "worker", "job_id", "task", "queue", "attempt")
+        ordered = {name: shown.pop(name) for name in first if name in shown} | dict(sorted(shown.items()))
+        return json.dumps({name: value for name, value in ordered.items() if value != ""})
+
+
+_OF_EVERY_RECORD: Final = vars(logging.makeLogRecord({})).keys() | {"message", "asctime", "taskName"}
+
+
+def _is_plain(value: object) -> bool:
+    return value is None or isinstance(value, str | int | float | bool)

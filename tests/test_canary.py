@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,7 +19,7 @@ from sqlalchemy import create_engine
 from pgjobs import PgJobs, Private, Queue
 from pgjobs.database import Database
 from pgjobs.link import Link
-from tests.processes import WorkerProcess, pgjobs
+from tests.processes import ROOT, WorkerProcess, pgjobs
 from tests.support import eventually
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
@@ -154,13 +155,19 @@ def descendants(pid: int) -> list[int]:
     return [pid, *(each for child in children for each in descendants(child))]
 
 
-def test_worker_shows_neither_in_what_it_logs_runs_and_writes(secret_url: str, conn: psycopg.Connection[Any]) -> None:
+def test_worker_shows_neither_in_what_it_logs_runs_and_writes(
+    secret_url: str, conn: psycopg.Connection[Any], tmp_path: Path
+) -> None:
+    (tmp_path / "setproctitle.py").write_text("raise ImportError  # a title would hide the command line")
+    path = f"{tmp_path}{os.pathsep}{ROOT}"
     jobs = PgJobs(secret_url)
     from tests.apps import canaries
 
     apart = jobs.task(name=canaries.apart.name, executor="process", private=["password"])(canaries.apart.function)
     failing = jobs.task(name=canaries.login.name, private=["password"])(canaries.login.function)
-    with WorkerProcess(secret_url, "--log-level", "debug", app="tests.apps.canaries").ready() as worker:
+    with WorkerProcess(
+        secret_url, "--log-level", "debug", app="tests.apps.canaries", PYTHONPATH=path
+    ).ready() as worker:
         assert apart.enqueue(CANARY).get(30) == len(CANARY)
         failed = failing.using(retry=1).enqueue("ann", CANARY)
         conn.execute(

@@ -517,6 +517,7 @@ import sys
 from pathlib import Path
 from pgjobs import migrations
 assert Path(migrations.__file__).is_relative_to(sys.prefix), migrations.__file__
+assert Path(migrations.__file__).with_name("contrib").joinpath("grafana.json").is_file()
 print(migrations.migrate(sys.argv[1]), migrations.current(sys.argv[1]))
 """
     done = subprocess.check_output([python, "-I", "-c", script, empty_url], text=True, cwd=tmp_path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import sys
 
 import click
@@ -55,6 +56,19 @@ from pgjobs.config import SYNCHRONOUS_COMMIT, seconds
     show_default=True,
     type=click.Choice(["debug", "info", "warning", "error"], case_sensitive=False),
 )
+@click.option(
+    "--log-format",
+    envvar="PGJOBS_LOG_FORMAT",
+    default="text",
+    show_default=True,
+    type=click.Choice(["text", "json"]),
+    help="Lines for people, or a JSON object each. [PGJOBS_LOG_FORMAT]",
+)
+@click.option(
+    "--http",
+    metavar="[HOST:]PORT",
+    help="Answer /live, /ready and /metrics (Prometheus) there; without a host, to this machine alone.",
+)
 @click.option("--wait-for-db", is_flag=True, help="Wait for a database that is not there yet.")
 @options.schema
 def command(
@@ -72,6 +86,8 @@ def command(
     aging: str | None,
     synchronous_commit: str | None,
     log_level: str,
+    log_format: str,
+    http: str | None,
     wait_for_db: bool,
     schema: str | None,
 ) -> None:
@@ -86,13 +102,14 @@ def command(
         raise click.UsageError("say which application, as in: pgjobs worker -A app.tasks (or set PGJOBS_APP)")
     if schema:
         os.environ["PGJOBS_SCHEMA"] = schema
+    os.environ["PGJOBS_LOG_FORMAT"] = log_format  # for the processes of the pool, too
     from pgjobs.telemetry import set_up_logging
     from pgjobs.worker.process import Settings
     from pgjobs.worker.supervisor import Supervisor
 
     if aging is not None and seconds(aging, what="--aging") == 0:
         raise click.UsageError("--aging is 0; write how long a job waits for a point of priority, as in 60s")
-    set_up_logging(log_level)
+    set_up_logging(log_level, f"{socket.gethostname()}:{os.getpid()}")
     settings = Settings(
         app=app,
         queues=queues,
@@ -108,6 +125,7 @@ def command(
         aging=aging,
         synchronous_commit=synchronous_commit,
         log_level=log_level,
+        http=http,
         wait_for_db=wait_for_db,
     )
     sys.exit(Supervisor(settings).run())

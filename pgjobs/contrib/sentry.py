@@ -24,7 +24,7 @@ from sentry_sdk.integrations.logging import ignore_logger
 from pgjobs.app import PgJobs
 from pgjobs.callbacks import Ended
 from pgjobs.privacy import masked
-from pgjobs.run import CURRENT, Outcome, Run, raised, timed_out
+from pgjobs.run import CURRENT, Outcome, Run, outcome_of
 
 if TYPE_CHECKING:
     from sentry_sdk.types import Event, Hint
@@ -92,7 +92,7 @@ class _Watch:
             try:
                 yield
             except BaseException as error:
-                outcome = _outcome(run, error)
+                outcome = outcome_of(run, error)
                 if outcome is not None and outcome.failure is not None:
                     transaction.set_status("internal_error")
                     self._send(outcome, error)
@@ -117,13 +117,6 @@ class _Watch:
             _tag(scope, ended.job_id, ended.task, ended.queue, ended.attempt)
             scope.fingerprint = ["pgjobs", ended.task, str(ended.reason)]
             sentry_sdk.capture_message(f"{ended.task} failed: {ended.reason}", level="error")
-
-
-def _outcome(run: Run, error: BaseException) -> Outcome | None:
-    """What becomes of the run; None where it is stopped from outside, and nothing has failed."""
-    if run.overdue:
-        return timed_out(run, 0.0, error)
-    return raised(run, error, 0.0) if isinstance(error, Exception) else None
 
 
 def _opened(run: Run) -> dict[str, Any]:

@@ -29,6 +29,21 @@ UPDATE pgjobs.duties
  WHERE name = %(name)s::text
 
 
+-- name: add_duty
+-- Makes a duty that no migration has made, if nobody has yet.
+INSERT INTO pgjobs.duties (name, every)
+VALUES (%(name)s::text, %(every)s::float8 * interval '1 second')
+ON CONFLICT (name) DO NOTHING
+RETURNING name
+
+
+-- name: duty_state
+-- What a duty remembers, whoever does it: no row where there is no such duty.
+SELECT state
+  FROM pgjobs.duties
+ WHERE name = %(name)s::text
+
+
 -- name: promote
 -- Queues jobs whose time has come, oldest first, and tells those who wait on their queues. Where back seconds are given, jobs
 -- that have been due for longer are left to another call: under an old snapshot their dead index entries are many.

@@ -35,6 +35,16 @@ def leave_duty(name: str, state: str | None, *, again: bool) -> Statement[None]:
     return Statement(QUERIES["leave_duty"], {"name": name, "state": state, "again": again}, nothing)
 
 
+def add_duty(name: str, every_s: float) -> Statement[None]:
+    """Makes a duty that no migration has made, if nobody has yet."""
+    return Statement(QUERIES["add_duty"], {"name": name, "every": every_s}, nothing)
+
+
+def duty_state(name: str) -> Statement[Any]:
+    """What a duty remembers; an empty list where that is nothing yet, None where there is no such duty."""
+    return Statement(QUERIES["duty_state"], {"name": name}, lambda rows: (rows[0][0] or []) if rows else None)
+
+
 def promote(back_s: float | None = None) -> Statement[int]:
     """Queues up to 1,000 jobs that are due, for back_s at most if given; returns how many."""
     return Statement(QUERIES["promote"], {"back": back_s}, scalar)

@@ -18,17 +18,19 @@ import traceback
 from typing import Any, Final
 from uuid import UUID
 
+import msgspec
 import psycopg
 
 from pgjobs import embedded, migrations
 from pgjobs.database import is_away
 from pgjobs.errors import ConfigurationError, OptionError, PgJobsError, SchemaError
 from pgjobs.loading import Application, load
-from pgjobs.telemetry import set_up_logging
+from pgjobs.telemetry import Log, set_up_logging
 from pgjobs.worker import identity
 from pgjobs.worker.board import Board
 from pgjobs.worker.life import Life
 from pgjobs.worker.runtime import Worker
+from pgjobs.worker.tally import Tally
 
 OK: Final = 0
 FAILURE: Final = 1
@@ -53,12 +55,15 @@ class Child:
         self._told = False
         self._recycled = False
         self._done = 0
+        self._speaking = threading.Lock()
+        self._tally = Tally(Log()) if settings["http"] else None
 
     def run(self) -> int:
         """Works until told to stop; returns the exit code."""
         signal.signal(signal.SIGINT, _ignore)  # a terminal sends it to the supervisor too, who then tells us
         signal.signal(signal.SIGTERM, self._asked_to_stop)
         identity.leave_with_parent()
+        identity.set_title(f"pgjobs worker: {self._settings['app']} {self._settings['queues']}")
         application = self._load()
         if application is None:
             return USAGE
@@ -80,6 +85,7 @@ class Child:
             )
         except PgJobsError as error:
             return self._give_up(FAILURE, str(error))
+        self._tell_sums()
         self._say({"left": True, "done": self._done})  # a job that calls os._exit(0) does not
         return RECYCLED if self._recycled else OK
 
@@ -116,6 +122,7 @@ class Child:
             supervisor_id=UUID(settings["supervisor"]),
             board=self._board,
             on_life=self._introduce,
+            emit=self._tally,
         )
         self._worker = worker
         while not self._stopping.is_set():
@@ -150,7 +157,7 @@ class Child:
         return code
 
     def _say(self, message: dict[str, Any]) -> None:
-        with contextlib.suppress(OSError):
+        with self._speaking, contextlib.suppress(OSError):
             self._pipe.sendall(json.dumps(message).encode() + b"\n")
 
     def _asked_to_stop(self, number: int, frame: object) -> None:
@@ -188,7 +195,15 @@ class Child:
         """Moves the counter that the supervisor watches, for as long as Python code runs here."""
         while True:
             self._board.touch()
+            self._tell_sums()
             time.sleep(1.0)
+
+    def _tell_sums(self) -> None:
+        """Tells the supervisor what has happened in the last second, where somebody may ask it."""
+        if self._tally is not None and self._worker is not None:
+            worker = self._worker
+            sums = self._tally.take(worker.busy, worker.concurrency, worker.claims)
+            self._say({"sums": msgspec.to_builtins(sums)})
 
 
 def _ignore(number: int, frame: object) -> None:
@@ -204,7 +219,7 @@ def main() -> int:
     """Runs the child that the command line describes."""
     fd, board_fd, document = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
     settings = json.loads(document)
-    set_up_logging(settings["log_level"])
+    set_up_logging(settings["log_level"], settings["name"])
     pipe = socket.socket(fileno=fd)
     return Child(pipe, Board(settings["concurrency"], board_fd), settings).run()
 

@@ -43,6 +43,7 @@ class Claimer:
     """One worker's claims and completions, on one connection. ``tick`` does one cycle; ``wake`` brings it forward.
 
     Attributes:
+        claims: how many have found jobs.
         drained: set once nothing was left to claim, and all that was held had been recorded.
         spent: set once the limit is reached, and all that was held has been recorded.
 
@@ -67,6 +68,7 @@ class Claimer:
     ) -> None:
         self.worker = worker
         self.known: dict[UUID, Claim] = {}
+        self.claims = 0
         self.drained = threading.Event()
         self.spent = threading.Event()
         self._link = link
@@ -305,6 +307,7 @@ class Claimer:
     def _take(self, claim_id: UUID, lanes: Sequence[Lane], rows: Rows) -> int:
         if not rows:
             return 0
+        self.claims += 1
         self._begin(claim_id, in_order(rows, lanes))
         return len(rows)
 

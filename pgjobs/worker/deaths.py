@@ -67,11 +67,14 @@ class Deaths:
             if jobs:
                 self._emit(Reaped([], jobs, poison))
 
-    def find_neighbours(self, link: Link) -> None:
-        """Looks for workers of this machine whose process is gone, and whose supervisor, who knows better, is too."""
+    def find_neighbours(self, link: Link) -> bool:
+        """Looks for workers of this machine whose process is gone, and whose supervisor, who knows better, is too.
+
+        Returns whether the database was asked, which it is where processes can be told apart.
+        """
         here = identity.place()
         if here is None:
-            return
+            return False
         gone = [
             (worker, name)
             for worker, name, pid, process in link.one(statements.neighbours(*here))
@@ -81,6 +84,7 @@ class Deaths:
             self._emit(Reaped([name for _, name in gone], 0, 0))
             self.add(Death([worker for worker, _ in gone], None, [], "the worker died while the job ran"))
             self.report(link)
+        return True
 
 
 def _announce(link: Link, ended: Sequence[UUID]) -> None:

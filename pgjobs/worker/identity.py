@@ -37,6 +37,14 @@ def describe(parent: int | None = None) -> dict[str, Any]:
     return document
 
 
+def set_title(title: str) -> None:
+    """Has ``ps`` show what this process is, where setproctitle is installed."""
+    with contextlib.suppress(ImportError):
+        from setproctitle import setproctitle
+
+        setproctitle(title)
+
+
 def is_gone(pid: int, document: Mapping[str, Any]) -> bool:
     """Whether a process of this place has ended, and its parent too: no process has its id, or a younger one has."""
     if "start" not in document or _start(pid) == document["start"]:

@@ -68,6 +68,7 @@ class Life:
                     worker.max_rss,
                     kind=kind,
                     allow_shell=worker.allow_shell,
+                    worker=worker.name,
                 )
                 for kind in APART
             },

@@ -75,10 +75,17 @@ class ProcessExecutor:
         *,
         kind: str = "process",
         allow_shell: bool = False,
+        worker: str = "",
     ) -> None:
         self._slots = slots
         self._kind = kind
-        self._settings = {"app": app, "path": sys.path, "fork": kind == "fork", "allow_shell": allow_shell}
+        self._settings = {
+            "app": app,
+            "path": sys.path,
+            "fork": kind == "fork",
+            "allow_shell": allow_shell,
+            "worker": worker,
+        }
         self._max_jobs = max_jobs
         self._max_rss = max_rss
         self._inbox: deque[Run] = deque()

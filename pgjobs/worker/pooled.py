@@ -268,12 +268,13 @@ def main() -> None:
     pipe, lifeline, output = socket.socket(fileno=int(sys.argv[1])), int(sys.argv[2]), int(sys.argv[3])
     settings = json.loads(sys.argv[4])
     identity.die_with_parent()
+    identity.set_title(f"pgjobs worker: process of {settings['app']}" if settings["app"] else "pgjobs worker: process")
     if not settings["fork"]:
         threading.Thread(target=_end_with, args=(lifeline,), name="pgjobs-lifeline", daemon=True).start()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _ignore)
     os.nice(settings["nice"])
-    set_up_logging(settings["log_level"])
+    set_up_logging(settings["log_level"], settings["worker"])
     sys.path[:] = settings["path"]
     try:
         tasks = Tasks(settings["app"], allow_shell=settings["allow_shell"])

@@ -43,6 +43,7 @@ class Settings:
     aging: str | None = None
     stall_timeout: float = 300.0
     log_level: str = "info"
+    http: str | None = None
     wait_for_db: bool = False
     migrate: bool = False
     reload: bool = False
@@ -95,6 +96,16 @@ class Process:
         if self._recycling_since is None:
             self._recycling_since = time.monotonic()
             self.tell("recycle")
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it has registered, and claims jobs."""
+        return bool(self.lives)
+
+    @property
+    def still_s(self) -> float:
+        """Seconds for which no Python code has run in it, as far as was watched."""
+        return time.monotonic() - self._moved_at
 
     # -- why it must go
 

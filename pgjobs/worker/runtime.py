@@ -264,6 +264,16 @@ class Worker:
         """What takes jobs that are enqueued in this process to run here."""
         return self._life_now()
 
+    @property
+    def busy(self) -> int:
+        """How many jobs run now."""
+        return 0 if self._life is None else len(self._life.slots.running)
+
+    @property
+    def claims(self) -> int:
+        """How many claims have found jobs since it began, or was declared dead and began anew."""
+        return 0 if self._life is None else self._life.claimer.claims
+
     def begun(self) -> list[UUID]:
         """The jobs that run now."""
         return [run.id for run in self._life_now().slots.running]

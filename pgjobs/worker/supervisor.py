@@ -19,11 +19,16 @@ from uuid import UUID
 
 from pgjobs import statements, telemetry
 from pgjobs.database import Database
+from pgjobs.events import Event
 from pgjobs.job import new_id
 from pgjobs.link import Link
+from pgjobs.worker import identity
 from pgjobs.worker.deaths import LOOK_S, Deaths
+from pgjobs.worker.monitor import Health, Monitor, Standing
+from pgjobs.worker.notify import Notifier
 from pgjobs.worker.process import Process, Settings
 from pgjobs.worker.service import Outage, Service
+from pgjobs.worker.tally import Tally
 
 BEAT_S: Final = 3.0
 STEADY_S: Final = 10.0
@@ -55,7 +60,11 @@ class Supervisor:
         self._settings = settings
         self._found = found
         self._id = new_id()
-        self._emit = telemetry.Log()
+        self._tally = Tally(telemetry.Log())
+        self._emit: Callable[[Event], None] = self._tally if settings.http else telemetry.Log()
+        self._monitor = Monitor(settings.http, settings.stall_timeout, self._emit) if settings.http else None
+        self._reached_at = float("-inf")
+        self._notifier = Notifier()
         self._outage = Outage(self._emit)
         self._selector = selectors.DefaultSelector()
         self._bell, self._ear = socket.socketpair()
@@ -79,6 +88,7 @@ class Supervisor:
 
     def run(self) -> int:
         """Supervises; returns the exit code."""
+        identity.set_title(f"pgjobs worker: supervisor of {self._settings.app}")
         self._ear.setblocking(False)
         self._bell.setblocking(False)
         old_fd = signal.set_wakeup_fd(self._bell.fileno())
@@ -86,12 +96,17 @@ class Supervisor:
         handlers[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, _ignore)
         self._selector.register(self._ear, selectors.EVENT_READ, None)
         try:
+            if self._monitor is not None:
+                self._monitor.start()
+                logger.info("watch me at %s/live, /ready and /metrics", self._monitor.url)
             for number in range(self._settings.processes):
                 self._spawn(number)
             while self._children or ((self._restarts or self._settings.reload) and not self._stop_asked):
                 self._turn()
             self._settle_deaths()
         finally:
+            if self._monitor is not None:
+                self._monitor.close()
             if self._beating is not None:
                 self._beating.stop()
                 self._beating.join(3.0)
@@ -127,6 +142,15 @@ class Supervisor:
             self._replace_all()
         self._restart_due()
         self._watch()
+        self._notifier.turned(ready=any(child.is_ready for child in self._children.values()))
+        if self._monitor is not None:
+            self._note_health(self._monitor)
+
+    def _note_health(self, monitor: Monitor) -> None:
+        """Leaves for whoever asks how things stand: the loop itself is never asked."""
+        standings = [Standing(each.popen.pid, each.is_ready, each.still_s) for each in self._children.values()]
+        monitor.health = Health(time.monotonic(), standings, self._stop_told > 0, self._reached_at)
+        monitor.metrics.absorb(self._tally.take())
 
     def _rest_s(self) -> float:
         now = time.monotonic()
@@ -177,6 +201,8 @@ class Supervisor:
                 self._beat_for(message["url"], message["schema"])
             elif "error" in message:
                 child.error = message["error"]
+            elif "sums" in message and self._monitor is not None:
+                self._monitor.metrics.hear(child.number, message["sums"])
             elif "left" in message:
                 child.left = True
                 self._done[child.number] = self._done.get(child.number, 0) + message["done"]
@@ -188,6 +214,8 @@ class Supervisor:
             self._link = Link(self._database, "pgjobs supervisor")
             self._beating = Service("beat", self._beat, self._outage, self._emit, close=self._link.close)
             self._beating.start()
+            if self._monitor is not None:
+                self._monitor.measure(self._database, self._id)
         else:
             self._beating.wake()
 
@@ -200,11 +228,13 @@ class Supervisor:
             self._beat_at = time.monotonic() + BEAT_S
             self._beaten = set(lives)
             alive = self._link.one(statements.beat(list(lives)))
+            self._reached_at = time.monotonic()
             for life, child in lives.items():
                 if life not in alive and child.popen.poll() is None:
                     child.tell(f"dead {life}")
         self._deaths.report(self._link)
-        self._deaths.find_neighbours(self._link)
+        if self._deaths.find_neighbours(self._link):
+            self._reached_at = time.monotonic()
         return LOOK_S
 
     def _settle_deaths(self) -> None:
@@ -221,6 +251,7 @@ class Supervisor:
         self._stop_told = self._stop_asked
         if first:
             self._stop_at = time.monotonic()
+            self._notifier.stopping()
         for child in self._children.values():
             if first:
                 child.tell("stop")
@@ -235,6 +266,8 @@ class Supervisor:
             self._selector.unregister(child.pipe)
         with self._lock:
             del self._children[child.number]
+        if self._monitor is not None:
+            self._monitor.metrics.gone(child.number)
         if child.error is not None and not child.lives:
             self._refuse(child, code)
             return
@@ -246,6 +279,7 @@ class Supervisor:
 
     def _mourn(self, child: Process) -> None:
         logger.error("worker process %d died (%s)", child.popen.pid, child.how())
+        self._count("process_deaths")
         if child.lives:
             self._deaths.add(child.death())
             if self._beating is not None:
@@ -279,7 +313,12 @@ class Supervisor:
         self._restarts = [(at, number) for at, number in self._restarts if at > now]
         for number in due:
             if not self._stop_asked:
+                self._count("process_restarts")
                 self._spawn(number)
+
+    def _count(self, name: str) -> None:
+        if self._monitor is not None:
+            self._monitor.metrics.count(name)
 
 
 def _ignore(number: int, frame: object) -> None:

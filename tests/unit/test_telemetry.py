@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
 
@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pgjobs import events, telemetry
+from pgjobs.errors import ConfigurationError
 from pgjobs.job import new_id
 from pgjobs.run import Claim, Ending, Failure, Outcome, Run
 from pgjobs.telemetry import EACH_UP_TO, Log
@@ -151,7 +152,7 @@ def said(log: Log, lines: Lines, *happened: events.Event) -> list[tuple[str, str
             "worker w1 was believed dead; it drops what it held and starts anew",
         ),
         (
-            events.ClaimLost(SimpleNamespace(task_name="mail.send", id=JOB)),
+            events.ClaimLost(outcome().run),
             "WARNING",
             f"claim lost: mail.send {JOB}; its outcome was not recorded",
         ),
@@ -245,3 +246,76 @@ def test_failures_are_told_one_by_one_however_many_succeed(log: Log, lines: Line
     failed = outcome("failed", reason="error", failure=MAIL_ERROR)
     said(log, lines, events.Recorded([*successes(100).outcomes, failed, failed]))
     assert [level for level, _ in lines.kept] == ["ERROR", "ERROR"]
+
+
+# -- JSON lines
+
+
+def json_line(text: str = "hello", *arguments: object, level: int = logging.INFO, **more: Any) -> dict[str, Any]:
+    record = logging.Logger("mail").makeRecord(
+        "mail", level, "", 0, text, arguments, more.pop("exc_info", None), None, more
+    )
+    telemetry.JobLogFilter().filter(record)
+    line = telemetry.JsonLines("host:1").format(record)
+    assert "\n" not in line
+    document: dict[str, Any] = json.loads(line)
+    return document
+
+
+def test_json_line_says_when_how_who_and_what() -> None:
+    line = json_line("%s\nto %d", "hello", 2, level=logging.WARNING)
+    assert datetime.fromisoformat(line.pop("time")).tzinfo is not None
+    assert line == {"level": "warning", "logger": "mail", "message": "hello\nto 2", "worker": "host:1"}
+
+
+def test_json_line_of_a_job_says_whose_it_is() -> None:
+    run = outcome().run
+    token = telemetry.CURRENT.set(run)
+    try:
+        line = json_line()
+    finally:
+        telemetry.CURRENT.reset(token)
+    assert (line["job_id"], line["task"], line["queue"], line["attempt"]) == (str(JOB), "mail.send", "default", 2)
+
+
+def test_what_the_worker_says_of_a_job_names_it_in_fields() -> None:
+    kept: list[logging.LogRecord] = []
+    logger = logging.Logger("worker")
+    handler = logging.Handler()
+    handler.emit = kept.append  # type: ignore[method-assign]
+    logger.addHandler(handler)
+    Log(logger)(events.Recorded([outcome(), outcome("failed", reason="error", failure=MAIL_ERROR)]))
+    Log(logger)(events.ClaimLost(outcome().run))
+    lines = [json.loads(telemetry.JsonLines().format(record)) for record in kept]
+    assert [(line["level"], line["job_id"], line["task"], line["queue"]) for line in lines] == [
+        (level, str(JOB), "mail.send", "default") for level in ("error", "info", "warning")
+    ]
+
+
+def test_json_line_has_the_exception_and_what_was_logged_beside() -> None:
+    try:
+        raise ValueError("no")
+    except ValueError as error:
+        line = json_line(level=logging.ERROR, exc_info=(type(error), error, error.__traceback__), user=7, what=object())
+    assert line["exception"].endswith("ValueError: no")
+    assert line["user"] == 7
+    assert "what" not in line
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("to postgresql://me:s3cret@db/x?a=b", "to postgresql://me:***@db/x?a=b"),
+        ("host=db password=s3cret dbname=x", "host=db password=*** dbname=x"),
+        ("https://example.org:443/a@b and 12:30", "https://example.org:443/a@b and 12:30"),
+    ],
+)
+def test_passwords_are_in_no_line(text: str, shown: str) -> None:
+    assert json_line(text)["message"] == shown
+    assert telemetry.without_passwords(text) == shown
+
+
+def test_log_format_of_the_environment_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PGJOBS_LOG_FORMAT", "xml")
+    with pytest.raises(ConfigurationError, match="'xml'; write text or json"):
+        telemetry.set_up_logging("info")

@@ -1,0 +1,166 @@
+"""OpenTelemetry: a span for each enqueue and each run, linked. Needs ``pgjobs-queue[otel]``.
+
+::
+
+    trace.set_tracer_provider(provider)
+    jobs = PgJobs()
+    instrument(jobs)
+
+The calls belong into the module that ``-A`` names, so that workers and processes of a pool make them too. Where tasks
+fork (``executor="fork"``) the provider needs a SimpleSpanProcessor: that of batches starts a thread, with which nothing
+can be forked.
+
+Names follow the messaging conventions: a producer span ``create {queue}``, since the row is made in a transaction that
+commits later, and a consumer span ``process {queue}`` for each attempt. The trace context travels in the job's context,
+beside what ``PgJobs(context=[…])`` carries.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Awaitable, Callable, Generator, Mapping
+from typing import Any, Final
+
+from pgjobs.app import PgJobs
+from pgjobs.config import DEFAULT_QUEUE
+from pgjobs.current import CurrentJob
+from pgjobs.events import Event, WorkerStopped
+from pgjobs.middleware import Middleware
+from pgjobs.newjob import NewJob, Prepared
+from pgjobs.run import CURRENT, outcome_of
+from pgjobs.worker.pool import APART
+
+try:
+    from opentelemetry import context, propagate, trace
+    from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode, TracerProvider
+except ImportError as error:
+    raise ImportError(
+        "pgjobs.contrib.opentelemetry needs OpenTelemetry; install the extra otel: pgjobs-queue[otel]"
+    ) from error
+
+FLUSH_MS: Final = 5_000
+"""How long a process that ends waits for its last spans to be exported."""
+
+
+def instrument(jobs: PgJobs, *, tracer_provider: TracerProvider | None = None, same_trace: bool = False) -> None:
+    """Has spans made of enqueues and runs, with the job's id, task, queue and attempt, and no arguments.
+
+    A run's span begins a trace of its own and links to the span of its enqueue: a job may run long after its producer's
+    trace, and many times. What a job enqueues is created within its span. Exceptions that a task ``throws`` are
+    recorded, and are no error.
+
+    Args:
+        tracer_provider: instead of the global one.
+        same_trace: have a run's span continue the producer's trace, as its child.
+    """
+    tracing = _Tracing(tracer_provider or trace.get_tracer_provider(), same_trace=same_trace)
+    jobs.use(tracing)
+    jobs.subscribe(tracing.stopped, WorkerStopped)
+
+
+class _Tracing(Middleware):
+    def __init__(self, provider: TracerProvider, *, same_trace: bool) -> None:
+        self._provider = provider
+        self._tracer = trace.get_tracer("pgjobs", tracer_provider=provider)
+        self._same_trace = same_trace
+
+    def enqueue(self, job: NewJob, call_next: Callable[[NewJob], Prepared]) -> Prepared:
+        given: Mapping[str, Any] = job.options.get("context") or {}
+        with self._tracer.start_as_current_span(
+            f"create {job.options.get('queue', DEFAULT_QUEUE)}",
+            context=_around(given),
+            kind=SpanKind.PRODUCER,
+            attributes=_attributes("create", job.options.get("queue", DEFAULT_QUEUE), job.task),
+        ):
+            carried: dict[str, str] = {}
+            propagate.inject(carried)
+            if carried:
+                job.options["context"] = {**given, **carried}
+            return call_next(job)
+
+    def run(self, job: CurrentJob, call_next: Callable[[], Any]) -> Any:
+        try:
+            with self._span(job) as span, _judged(span):
+                return call_next()
+        finally:
+            self._flush_apart()
+
+    async def arun(self, job: CurrentJob, call_next: Callable[[], Awaitable[Any]]) -> Any:
+        try:
+            with self._span(job) as span, _judged(span):
+                return await call_next()
+        finally:
+            self._flush_apart()
+
+    @contextlib.contextmanager
+    def _span(self, job: CurrentJob) -> Generator[Span]:
+        """A span for a run, with the producer's baggage; of the producer's trace only where that is asked for."""
+        producer = propagate.extract(_texts(job.context), context.Context())
+        origin = trace.get_current_span(producer).get_span_context()
+        parent = producer if self._same_trace else trace.set_span_in_context(trace.INVALID_SPAN, producer)
+        attributes = _attributes("process", job.queue, job.task) | {
+            "messaging.message.id": str(job.id), "pgjobs.attempt": job.attempt,
+        }  # fmt: skip
+        token = context.attach(parent)
+        try:
+            with self._tracer.start_as_current_span(
+                f"process {job.queue}",
+                kind=SpanKind.CONSUMER,
+                links=[Link(origin)] if origin.is_valid else None,
+                attributes=attributes,
+                record_exception=False,
+                set_status_on_exception=False,
+            ) as span:
+                yield span
+        finally:
+            context.detach(token)
+
+    def _flush_apart(self) -> None:
+        """Exports at once what a process of its own has recorded: it may be gone the next moment."""
+        if (run := CURRENT.get(None)) is not None and run.task.executor in APART:
+            self._flush()
+
+    def stopped(self, event: Event) -> None:
+        """Exports the last spans of a worker, whose process leaves without atexit."""
+        self._flush()
+
+    def _flush(self) -> None:
+        if (flush := getattr(self._provider, "force_flush", None)) is not None:  # the SDK's; the API has none
+            flush(FLUSH_MS)
+
+
+@contextlib.contextmanager
+def _judged(span: Span) -> Generator[None]:
+    """Says in the span how the run ended: steering and a stop from outside are no errors."""
+    try:
+        yield
+    except BaseException as error:
+        outcome = outcome_of(CURRENT.get(), error)
+        if outcome is not None:
+            span.set_attribute("pgjobs.outcome", outcome.status)
+            if (failure := outcome.failure) is not None:
+                span.record_exception(error)
+                span.set_attribute("error.type", failure.exception)
+                if not failure.expected:
+                    span.set_status(Status(StatusCode.ERROR, failure.exception))
+        raise
+
+
+def _attributes(operation: str, queue: str, task: str) -> dict[str, Any]:
+    return {
+        "messaging.system": "pgjobs",
+        "messaging.operation.type": operation,
+        "messaging.operation.name": operation,
+        "messaging.destination.name": queue,
+        "pgjobs.task": task,
+    }
+
+
+def _around(given: Mapping[str, Any]) -> context.Context | None:
+    """The context of an enqueue: the current one (None), or what the caller or a carrier has given where no span is."""
+    in_a_span = trace.get_current_span().get_span_context().is_valid
+    return None if in_a_span or not given else propagate.extract(_texts(given))
+
+
+def _texts(carried: Mapping[str, Any]) -> dict[str, str]:
+    return {name: value for name, value in carried.items() if isinstance(value, str)}
