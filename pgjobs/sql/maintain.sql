@@ -400,6 +400,33 @@ SELECT minute, queue, task, status, bucket, sum(jobs), sum(seconds)
  GROUP BY minute, queue, task, status, bucket
 
 
+-- name: coarsen
+-- Merges rollup rows that are older than an age, those of 24 hours, or days, from a cursor on, so that what is summed over years
+-- stays small: minutes become hours, and hours days (of UTC). Returns where the next ones begin; nothing when all is done. To do
+-- it twice changes nothing. Nobody else writes there: completions count in the minute of their transaction.
+-- Locks: rollups of that time.
+WITH old AS MATERIALIZED (
+    SELECT date_trunc(%(unit)s::text, now() - %(age)s::float8 * interval '1 second', 'UTC') AS before
+), span AS MATERIALIZED (
+    SELECT min(rollup.minute) AS first,
+           least(date_trunc(%(unit)s::text, min(rollup.minute), 'UTC') + 24 * ('1 ' || %(unit)s::text)::interval,
+                 min(old.before)) AS next
+      FROM old
+      JOIN pgjobs.rollups AS rollup ON rollup.minute < old.before
+     WHERE rollup.minute >= coalesce(%(since)s::timestamptz, '-infinity')
+), taken AS (
+    DELETE FROM pgjobs.rollups
+     WHERE minute >= (SELECT first FROM span) AND minute < (SELECT next FROM span)
+    RETURNING date_trunc(%(unit)s::text, minute, 'UTC') AS start, queue, task, status, bucket, jobs, seconds
+), merged AS (
+    INSERT INTO pgjobs.rollups (minute, queue, task, status, bucket, jobs, seconds)
+    SELECT start, queue, task, status, bucket, sum(jobs), sum(seconds)
+      FROM taken
+     GROUP BY start, queue, task, status, bucket
+)
+SELECT next FROM span WHERE next IS NOT NULL
+
+
 -- name: tidy
 -- Forgets workers dead for an hour under whose name no claim stands, flags of workers that are gone, and waiters not seen
 -- for a minute, and the notes of lanes where nothing moves.

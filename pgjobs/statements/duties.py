@@ -119,6 +119,12 @@ def roll_up() -> Statement[None]:
     return Statement(QUERIES["roll_up"], {}, nothing)
 
 
+def coarsen(unit: str, since: str | None, age_s: float) -> Statement[datetime | None]:
+    """Merges the rollups of 24 hours or days older than age, the first ones since a time; returns where they end."""
+    params = {"unit": unit, "since": since, "age": age_s}
+    return Statement(QUERIES["coarsen"], params, lambda rows: rows[0][0] if rows else None)
+
+
 def tidy() -> Statement[None]:
     """Forgets workers, flags and waiters that are long gone."""
     return Statement(QUERIES["tidy"], {}, nothing)

@@ -26,6 +26,9 @@ DUTIES_EVERY_S: Final = 0.5
 LATE_S: Final = 600.0
 """Retention is applied this much later than its age, so that most jobs have ended when their id is walked over."""
 
+COARSE_S: Final = {"hour": 2 * 86_400.0, "day": 60 * 86_400.0}
+"""Older than this, rollups count by the hour and by the day instead of the minute: a year has few rows a task."""
+
 UNPARKED: Final = 1_000
 """So many jobs of resumed tasks are queued again at once."""
 
@@ -188,8 +191,15 @@ class Maintenance:
         return state, False
 
     def _roll_up(self, duty: Duty) -> tuple[Any, bool]:
+        """Merges the last minutes, and goes on with what is old from where it stopped."""
         self._link.step(statements.roll_up())
-        return None, False
+        state: dict[str, Any] = dict(duty.state or {})
+        again = False
+        for unit, age_s in COARSE_S.items():
+            if (reached := self._link.step(statements.coarsen(unit, state.get(unit), age_s))) is not None:
+                state[unit] = reached.isoformat()
+                again = True
+        return state or None, again
 
     def _tidy(self, duty: Duty) -> tuple[Any, bool]:
         self._link.step(statements.tidy())

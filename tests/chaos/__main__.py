@@ -47,6 +47,8 @@ def run(
             made.allowed = int(jobs * (index + 1) / len(faults))
             if verbose:
                 print(f"{time.monotonic() - started:7.1f} s  {made.produced:9,} jobs  {fault.name}", flush=True)
+            if fault.isolates:
+                made.wait_until_all_beat(15)
             fault.inject(made)
         made.allowed = jobs
         ended = made.wait_until_all_ended(180)

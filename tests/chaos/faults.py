@@ -23,12 +23,13 @@ BACK_S: Final = 5.0
 
 @dataclass(frozen=True)
 class Fault:
-    """A kind of fault, and how often it comes in a run of a million jobs."""
+    """A kind of fault, how often it comes among a million jobs, and whether it keeps workers from the database."""
 
     name: str
     what: str
     in_a_million: int
     inject: Callable[[Scene], None]
+    isolates: bool = False
 
 
 def _any(scene: Scene) -> Worker:
@@ -231,15 +232,15 @@ FAULTS: Final = (
     Fault("kill a supervisor", "SIGKILL of the parent alone", 35, kill_supervisor),
     Fault("kill a worker", "SIGKILL of parent and children", 45, kill_worker),
     Fault("pause past death", "SIGSTOP until believed dead, SIGCONT", 5, pause_past_death),
-    Fault("pause", "SIGSTOP for up to 4 s", 20, pause),
+    Fault("pause", "SIGSTOP for up to 4 s", 20, pause, isolates=True),
     Fault("deploy", "SIGTERM and a new start", 15, restart_politely),
-    Fault("crash the server", "immediate stop and start of PostgreSQL", 50, crash_server),
+    Fault("crash the server", "immediate stop and start of PostgreSQL", 50, crash_server, isolates=True),
     Fault("terminate backends", "pg_terminate_backend of one kind", 30, terminate_backends),
-    Fault("exhaust connections", "max_connections reached, 2 s", 10, exhaust_connections),
-    Fault("partition", "a black hole for up to 4 s", 50, partition),
-    Fault("reset", "every connection of a worker reset", 30, reset),
-    Fault("cut commits", "connections cut before, inside, after COMMIT", 60, cut_commits),
-    Fault("slow network", "delays of up to 0.2 s, or byte by byte", 15, slow_network),
+    Fault("exhaust connections", "max_connections reached, 2 s", 10, exhaust_connections, isolates=True),
+    Fault("partition", "a black hole for up to 4 s", 50, partition, isolates=True),
+    Fault("reset", "every connection of a worker reset", 30, reset, isolates=True),
+    Fault("cut commits", "connections cut before, inside, after COMMIT", 60, cut_commits, isolates=True),
+    Fault("slow network", "delays of up to 0.2 s, or byte by byte", 15, slow_network, isolates=True),
     Fault("deaf listener", "the LISTEN connections of a worker swallowed", 20, deafen),
     Fault("wrong clock", "a worker's clock an hour ahead or behind", 20, set_clock_wrong),
     Fault("conflicts", "40001, 40P01 and 55P03 from a third of the writes", 20, conflicts),

@@ -226,6 +226,23 @@ class Scene:
             time.sleep(0.5)
         return False
 
+    def wait_until_all_beat(self, timeout_s: float) -> None:
+        """Without that, faults which keep a worker from the database would add up until it is rightly believed dead."""
+        deadline = time.monotonic() + timeout_s
+        while self._unseen() and time.monotonic() < deadline:
+            time.sleep(0.1)
+
+    def _unseen(self) -> bool:
+        """Whether a worker that lives has missed a beat, or nobody can tell."""
+        try:
+            with self.connect() as conn:
+                rows = conn.execute(
+                    "SELECT pid FROM pgjobs.workers WHERE dead_at IS NULL AND seen_at < now() - interval '4 seconds'"
+                ).fetchall()
+        except psycopg.Error:
+            return True
+        return any(pid not in self.killed for (pid,) in rows)
+
     def wait_until_all_hear(self, timeout_s: float) -> None:
         """Waits until every worker listens on a living connection; ``deaf`` says how many don't."""
         deadline = time.monotonic() + timeout_s
