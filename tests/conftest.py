@@ -13,10 +13,15 @@ from uuid import uuid4
 
 import psycopg
 import pytest
+from hypothesis import Phase, settings
 
 import pgjobs
 from tests.bouncer import bouncer
 from tests.support import copy_of, execute, suite_server, with_database
+
+# To explain a failure Hypothesis traces every line, and a trace that meets a signal spins for ever on CPython 3.11.
+settings.register_profile("unexplained", settings(), phases=[phase for phase in Phase if phase is not Phase.explain])
+settings.load_profile("unexplained")
 
 
 @pytest.fixture(scope="session")

@@ -167,6 +167,7 @@ def test_worker_survives_whatever_stands_in_its_rows(jobs: PgJobs, conn: psycopg
         assert still_open(conn) == []
 
 
+@pytest.mark.filterwarnings("ignore:Do not use the .random. module")  # the worker's threads do, meanwhile
 def test_worker_survives_whatever_it_is_told(jobs: PgJobs, conn: psycopg.Connection[Any]) -> None:
     with at_work(jobs, conn):
 

@@ -51,11 +51,16 @@ def python_of(peer: Peer, home: Path) -> Path:
 
 def _interpreter(version: str) -> str:
     for name in (f"python{version}", *sorted(Path.home().glob(f".pyenv/versions/{version}*/bin/python"), reverse=True)):
-        if found := shutil.which(name):
+        if (found := shutil.which(name)) and _answers(found):
             return found
     if f"{sys.version_info.major}.{sys.version_info.minor}" >= version:
         return sys.executable
     raise Unavailable(f"needs Python {version}")
+
+
+def _answers(interpreter: str) -> bool:
+    """Whether it is one, and no stand-in of a version manager for one that is not chosen."""
+    return subprocess.run([interpreter, "-c", ""], capture_output=True, check=False).returncode == 0
 
 
 @contextmanager
