@@ -36,6 +36,9 @@ pytestmark = [
 
 APP = "tests.apps.endings"
 LONG_S = int(os.environ.get("PGJOBS_LONG_S", "12"))
+BUSY_S = 0 if {"PGJOBS_LONG_S", "PGJOBS_ENDINGS"} & set(os.environ) else 5
+"""What may be added to a limit where other tests have the machine busy."""
+
 """How long a job blocks that has no timeout: longer than a silent worker is believed to live; 60 in make nightly."""
 
 
@@ -454,7 +457,7 @@ def test_run_that(way: Row, stage: Stage) -> None:
     endings.keep(cell)
     if "PGJOBS_ENDINGS" not in os.environ:
         assert cell.outcome == endings.known().get((way.title, stage.executor))
-    assert seconds <= way.limit_s
+    assert seconds <= way.limit_s + BUSY_S
 
 
 def test_document_has_every_row_and_no_other() -> None:

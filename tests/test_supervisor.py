@@ -234,6 +234,8 @@ def test_process_that_is_replaced_leaves_the_rest_of_max_jobs_to_the_next(
 class Told:
     """A child that only hears."""
 
+    is_ready = True
+
     def __init__(self) -> None:
         self.words: list[str] = []
         self.popen = self
