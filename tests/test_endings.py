@@ -35,10 +35,10 @@ pytestmark = [
 ]
 
 APP = "tests.apps.endings"
-LONG_S = int(os.environ.get("PGJOBS_LONG_S", "12"))
 BUSY_S = 0 if {"PGJOBS_LONG_S", "PGJOBS_ENDINGS"} & set(os.environ) else 5
 """What may be added to a limit where other tests have the machine busy."""
 
+LONG_S = int(os.environ.get("PGJOBS_LONG_S", "12"))
 """How long a job blocks that has no timeout: longer than a silent worker is believed to live; 60 in make nightly."""
 
 
