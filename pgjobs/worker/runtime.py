@@ -153,8 +153,12 @@ class Worker:
         if self._calls is not None:
             self._calls.start()
         self._life = Life(self)
-        self._life.start()
-        logging.getLogger().addHandler(self._handler)
+        logging.getLogger().addHandler(self._handler)  # before the first job may run
+        try:
+            self._life.start()
+        except BaseException:
+            logging.getLogger().removeHandler(self._handler)
+            raise
         database = self.jobs.database.for_listening()
         self._listener = Listener(
             database,
