@@ -212,7 +212,7 @@ def test_running_coroutine_is_stopped_at_once(told: None, jobs: PgJobs) -> None:
     with jobs.worker():
         job = wait.enqueue()
         assert started.wait(15)
-        assert job.cancel("enough").status is Status.RUNNING
+        assert job.cancel("enough").status in {Status.RUNNING, Status.CANCELLED}, "it may have stopped by then"
         eventually(lambda: job.refresh().status.ended, timeout_s=10)
     assert (stands(job), job.attempt, unwound.is_set()) == (("cancelled", "enough"), 1, True)
 
