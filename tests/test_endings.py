@@ -35,9 +35,6 @@ pytestmark = [
 ]
 
 APP = "tests.apps.endings"
-BUSY_S = 0 if {"PGJOBS_LONG_S", "PGJOBS_ENDINGS"} & set(os.environ) else 5
-"""What may be added to a limit where other tests have the machine busy."""
-
 LONG_S = int(os.environ.get("PGJOBS_LONG_S", "12"))
 """How long a job blocks that has no timeout: longer than a silent worker is believed to live; 60 in make nightly."""
 
@@ -457,7 +454,7 @@ def test_run_that(way: Row, stage: Stage) -> None:
     endings.keep(cell)
     if "PGJOBS_ENDINGS" not in os.environ:
         assert cell.outcome == endings.known().get((way.title, stage.executor))
-    assert seconds <= way.limit_s + BUSY_S
+    assert seconds <= way.limit_s
 
 
 def test_document_has_every_row_and_no_other() -> None:

@@ -163,7 +163,7 @@ def test_worker_survives_whatever_stands_in_its_rows(jobs: PgJobs, conn: psycopg
             insert(conn, row)
         assert jobs.enqueue("neighbour").get(10) == "ran"
         with suppress(AssertionError):
-            eventually(lambda: not still_open(conn), timeout_s=60)
+            eventually(lambda: not still_open(conn), timeout_s=30)
         assert still_open(conn) == []
 
 
