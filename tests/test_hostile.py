@@ -162,9 +162,15 @@ def test_worker_survives_whatever_stands_in_its_rows(jobs: PgJobs, conn: psycopg
         for row in rows():
             insert(conn, row)
         assert jobs.enqueue("neighbour").get(10) == "ran"
+        left: list[tuple[Any, ...]] = []
+
+        def all_seen_to() -> bool:
+            left[:] = still_open(conn)
+            return not left
+
         with suppress(AssertionError):
-            eventually(lambda: not still_open(conn), timeout_s=30)
-        assert still_open(conn) == []
+            eventually(all_seen_to, timeout_s=30)
+        assert left == []
 
 
 @pytest.mark.filterwarnings("ignore:Do not use the .random. module")  # the worker's threads do, meanwhile

@@ -88,6 +88,19 @@ def test_first_signal_lets_what_runs_finish(
     assert workers_left(conn) == 0
 
 
+def test_signal_that_comes_while_it_starts_counts_once(app: PgJobs, database_url: str, flag: Path) -> None:
+    with WorkerProcess(database_url, "-c", "1", app="tests.apps.slow_start") as worker:
+        running = app.enqueue("tests.apps.basic.hold", str(flag))
+        eventually(lambda: began(flag, running))
+        worker.signal(signal.SIGTERM)
+        eventually(lambda: worker.said("stopping"))
+        time.sleep(0.3)
+        assert worker.popen.poll() is None, "it stopped the job as if told to hurry"
+        flag.unlink()
+        assert worker.leave() == 0
+    assert (running.refresh().status, running.attempt) == (Status.SUCCEEDED, 1)
+
+
 @pytest.mark.parametrize("how", ["second signal", "timeout"])
 def test_second_signal_or_the_timeout_stops_the_code_and_burns_no_attempt(
     how: str, app: PgJobs, database_url: str, flag: Path, conn: psycopg.Connection[Any]

@@ -138,8 +138,6 @@ class Child:
             return
         worker.outage.back()
         try:
-            if self._stopping.is_set():
-                worker.request_stop()
             worker.wait()
         finally:
             worker.stop()
