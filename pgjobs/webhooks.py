@@ -9,33 +9,26 @@ import base64
 import binascii
 import hashlib
 import hmac
-import http.client
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import IO, Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias
 from urllib.parse import urlsplit
 
 from pgjobs import codec
 from pgjobs.codec import Json
 from pgjobs.config import Duration, seconds
 from pgjobs.errors import ConfigurationError, OptionError, WebhookError
-from pgjobs.retry import Cancel, Retry, RetryLater
+from pgjobs.retry import Retry
 
 TASK: Final = "pgjobs.webhook"
 """The task that sends them; every worker has it."""
 
 ENDS: Final = ("succeeded", "failed", "cancelled", "expired")
 RETRY: Final = Retry(12, backoff=5, cap="1h")
-TIMEOUT_S: Final = 15.0
-"""How long a receiver may take to connect and to answer."""
 
 TOLERANCE_S: Final = 300.0
 """How far a message's timestamp may be from now, so that an old one cannot be sent again."""
-
-GONE: Final = 410
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,41 +149,8 @@ def sender(secrets: Sequence[str]) -> Callable[..., int]:
             "webhook-timestamp": str(timestamp),
             "webhook-signature": signatures,
         }
-        return _post(Webhook(url).url, data, headers)
+        from pgjobs.posting import post  # the modules of HTTP are 3 MB, which no supervisor needs
+
+        return post(Webhook(url).url, data, headers)
 
     return send
-
-
-def _post(url: str, data: bytes, headers: dict[str, str]) -> int:
-    request = urllib.request.Request(url, data, headers)  # noqa: S310 - Webhook lets http and https through alone
-    try:
-        with _OPENER.open(request, timeout=TIMEOUT_S) as answer:
-            status: int = answer.status
-            return status
-    except urllib.error.HTTPError as error:
-        with error:
-            _steer(error)
-            raise WebhookError(f"{urlsplit(url).netloc} answered {error.code} {error.reason}") from None
-    except (OSError, http.client.HTTPException) as error:
-        raise WebhookError(f"{urlsplit(url).netloc} cannot be reached: {error}") from None
-
-
-def _steer(error: urllib.error.HTTPError) -> None:
-    """Does what the receiver asks for: never again, or later."""
-    if error.code == GONE:
-        raise Cancel("the receiver wants no more messages (410 Gone)")
-    later = error.headers.get("retry-after", "")
-    if error.code in (429, 503) and later.isdecimal():
-        raise RetryLater(min(float(later), 86_400.0))
-
-
-class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    """A redirect is a failure: it could lead to where nobody has meant a message to go."""
-
-    def redirect_request(
-        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: Any, newurl: str
-    ) -> None:
-        return None
-
-
-_OPENER: Final = urllib.request.build_opener(_NoRedirects)

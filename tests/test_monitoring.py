@@ -24,8 +24,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from pgjobs import PgJobs, events
 from pgjobs.job import new_id
+from pgjobs.worker.health import Health, Standing
 from pgjobs.worker.metrics import METRICS, Metrics, QueueGauge
-from pgjobs.worker.monitor import Health, Monitor, QueueGauges, Standing, address
+from pgjobs.worker.monitor import Monitor, QueueGauges, address
 from pgjobs.worker.notify import Notifier
 from pgjobs.worker.tally import BUCKETS, MAX_NAMES, OTHERS, Tally
 from tests.apps import watched

@@ -4,14 +4,16 @@
 -- they said that nothing runs: 170 ms instead of 5), and written where it was locked, by ctid. A row that changed between
 -- the snapshot and the lock is not written: it is sent again. Only what differs is written, and no indexed column, so the
 -- update is HOT, but for a job that gives its unique key up. The rollup is part of it and so always agrees with the ledger. With the ids come the channels of those
--- who wait for results: whoever's row this snapshot does not see reads the job after it has written it.
+-- who wait for results: whoever's row this snapshot does not see reads the job after it has written it. What attempts in
+-- processes of their own have used and written comes with it; both arrays are NULL where no job of the batch has that.
 -- Locks: jobs, by id, skipping.
 WITH done AS (
     SELECT *
-      FROM unnest(%(ids)s::uuid[], %(claims)s::uuid[], %(results)s::text[], %(waits)s::float8[], %(seconds)s::float8[])
-               AS done (id, claim_id, result, wait, seconds)
+      FROM unnest(%(ids)s::uuid[], %(claims)s::uuid[], %(results)s::text[], %(waits)s::float8[], %(seconds)s::float8[],
+                  %(usages)s::text[], %(outputs)s::text[])
+               AS done (id, claim_id, result, wait, seconds, usage, output)
 ), mine AS MATERIALIZED (
-    SELECT job.place, done.result, done.wait, done.seconds
+    SELECT job.place, done.result, done.wait, done.seconds, done.usage, done.output
       FROM (SELECT * FROM done ORDER BY id) AS done
      CROSS JOIN LATERAL (
          SELECT ctid AS place
@@ -22,6 +24,7 @@ WITH done AS (
 ), completed AS (
     UPDATE pgjobs.jobs AS job
        SET status = 'succeeded', result = mine.result::jsonb, finished_at = now(),
+           usage = mine.usage::jsonb, output = mine.output,
            unique_key = CASE WHEN job.options ? 'unique_for' THEN job.unique_key END,
            started_at = job.started_at + mine.wait * interval '1 second'
       FROM mine
@@ -107,8 +110,8 @@ SELECT NULL, channel FROM pgjobs.waiters WHERE seen_at > now() - interval '30 se
 
 
 -- name: account
--- Keeps what attempts have used and written, beside their outcomes and in the same transaction; only jobs in processes of their
--- own have that. claim_id stays after an outcome, so a job whose claim has moved on is left alone. One whose row somebody holds is
+-- Keeps what attempts that did not succeed have used and written, beside their outcomes and in the same transaction; only jobs in
+-- processes of their own have that. claim_id stays after an outcome, so a job whose claim has moved on is left alone. One whose row somebody holds is
 -- sent again with its outcome. No indexed column: the update is HOT.
 -- Locks: jobs, by id, skipping: those of the outcomes, which this transaction holds already.
 WITH known AS (

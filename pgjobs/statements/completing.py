@@ -22,8 +22,8 @@ def _recorded(rows: Rows) -> Recorded:
 
 
 def complete(columns: Mapping[str, Any]) -> Statement[Recorded]:
-    """Records successes (ids, claims, results, waits, seconds)."""
-    return Statement(QUERIES["complete"], columns, _recorded)
+    """Records successes (ids, claims, results, waits, seconds; usages and outputs, or None where no job has any)."""
+    return Statement(QUERIES["complete"], {"usages": None, "outputs": None, **columns}, _recorded)
 
 
 def settle(columns: Mapping[str, Sequence[Any]]) -> Statement[Recorded]:
@@ -32,7 +32,7 @@ def settle(columns: Mapping[str, Sequence[Any]]) -> Statement[Recorded]:
 
 
 def account(accounts: Sequence[tuple[UUID, UUID, str | None, str | None]]) -> Statement[Recorded]:
-    """Keeps what attempts have used and written: rows of (id, claim, usage as JSON, output)."""
+    """Keeps what attempts that did not succeed have used and written: rows of (id, claim, usage as JSON, output)."""
     columns = zip(*accounts, strict=True)
     params = {name: list(column) for name, column in zip(("ids", "claims", "usages", "outputs"), columns, strict=True)}
     return Statement(QUERIES["account"], params, lambda rows: Recorded([], []))

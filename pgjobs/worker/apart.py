@@ -76,7 +76,8 @@ class PoolProcess:
 
     def begin(self, run: Run, line: bytes) -> None:
         """Hands a run to the process."""
-        self.read_output()
+        if run.task.capture:
+            self.read_output()  # what came after the end of the last one
         self.run, self.said, self._forked, self._written = run, None, None, b""
         run.begun = self.since = time.perf_counter()
         with contextlib.suppress(OSError):  # it has died, which the next look shows

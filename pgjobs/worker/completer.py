@@ -14,7 +14,7 @@ from pgjobs import arrays, statements
 from pgjobs.events import ClaimLost, Event, Recorded, Released
 from pgjobs.link import Link
 from pgjobs.report import Child, Desk, Said
-from pgjobs.run import Account, Claim, Outcome, unstorable
+from pgjobs.run import Claim, Outcome, unstorable
 from pgjobs.statements import Recorded as RecordedIds
 from pgjobs.statements import Statement
 
@@ -61,7 +61,7 @@ class Completer:
             recorded.append(statements.settle(_settle_columns(other)))
         if back := [outcome.run for outcome in outcomes if outcome.ending == "released"]:
             recorded.append(statements.release([run.claim.id for run in back], [run.id for run in back]))
-        if accounts := [_account(outcome, outcome.account) for outcome in outcomes if outcome.account]:
+        if accounts := [(o.run.id, o.run.claim.id, *_account(o)) for o in other if o.account]:
             recorded.append(statements.account(accounts))
         if announcing := [run.id for run in (outcome.run for outcome in outcomes) if run.options and run.announces]:
             recorded.append(statements.announce(announcing))
@@ -174,9 +174,11 @@ def _children(outcomes: Sequence[Outcome]) -> list[tuple[UUID | None, Child]]:
     ]
 
 
-def _account(outcome: Outcome, account: Account) -> tuple[UUID, UUID, str | None, str | None]:
-    usage = None if account.usage is None else json.dumps(account.usage)
-    return outcome.run.id, outcome.run.claim.id, usage, account.output
+def _account(outcome: Outcome) -> tuple[str | None, str | None]:
+    """What an attempt has used, as JSON, and written."""
+    if (account := outcome.account) is None:
+        return None, None
+    return None if account.usage is None else json.dumps(account.usage), account.output
 
 
 def _tell(channels: Iterable[str], outcomes: Sequence[Outcome], link: Link) -> None:
@@ -202,12 +204,17 @@ def _as_recorded(outcome: Outcome, status: str) -> Outcome:
 
 
 def _success_columns(outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    usages, outputs = None, None
+    if any(outcome.account for outcome in outcomes):
+        usages, outputs = map(arrays.texts, zip(*map(_account, outcomes), strict=True))
     return {
         "ids": arrays.uuids([outcome.run.id for outcome in outcomes]),
         "claims": arrays.uuids([outcome.run.claim.id for outcome in outcomes]),
         "results": arrays.texts([outcome.result for outcome in outcomes]),
         "waits": arrays.floats([outcome.wait_s for outcome in outcomes]),
         "seconds": arrays.floats([outcome.seconds for outcome in outcomes]),
+        "usages": usages,
+        "outputs": outputs,
     }
 
 

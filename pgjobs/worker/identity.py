@@ -7,7 +7,6 @@ import ctypes
 import functools
 import os
 import platform
-import resource
 import signal
 import sys
 from collections.abc import Mapping
@@ -59,25 +58,6 @@ def rss_bytes(pid: int) -> int | None:
     except (OSError, ValueError, IndexError):
         return None
     return pages * os.sysconf("SC_PAGE_SIZE")
-
-
-RSS_UNIT: Final = 1 if sys.platform == "darwin" else 1024
-"""Bytes in one of ru_maxrss."""
-
-
-def reset_peak() -> None:
-    """Lets this process's peak of memory begin anew, where the system can (Linux)."""
-    with contextlib.suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
-
-
-def peak_bytes() -> int:
-    """The most memory that this process has taken since its peak was reset, or ever."""
-    try:
-        status = Path("/proc/self/status").read_text()
-        return int(status.partition("VmHWM:")[2].split()[0]) * 1024
-    except (OSError, ValueError, IndexError):
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * RSS_UNIT
 
 
 def die_with_parent() -> None:

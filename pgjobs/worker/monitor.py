@@ -7,7 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Final
@@ -19,15 +19,13 @@ from pgjobs.database import Database
 from pgjobs.errors import ConfigurationError
 from pgjobs.events import Event
 from pgjobs.link import Link
+from pgjobs.worker.health import Health
 from pgjobs.worker.metrics import CONTENT_TYPE, Metrics, QueueGauge
 from pgjobs.worker.service import Outage, Service
 
 LOOPBACK: Final = "127.0.0.1"
 TURN_S: Final = 10.0
 """A supervisor whose loop has not turned for so long is stuck; it turns four times a second."""
-
-REACHED_S: Final = 7.0
-"""A database that no heartbeat has reached for so long counts as out of reach: there is one every three seconds."""
 
 MEASURE: Final = "measure"
 MEASURE_S: Final = 5.0
@@ -45,31 +43,6 @@ def address(text: str) -> tuple[str, int]:
     if not port.isascii() or not port.isdigit() or int(port) > 65_535:
         raise ConfigurationError(f"--http is {text!r}; write PORT or HOST:PORT, as in 127.0.0.1:9464")
     return host.strip("[]") or LOOPBACK, int(port)
-
-
-@dataclass(frozen=True, slots=True)
-class Standing:
-    """How a process stands: ready is whether it claims jobs, still_s for how long no Python code has run in it."""
-
-    pid: int
-    ready: bool
-    still_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class Health:
-    """How a worker stands, as its supervisor saw it ``turned_at``, by the monotonic clock."""
-
-    turned_at: float
-    processes: Sequence[Standing]
-    stopping: bool
-    reached_at: float
-    """When a heartbeat last reached the database."""
-
-    @property
-    def reaches_database(self) -> bool:
-        """Whether the database is within reach."""
-        return time.monotonic() - self.reached_at < REACHED_S
 
 
 class Monitor:

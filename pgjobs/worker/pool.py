@@ -31,6 +31,9 @@ _STARTING: Final = max(2, os.cpu_count() or 1)
 LOOK_S: Final = 0.5
 """How often a process that runs a job is looked at: whether it lives, what memory it takes."""
 
+BUSY_LOOK_S: Final = 0.05
+"""How often at most: between short jobs each look is a system call a process, which lets go of the interpreter."""
+
 
 def check(task: Task[..., Any, Any]) -> None:
     """Makes sure that a fresh process can import a task.
@@ -97,6 +100,7 @@ class ProcessExecutor:
         self._ear: socket.socket
         self._stopping = False
         self._closed = False
+        self._look_at = 0.0
 
     # -- asked from other threads
 
@@ -129,7 +133,7 @@ class ProcessExecutor:
         self._bell, self._ear = socket.socketpair()
         self._bell.setblocking(False)
         self._selector = selectors.DefaultSelector()
-        self._selector.register(self._ear, selectors.EVENT_READ, lambda: self._ear.recv(4096))
+        self._selector.register(self._ear, selectors.EVENT_READ, self._hear_bell)
         self._thread = threading.Thread(target=self._main, name="pgjobs-pool", daemon=True)
         self._thread.start()
 
@@ -138,6 +142,10 @@ class ProcessExecutor:
             with contextlib.suppress(OSError):  # the bell is ringing
                 self._bell.send(b"\0")
 
+    def _hear_bell(self) -> None:
+        self._ear.recv(4096)
+        self._look_at = 0.0
+
     # -- the thread that looks after the processes
 
     def _main(self) -> None:
@@ -145,7 +153,8 @@ class ProcessExecutor:
             while not self._closed:
                 for key, _ in self._selector.select(self._rest_s()):
                     key.data()
-                self._look()
+                if time.perf_counter() >= self._look_at:
+                    self._look()
                 self._assign()
         finally:
             for process in (*self._processes, *self._leaving):
@@ -157,6 +166,7 @@ class ProcessExecutor:
 
     def _rest_s(self) -> float | None:
         nearest = min((process.deadline for process in self._processes), default=float("inf"))
+        self._look_at = min(self._look_at, nearest)
         busy = self._inbox or self._leaving or any(process.run for process in self._processes)
         rest_s = min(LOOK_S if busy else float("inf"), nearest - time.perf_counter())
         return None if rest_s == float("inf") else max(0.0, rest_s)
@@ -309,6 +319,7 @@ class ProcessExecutor:
     def _look(self) -> None:
         """Ends what must not go on, and finds out what has ended by itself."""
         now = time.perf_counter()
+        self._look_at = now + BUSY_LOOK_S
         for process in list(self._processes):
             if process.run is None:
                 if process.deadline <= now:

@@ -15,7 +15,6 @@ import inspect
 import json
 import logging
 import os
-import resource
 import signal
 import socket
 import sys
@@ -39,8 +38,8 @@ from pgjobs.telemetry import JobLogHandler, set_up_logging
 from pgjobs.worker import identity
 from pgjobs.worker.crossing import exit_line, outcome_line, run_of, said_line
 from pgjobs.worker.eventloop import new_loop
-from pgjobs.worker.identity import RSS_UNIT, peak_bytes, reset_peak
 from pgjobs.worker.lifespan import Lifespan
+from pgjobs.worker.meter import RSS_UNIT, Meter, max_rss_bytes
 from pgjobs.worker.process import describe_exit
 from pgjobs.worker.soft import alarm, softly
 
@@ -158,7 +157,7 @@ def _serve(pipe: socket.socket, output: int, tasks: Tasks) -> None:
 
 def _work(lines: Iterable[bytes], pipe: socket.socket, output: int, tasks: Tasks) -> None:
     """Runs jobs with one lifespan and one loop, since connections belong to theirs."""
-    out = Pipe(pipe)
+    out, meter = Pipe(pipe), Meter()
     out.desk.jobs = tasks.jobs
     if tasks.jobs is not None:
         out.desk.max_file_bytes = tasks.jobs.max_file_bytes
@@ -167,25 +166,16 @@ def _work(lines: Iterable[bytes], pipe: socket.socket, output: int, tasks: Tasks
         with contextlib.closing(lifespan):
             out.desk.resources = lifespan.open()
             for line in lines:
-                _one(json.loads(line), output, tasks, runner, out)
+                _one(json.loads(line), output, tasks, runner, out, meter)
 
 
-def _one(document: dict[str, Any], output: int, tasks: Tasks, runner: asyncio.Runner, out: Pipe) -> None:
+def _one(document: dict[str, Any], output: int, tasks: Tasks, runner: asyncio.Runner, out: Pipe, meter: Meter) -> None:
     """Runs one job, and says what has become of it."""
-    reset_peak()
-    before_s = _cpu_s()
+    meter.begin()
     with _captured(output) if document["capture"] else contextlib.nullcontext():
         outcome = _execute(document, tasks, runner, out.desk)
     sys.stdout.flush()
-    usage: Usage = {"cpu_s": round(_cpu_s() - before_s, 6), "max_rss_bytes": peak_bytes()}
-    rss_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * RSS_UNIT
-    out.send(outcome_line(outcome, rss_bytes, usage), outcome.run)
-
-
-def _cpu_s() -> float:
-    """The CPU that this process has used, and the programs that it has waited for."""
-    own, others = (resource.getrusage(whose) for whose in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    return own.ru_utime + own.ru_stime + others.ru_utime + others.ru_stime
+    out.send(outcome_line(outcome, max_rss_bytes(), meter.read()), outcome.run)
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
 from pgjobs import statements, telemetry
@@ -24,11 +24,14 @@ from pgjobs.job import new_id
 from pgjobs.link import Link
 from pgjobs.worker import identity
 from pgjobs.worker.deaths import LOOK_S, Deaths
-from pgjobs.worker.monitor import Health, Monitor, Standing
+from pgjobs.worker.health import Health, Standing
 from pgjobs.worker.notify import Notifier
 from pgjobs.worker.process import Process, Settings
 from pgjobs.worker.service import Outage, Service
 from pgjobs.worker.tally import Tally
+
+if TYPE_CHECKING:
+    from pgjobs.worker.monitor import Monitor
 
 BEAT_S: Final = 3.0
 STEADY_S: Final = 10.0
@@ -62,7 +65,7 @@ class Supervisor:
         self._id = new_id()
         self._tally = Tally(telemetry.Log())
         self._emit: Callable[[Event], None] = self._tally if settings.http else telemetry.Log()
-        self._monitor = Monitor(settings.http, settings.stall_timeout, self._emit) if settings.http else None
+        self._monitor = _monitor(settings, self._emit)
         self._reached_at = float("-inf")
         self._notifier = Notifier()
         self._outage = Outage(self._emit)
@@ -323,3 +326,11 @@ class Supervisor:
 
 def _ignore(number: int, frame: object) -> None:
     """A death only ends the wait."""
+
+
+def _monitor(settings: Settings, emit: Callable[[Event], None]) -> Monitor | None:
+    if settings.http is None:
+        return None
+    from pgjobs.worker.monitor import Monitor  # an HTTP server is 2 MB, which few supervisors need
+
+    return Monitor(settings.http, settings.stall_timeout, emit)
