@@ -52,6 +52,7 @@ bench: $(READY) ## Take the figures of docs/performance.md: an hour, with other 
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check matplotlib
 	@$(BIN)/python -m benchmarks
 	@$(BIN)/python -m benchmarks.flat
+	@$(BIN)/python -m benchmarks.reports
 	@$(BIN)/python -m benchmarks.peers
 
 chaos: $(READY) ## Inject faults under load for two minutes, and see what became of every job (SEED=7 repeats a run)

@@ -35,7 +35,7 @@ def write() -> None:
     kept = json.loads(FIGURES.read_text())
     path = DOCS / "performance.md"
     text = path.read_text()
-    for part, table in (("own", own), ("peers", peers), ("flat", flat)):
+    for part, table in (("own", own), ("peers", peers), ("flat", flat), ("reports", reports)):
         if part in kept:
             text = _between(text, part, table(kept[part]))
     if {"own", "peers", "flat"} <= kept.keys():
@@ -77,6 +77,17 @@ def flat(found: Mapping[str, Any]) -> str:
         rate = f"{round(row['jobs/s'], -2):,.0f}" if "jobs/s" in row else ""
         ratio = f"{row['ratio']:.2f}" if "ratio" in row else ""
         lines.append(f"| {row['name']} | {rate} | {ratio} | {row['note']} |")
+    return "\n".join(lines) + "\n"
+
+
+def reports(found: Mapping[str, Any]) -> str:
+    """How long the reports take."""
+    lines = [shape(found["shape"]), f"{found['finished']:,} finished and {found['queued']:,} queued jobs.", ""]
+    lines += ["| Report | Median | Goal | |", "|---|---:|---:|---|"]
+    for row in found["rows"]:
+        goal = row.get("goal")
+        missed = "**missed**" if goal is not None and row["ms"] > goal else ""
+        lines.append(f"| {row['name']} | {row['ms']:,.1f} ms | {'' if goal is None else f'≤ {goal} ms'} | {missed} |")
     return "\n".join(lines) + "\n"
 
 
