@@ -1,7 +1,7 @@
 """How long the reports take beside ten million finished and a million queued jobs: ``python -m benchmarks.reports``.
 
-The rollups are those of a month: 20 tasks in 5 queues. Each view is read five times as a dashboard would read it; the median counts.
-``--scale 0.01`` is a try.
+The rollups are those of a month: 20 tasks in 5 queues. Each view is read five times as a dashboard would read it; the
+median counts. ``--scale 0.01`` is a try.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ JOBS: Final = """
 MONTH: Final = """
     INSERT INTO pgjobs_bench.rollups (minute, queue, task, status, bucket, jobs, seconds)
     SELECT minute, 'queue' || task %% %(queues)s, 'task' || task, status, bucket, 10, 0.1
-      FROM (SELECT generate_series(date_trunc('minute', now()) - interval '2 days', now(), interval '1 minute') AS minute
+      FROM (SELECT generate_series(date_trunc('minute', now()) - interval '2 days', now(), '1 minute') AS minute
             UNION ALL
             SELECT generate_series(date_trunc('hour', now()) - interval '30 days', now() - interval '3 days', '1 hour')
            ) AS minutes,
