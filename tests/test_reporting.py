@@ -10,14 +10,18 @@ from contextlib import closing
 from typing import Any, Final
 from uuid import UUID
 
+import msgspec
 import psycopg
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 from psycopg import sql
 
 from pgjobs import Cancel, PgJobs, Retry, current_job, statements
 from pgjobs.job import new_id
 from pgjobs.link import Link
 from pgjobs.statements import Range
+from pgjobs.worker.metrics import Metrics
+from pgjobs.worker.tally import Tally
 from tests.privileges import login, schema_with_roles
 from tests.processes import ROOT, pgjobs
 from tests.support import eventually
@@ -203,6 +207,19 @@ def assert_views_agree(shop: Shop, conn: psycopg.Connection[Any], url: str) -> N
     assert said["last_hour"] == totals
 
 
+def scraped(tally: Tally) -> dict[tuple[str, str, str], int]:
+    """What Prometheus reads of a worker: the ends that it has recorded itself."""
+    metrics = Metrics()
+    metrics.hear(1, msgspec.to_builtins(tally.take()))
+    text = metrics.text(processes=1, ready=1, reachable=True, queues=[])
+    return {
+        (sample.labels["task"], sample.labels["queue"], sample.labels["status"]): int(sample.value)
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if sample.name == "pgjobs_jobs_total"
+    }
+
+
 def standing(conn: psycopg.Connection[Any], table: str) -> dict[tuple[str, str, str], int]:
     rows = conn.execute(f"SELECT task, queue, status, count(*) FROM pgjobs.{table} GROUP BY 1, 2, 3".encode())
     return {(task, queue, status): count for task, queue, status, count in rows}
@@ -225,9 +242,11 @@ def test_numbers_agree_with_the_ledger_before_and_after_pruning(
     shop = Shop(jobs)
     shop.enqueue(JOBS)
     ended = of(shop, "succeeded", "failed", "cancelled", "expired")
-    with jobs.worker(queues="a,b"):
+    tally = Tally(lambda event: None)
+    with jobs.worker(queues="a,b", emit=tally):
         eventually(lambda: standing(conn, "history") == ended, timeout_s=10 + JOBS / 500)
     assert standing(conn, "jobs") == shop.standing
+    assert scraped(tally) == {key: count for key, count in shop.handled().items() if key[1] in ("a", "b")}
     assert_views_agree(shop, conn, database_url)
     jobs.database.run(statements.roll_up())
     prune(jobs)
