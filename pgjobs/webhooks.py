@@ -156,12 +156,17 @@ def sender(secrets: Sequence[str]) -> Callable[..., int]:
             "webhook-timestamp": str(timestamp),
             "webhook-signature": signatures,
         }
-        return _post(Webhook(url).url, data, headers)
+        return post(Webhook(url).url, data, headers)
 
     return send
 
 
-def _post(url: str, data: bytes, headers: dict[str, str]) -> int:
+def post(url: str, data: bytes, headers: dict[str, str]) -> int:
+    """Posts to a URL that Webhook lets through; returns the status of the answer.
+
+    Raises:
+        WebhookError: it cannot be reached, or answers with an error; Cancel and RetryLater where it asks for that.
+    """
     request = urllib.request.Request(url, data, headers)  # noqa: S310 - Webhook lets http and https through alone
     try:
         with _OPENER.open(request, timeout=TIMEOUT_S) as answer:

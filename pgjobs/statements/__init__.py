@@ -3,6 +3,16 @@
 A Statement is a value: sync, async and borrowed connections run it alike.
 """
 
+from pgjobs.statements.alerting import (
+    AlertRow,
+    Taken,
+    add_alerts,
+    alerts,
+    ended_lately,
+    note_alert,
+    take_alerts,
+    told_alert,
+)
 from pgjobs.statements.announcing import announce
 from pgjobs.statements.auditing import (
     Alike,
@@ -147,6 +157,7 @@ __all__ = [
     "QUERIES",
     "SILENT_S",
     "Added",
+    "AlertRow",
     "Alike",
     "Deed",
     "Duty",
@@ -173,8 +184,11 @@ __all__ = [
     "Steps",
     "T",
     "TableHealth",
+    "Taken",
     "account",
+    "add_alerts",
     "add_duty",
+    "alerts",
     "ages",
     "ages_of_queues",
     "alive",
@@ -206,6 +220,7 @@ __all__ = [
     "enqueue_many",
     "expire",
     "export_jobs",
+    "ended_lately",
     "failed_lately",
     "failures",
     "failures_alike",
@@ -234,6 +249,7 @@ __all__ = [
     "new_lanes",
     "next_due",
     "note_action",
+    "note_alert",
     "note_lanes",
     "noted_lanes",
     "notify",
@@ -274,8 +290,10 @@ __all__ = [
     "stopping",
     "strays",
     "table_health",
+    "take_alerts",
     "take_duty",
     "tell",
+    "told_alert",
     "tell_of",
     "tell_of_first",
     "throughput",
