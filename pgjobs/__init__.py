@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from pgjobs.alerts import Alert
     from pgjobs.app import PgJobs
     from pgjobs.callbacks import Ended
     from pgjobs.context import TraceContext
     from pgjobs.current import CurrentJob, current_job
     from pgjobs.errors import (
+        AlertError,
         ArgumentsError,
         ClaimLostError,
         CompletionRolledBackError,
@@ -67,6 +69,8 @@ if TYPE_CHECKING:
     from pgjobs.webhooks import Webhook
 
 __all__ = [
+    "Alert",
+    "AlertError",
     "ArgumentsError",
     "Cancel",
     "ClaimLostError",
@@ -127,6 +131,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "alerts": ("Alert",),
     "app": ("PgJobs",),
     "context": ("TraceContext",),
     "callbacks": ("Ended",),

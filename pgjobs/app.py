@@ -40,6 +40,7 @@ from pgjobs.task import Call, Executor, P, Task, task_name
 if TYPE_CHECKING:
     from contextvars import ContextVar
 
+    from pgjobs.alerts import Alert
     from pgjobs.context import Carrier
     from pgjobs.worker import Worker
 
@@ -75,9 +76,12 @@ class PgJobs(Doorway, Hooks, Notifying, Controls):
             such as ``TraceContext()``; see ``pgjobs.context``.
         webhook_secret: what messages are signed with, or several while one replaces the other; PGJOBS_WEBHOOK_SECRET,
             with commas between, by default.
+        alerts: who is told when a queue, the workers or a task are in trouble; see ``pgjobs.alerts``. Its workers judge
+            them.
 
     Raises:
         ConfigurationError: the schema's name cannot be one.
+        OptionError: two alerts have one name.
     """
 
     def __init__(
@@ -96,6 +100,7 @@ class PgJobs(Doorway, Hooks, Notifying, Controls):
         inline: bool = False,
         context: Iterable[ContextVar[Any] | Carrier] = (),
         webhook_secret: str | Sequence[str] | None = None,
+        alerts: Sequence[Alert] = (),
     ) -> None:
         super().__init__()
         self.schema = schema_name(schema or os.environ.get("PGJOBS_SCHEMA") or DEFAULT_SCHEMA)
@@ -118,6 +123,7 @@ class PgJobs(Doorway, Hooks, Notifying, Controls):
             self._run_inline()
         secrets = os.environ.get("PGJOBS_WEBHOOK_SECRET", "") if webhook_secret is None else webhook_secret
         self.webhook_secrets = [each for each in (secrets.split(",") if isinstance(secrets, str) else secrets) if each]
+        self.alerts: dict[str, Alert] = importlib.import_module("pgjobs.alerts").by_name(alerts) if alerts else {}
         if context:
             self.use(importlib.import_module("pgjobs.context").Propagation(context))
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 SEALED: Final = "$encrypted"
 """The one key of the JSON object that stands in a row for a sealed document; its value is the token."""
 
+_BEGINNING: Final = f'{{"{SEALED}":'
 _INSTALL: Final = "encryption needs the extra crypto; pip install 'pgjobs-queue[crypto]'"
 
 
@@ -59,6 +60,24 @@ class Cipher:
         """
         token = sealed(document)
         return document if token is None else codec.loads(self._open(token))
+
+    def seal(self, text: str) -> str:
+        """Seals a text: the JSON text of its sealed form stands in its place.
+
+        Raises:
+            ConfigurationError: there is no key, or no library.
+        """
+        return codec.dumps({SEALED: self._all.encrypt(text.encode()).decode()}, limit=None)
+
+    def unseal(self, text: str) -> str:
+        """Opens a text that ``seal`` has sealed; any other one is returned as it is.
+
+        Raises:
+            DecryptionError: none of the keys opens it.
+            ConfigurationError: there is no key, or no library.
+        """
+        token = sealed_text(text)
+        return text if token is None else self._open(token).decode()
 
     def check(self) -> None:
         """Makes sure that results can be sealed.
@@ -143,3 +162,8 @@ def sealed(document: Json) -> str | None:
         return None
     token: Json = document.get(SEALED)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
     return token if isinstance(token, str) else None
+
+
+def sealed_text(text: str) -> str | None:
+    """The token of a sealed text; None where it is not sealed."""
+    return sealed(codec.loads(text)) if text.startswith(_BEGINNING) else None

@@ -292,8 +292,6 @@ class CurrentJob:
         self._note(held)
         if children := self._children():
             borrowed.run(conn, statements.enqueue_children(children), self._run.schema)
-        if self._run.announces:
-            borrowed.run(conn, statements.announce([self.id]), self._run.schema)
 
     async def acomplete(self, conn: object, result: Json = None) -> None:
         """The async twin of ``complete``."""
@@ -309,8 +307,6 @@ class CurrentJob:
         self._note(held)
         if children := self._children():
             await borrowed.arun(conn, statements.enqueue_children(children), self._run.schema)
-        if self._run.announces:
-            await borrowed.arun(conn, statements.announce([self.id]), self._run.schema)
 
     def _completion(self, result: Json) -> Any:
         run = self._run

@@ -200,3 +200,7 @@ class DuplicateJobError(PgJobsError):
 
 class WebhookError(PgJobsError):
     """A message could not be delivered, or one that came is not what it says it is."""
+
+
+class AlertError(PgJobsError):
+    """A message of an alert was not delivered; it is tried again."""

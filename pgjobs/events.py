@@ -195,6 +195,25 @@ class Recycling(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class AlertTurned(Event):
+    """An alert fires, still does, or is well again: firing, reminder, recovered."""
+
+    name: str
+    kind: str
+    says: str
+
+
+@dataclass(frozen=True, slots=True)
+class AlertUndelivered(Event):
+    """A target of an alert has not taken a message; given_up says that it is tried no more."""
+
+    name: str
+    target: str
+    error: BaseException
+    given_up: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Trouble(Event):
     """A service of the worker met an error that it does not know; it goes on."""
 

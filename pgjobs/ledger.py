@@ -7,6 +7,7 @@ import contextlib
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 from uuid import UUID
 
@@ -77,11 +78,11 @@ class Ledger:
 
     def logs_of(self, job_id: UUID, after: int, limit: int) -> list[LogRow]:
         """Reads the log lines of a job."""
-        return self._database.run(statements.logs(job_id, after, limit))
+        return self._opened(self._database.run(statements.logs(job_id, after, limit)))
 
     async def alogs_of(self, job_id: UUID, after: int, limit: int) -> list[LogRow]:
         """The async twin of ``logs_of``."""
-        return await self._database.arun(statements.logs(job_id, after, limit))
+        return self._opened(await self._database.arun(statements.logs(job_id, after, limit)))
 
     def files_of(self, job_id: UUID) -> list[FileRow]:
         """Reads what a job has attached, without the contents."""
@@ -101,11 +102,17 @@ class Ledger:
 
     def output_of(self, job_id: UUID) -> str | None:
         """Reads what a job has written."""
-        return self._database.run(statements.output(job_id))
+        return self._unseal(self._database.run(statements.output(job_id)))
 
     async def aoutput_of(self, job_id: UUID) -> str | None:
         """The async twin of ``output_of``."""
-        return await self._database.arun(statements.output(job_id))
+        return self._unseal(await self._database.arun(statements.output(job_id)))
+
+    def _opened(self, lines: list[LogRow]) -> list[LogRow]:
+        return [replace(line, line=self._cipher.unseal(line.line)) for line in lines]
+
+    def _unseal(self, text: str | None) -> str | None:
+        return None if text is None else self._cipher.unseal(text)
 
     def await_result(self, job_id: UUID, timeout: Duration | None) -> JobRow:
         """Waits until a job has ended; see ``Job.get``."""

@@ -136,7 +136,7 @@ class Desk:
         self.hear(Said(run, meta=changes))
 
     def line(self, run: Run, level: str, text: str) -> None:
-        """Logs a line; a long one is cut, and what comes after many is left out."""
+        """Logs a line, sealed where the task encrypts; a long one is cut, and what comes after many is left out."""
         report = report_of(run)
         report.lines += 1
         if report.lines > MAX_LINES + 1:
@@ -145,7 +145,7 @@ class Desk:
             level, text = "warning", f"[no more is kept: {MAX_LINES:,} lines of one attempt]"
         elif len(text) > MAX_LINE:
             text = f"{text[:MAX_LINE]} [… {len(text) - MAX_LINE:,} characters more]"
-        self.hear(Said(run, lines=[Line(time.time(), level, text)]))
+        self.hear(Said(run, lines=[Line(time.time(), level, run.task.signature.seal(text))]))
 
     def extend(self, run: Run, more_s: float) -> None:
         """Gives a run more time; without a timeout it has all of it."""

@@ -33,7 +33,7 @@ VIEWS: Final[tuple[str, ...]] = (
 
 TABLES: Final[tuple[str, ...]] = (
     "alembic_version", "jobs", "claims", "workers", "idlers", "waiters", "lanes", "duties", "failures", "logs",
-    "files", "rollups", "tasks", "audit", "pauses", "holds", *VIEWS,
+    "files", "rollups", "tasks", "audit", "pauses", "holds", "alerts", *VIEWS,
 )  # fmt: skip
 
 ROLES: Final[Mapping[str, str]] = {

@@ -81,6 +81,14 @@ class Signature:
                 raise
             raise EncodingError(f"arguments cannot be stored as JSON: {name} is not JSON", f"$.{name}") from None
 
+    def seal(self, text: str) -> str:
+        """What a run has said or written as it is stored: sealed where the task encrypts.
+
+        Raises:
+            ConfigurationError: it does, and there is no key.
+        """
+        return text if self._cipher is None else self._cipher.seal(text)
+
     def opened(self, args: Json) -> dict[str, Json]:
         """Returns arguments as ``bind`` made them, from a row that may hold them sealed.
 

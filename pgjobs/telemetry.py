@@ -158,6 +158,12 @@ def _line(event: events.Event) -> tuple[int, str]:
             return WARNING, f"over the timeout, ended from outside: {_some(event.jobs)}"
         case events.Recycling():
             return WARNING, f"worker {event.name} makes room for a fresh process: {event.why}"
+        case events.AlertTurned():
+            return INFO if event.kind == "recovered" else WARNING, f"alert {event.name} {event.kind}: {event.says}"
+        case events.AlertUndelivered():
+            what = "given up" if event.given_up else "is tried again"
+            level = ERROR if event.given_up else WARNING
+            return level, f"alert {event.name}: the message to {event.target} {what}: {event.error}"
         case events.DeclaredDead():
             return WARNING, f"worker {event.name} was believed dead; it drops what it held and starts anew"
         case _:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -288,3 +289,48 @@ def test_command_makes_keys_that_work_and_never_prints_one_that_is_in_use(jobs: 
         assert "keys generate" in done.stderr
         assert "canary" not in json.dumps([done.stdout, done.stderr])
         assert OLD not in done.stderr
+
+
+def test_what_a_run_logs_is_ciphertext(jobs: PgJobs, dump: Callable[[], str]) -> None:
+    @jobs.task(encrypt=True, capture_logs="info")
+    def say(word: str) -> None:
+        current_job().log(f"said {word}")
+        logging.getLogger(__name__).warning("logged %s", word)
+
+    job = say.enqueue(CANARY)
+    jobs.worker(burst=True).run()
+    assert sorted(line.line for line in job.logs()) == [f"logged {CANARY}", f"said {CANARY}"]
+    assert CANARY not in dump()
+    shown = pgjobs(jobs.database.url, "jobs", "logs", str(job.id), PGJOBS_KEYS=OLD)
+    assert "[encrypted]" in shown.stdout
+    assert CANARY not in shown.stdout + pgjobs(jobs.database.url, "jobs", "logs", str(job.id), "--json").stdout
+    without = PgJobs(jobs.database.url, keys=[NEW])
+    with pytest.raises(DecryptionError, match="no key fits"):
+        without.job(job.id).logs()
+    without.close()
+
+
+def test_what_a_process_writes_is_ciphertext(database_url: str, dump: Callable[[], str]) -> None:
+    with WorkerProcess(database_url, app="tests.apps.sealed", PGJOBS_KEYS=OLD).ready() as worker:
+        app = PgJobs(database_url, keys=[OLD])
+        task = app.task(encrypt=True, executor="process", capture=True, name=sealed.loud.name)(sealed.loud.function)
+        job = task.enqueue(CANARY)
+        job.get(30)
+        assert CANARY in (job.output() or "")
+        assert f"from afar: {CANARY}" in [line.line for line in job.logs()]
+        shown = pgjobs(database_url, "jobs", "show", str(job.id), PGJOBS_KEYS=OLD)
+        assert "[encrypted]" in shown.stdout
+        app.close()
+        worker.signal(15)
+        worker.leave()
+    assert CANARY not in dump() + shown.stdout
+
+
+def test_line_that_only_looks_sealed_is_no_trouble(jobs: PgJobs) -> None:
+    @jobs.task
+    def say() -> None:
+        current_job().log('{"$encrypted": 5')
+
+    job = say.enqueue()
+    jobs.worker(burst=True).run()
+    assert [line.line for line in job.logs()] == ['{"$encrypted": 5']

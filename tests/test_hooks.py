@@ -7,15 +7,17 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, closing, nullcontext
 from contextvars import ContextVar
-from datetime import datetime
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from uuid import UUID
 
 import psycopg
 import pytest
 
 from pgjobs import (
     CurrentJob,
+    Job,
     JobCancelled,
     JobEnqueued,
     JobEvent,
@@ -36,6 +38,7 @@ from pgjobs import (
     WebhookError,
     current_job,
     events,
+    migrations,
     statements,
     webhooks,
 )
@@ -547,13 +550,113 @@ def test_job_of_a_dead_worker_that_is_given_up_is_told(
     assert [(message["type"], message["data"]["reason"]) for message in receiver.messages] == [("job.failed", "poison")]
 
 
+@pytest.fixture
+def claimed(signing: PgJobs, receiver: Receiver) -> Iterator[tuple[Link, UUID, UUID, Job[Any]]]:
+    """A job with a webhook under the claim of a worker that does nothing with it: link, worker, claim, job."""
+    job = signing.using(webhook=receiver.url, retry=1).enqueue("double", 1)
+    with closing(Link(signing.database, "test")) as link:
+        worker, claim = new_id(), new_id()
+        link.one(
+            statements.register(
+                worker, supervisor=worker, name="w", host="h", pid=1, process="{}", queues=["*"], slots=1
+            )
+        )
+        assert link.one(statements.claim(worker, claim, [statements.Range(("default", 0))], 1))
+        yield link, worker, claim, job
+
+
+def told(signing: PgJobs, receiver: Receiver) -> list[tuple[str, str | None]]:
+    """What the receiver has been sent once all messages are: type and reason."""
+    drain(signing)
+    return [(message["type"], message["data"]["reason"]) for message in receiver.messages]
+
+
+def test_job_that_is_cancelled_while_it_waits_is_told(signing: PgJobs, receiver: Receiver) -> None:
+    hooks = [Webhook(receiver.url, on=["cancelled"]), Webhook(receiver.url, on=["failed"])]
+    waiting = signing.using(webhook=hooks, delay="1h").enqueue("double", 1)
+    held = signing.using(webhook=hooks).enqueue("double", 2)
+    signing.enqueue("double", 3).cancel()
+    assert held.hold()
+    waiting.cancel(reason="not wanted")
+    held.cancel(reason="nor this")
+    assert sorted(told(signing, receiver)) == [("job.cancelled", "nor this"), ("job.cancelled", "not wanted")]
+
+
+def test_cancelling_that_is_rolled_back_is_not_told(
+    signing: PgJobs, receiver: Receiver, conn: psycopg.Connection[Any]
+) -> None:
+    job = signing.using(webhook=receiver.url, delay="1h").enqueue("double", 1)
+    with conn.transaction(force_rollback=True):
+        conn.execute("SELECT pgjobs.cancel(ARRAY[%s])", [job.id])
+        assert len(sent(conn)) == 1
+    assert sent(conn) == []
+    conn.execute("SELECT pgjobs.cancel(ARRAY[%s])", [job.id])
+    assert conn.execute("SELECT max_attempts FROM pgjobs.jobs WHERE task = 'pgjobs.webhook'").fetchall() == [
+        (webhooks.RETRY.attempts,)
+    ]
+
+
+def test_job_that_a_duty_ends_for_its_timeout_is_told(
+    claimed: tuple[Link, UUID, UUID, Job[Any]], signing: PgJobs, receiver: Receiver, conn: psycopg.Connection[Any]
+) -> None:
+    link, worker, _, job = claimed
+    assert link.one(statements.time_out([worker], [job.id])) == [(job.id, "failed")]
+    assert told(signing, receiver) == [("job.failed", "timeout")]
+
+
+def test_job_of_a_dead_worker_that_was_to_stop_is_told(
+    claimed: tuple[Link, UUID, UUID, Job[Any]], signing: PgJobs, receiver: Receiver
+) -> None:
+    link, worker, _, job = claimed
+    job.cancel(reason="enough")
+    link.one(statements.declare_dead([worker]))
+    assert link.one(statements.reap([worker], [job.id], 3, "gone")) == [(job.id, "cancelled")]
+    assert told(signing, receiver) == [("job.cancelled", "enough")]
+
+
+def test_job_that_is_given_back_and_was_to_stop_is_told(
+    claimed: tuple[Link, UUID, UUID, Job[Any]], signing: PgJobs, receiver: Receiver
+) -> None:
+    link, _, claim, job = claimed
+    job.cancel(reason="enough")
+    assert link.one(statements.release([claim], [job.id])).ids == [job.id]
+    assert told(signing, receiver) == [("job.cancelled", "enough")]
+
+
+def test_job_that_fails_by_its_ttl_is_told(signing: PgJobs, receiver: Receiver) -> None:
+    signing.using(webhook=receiver.url, ttl=0.01, on_expiry="fail", queue="other").enqueue("double", 1)
+    eventually(lambda: signing.database.run(statements.expire(datetime(1970, 1, 1, tzinfo=UTC))).jobs)
+    assert told(signing, receiver) == [("job.failed", "ttl passed")]
+
+
+def test_messages_are_sent_from_a_schema_of_any_name(database_url: str, receiver: Receiver) -> None:
+    migrations.migrate(database_url, schema="other")
+    app = PgJobs(database_url, schema="other", webhook_secret=SECRET)
+    app.task(name="double")(lambda n: n * 2)
+    app.using(webhook=receiver.url, delay="1h").enqueue("double", 1).cancel()
+    app.using(webhook=receiver.url).enqueue("double", 1)
+    drain(app)
+    assert sorted(message["type"] for message in receiver.messages) == ["job.cancelled", "job.succeeded"]
+    app.close()
+
+
+def test_jobs_that_have_ended_before_are_announced_no_more(
+    signing: PgJobs, receiver: Receiver, conn: psycopg.Connection[Any]
+) -> None:
+    """Whoever may call the function, which has the rights of the schema's owner, can have nothing sent again."""
+    job = signing.using(webhook=receiver.url, delay="1h").enqueue("double", 1)
+    job.cancel()
+    conn.execute("DELETE FROM pgjobs.jobs WHERE task = 'pgjobs.webhook'")
+    assert conn.execute("SELECT pgjobs.announce(ARRAY[%s])", [job.id]).fetchone() == (0,)
+
+
 def test_message_is_enqueued_once_however_often_it_is_asked_for(
     signing: PgJobs, receiver: Receiver, conn: psycopg.Connection[Any]
 ) -> None:
-    job = signing.using(webhook=receiver.url).enqueue("double", 1)
-    signing.worker(max_jobs=1, burst=True).run()
-    assert len(sent(conn)) == 1
-    signing.database.run(statements.announce([job.id]))
+    job = signing.using(webhook=receiver.url, delay="1h").enqueue("double", 1)
+    with conn.transaction():
+        conn.execute("SELECT pgjobs.cancel(ARRAY[%s])", [job.id])
+        assert conn.execute("SELECT pgjobs.announce(ARRAY[%s])", [job.id]).fetchone() == (0,)
     assert len(sent(conn)) == 1
     job.retry()
     signing.worker(burst=True).run()

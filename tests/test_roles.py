@@ -58,6 +58,11 @@ def test_admin_and_reader_do_theirs(as_: Callable[[str], PgJobs], schema: str) -
     ids = producer.task(name="work")(lambda i: i).enqueue_many([(i,) for i in range(4)])
     admin.job(ids[0]).cancel()
     admin.job(ids[0]).retry()
+    hooked = producer.using(webhook="http://127.0.0.1:9/", delay="1h").enqueue("work", 0)
+    admin.job(hooked.id).cancel()
+    with psycopg.connect(reader.database.url) as conn:
+        messages = conn.execute(f"SELECT count(*) FROM {schema}.jobs WHERE task = 'pgjobs.webhook'").fetchone()
+        assert messages == (1,), "it may enqueue none itself, but what it cancels is told"
     admin.job(ids[1]).delete()
     assert {reader.job(job_id).status for job_id in (ids[0], ids[2])} == {"queued"}
     with psycopg.connect(reader.database.url) as conn:

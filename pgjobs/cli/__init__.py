@@ -12,6 +12,7 @@ from pgjobs import __version__
 from pgjobs.cli import codes
 
 COMMANDS: Final = {
+    "alerts": "Show how the alerts stand, or test one.",
     "bench": "Measure the queue on this machine.",
     "check": "Check the queue for a monitor such as Nagios.",
     "demo": "Watch a queue at work, on a PostgreSQL of its own.",

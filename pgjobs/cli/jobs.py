@@ -94,11 +94,14 @@ def show(job_id: str, as_json: bool, app: str | None, url: str | None, schema: s
 
     Private arguments are left out, and what is stored encrypted stays so.
     """
+    from pgjobs import statements
+
     known = options.jobs_of(app, url, schema)
     job = known.job(job_id)
     row, failures = without_private(known, job.row), job.failures()
+    output = known.database.run(statements.output(job.id))
     if as_json:
-        options.write_json({"job": row, "failures": failures, "output": job.output()})
+        options.write_json({"job": row, "failures": failures, "output": output})
         return
     from rich.markup import escape
 
@@ -123,9 +126,9 @@ def show(job_id: str, as_json: bool, app: str | None, url: str | None, schema: s
     for name, value in lines:
         if value is not None:
             out.print(f"  {name:9} {escape(str(value))}", soft_wrap=True)
-    if written := job.output():
+    if output:
         out.print("\n[bold]output[/bold]")
-        out.print(escape(written.rstrip()), soft_wrap=True)
+        out.print(escape(_text(output).rstrip()), soft_wrap=True)
     for failure in failures:
         out.print(f"\n[red]attempt {failure.attempt}[/red] failed {failure.failed_at} ({failure.reason})")
         out.print(escape((failure.traceback or failure.message or "").rstrip()), soft_wrap=True)
@@ -246,17 +249,20 @@ def delete(job_ids: tuple[str, ...], app: str | None, url: str | None, schema: s
 @options.as_json
 @options.database
 def logs(job_id: str, follow: bool, as_json: bool, app: str | None, url: str | None, schema: str | None) -> None:
-    """Show what a job has logged."""
-    job = options.jobs_of(app, url, schema).job(job_id)
+    """Show what a job has logged; what is stored encrypted stays so."""
+    from pgjobs import statements
+
+    known = options.jobs_of(app, url, schema)
+    job = known.job(job_id)
     if as_json:
-        options.write_json(job.logs())
+        options.write_json(known.database.run(statements.logs(job.id, 0, 10_000)))
         return
     after = 0
     while True:
         ended = job.refresh().status.ended
-        while lines := job.logs(after):
+        while lines := known.database.run(statements.logs(job.id, after, 10_000)):
             for line in lines:
-                click.echo(f"{line.at:%Y-%m-%d %H:%M:%S} {line.level.upper():7} {line.attempt:>2}  {line.line}")
+                click.echo(f"{line.at:%Y-%m-%d %H:%M:%S} {line.level.upper():7} {line.attempt:>2}  {_text(line.line)}")
             after = lines[-1].id
         if ended or not follow:
             return
@@ -405,6 +411,12 @@ def _document(value: Any) -> str:
     from pgjobs.cipher import sealed
 
     return json.dumps(value, ensure_ascii=False) if sealed(value) is None else "[encrypted]"
+
+
+def _text(stored: str) -> str:
+    from pgjobs.cipher import sealed_text
+
+    return stored if sealed_text(stored) is None else "[encrypted]"
 
 
 def _status(row: JobRow) -> str:

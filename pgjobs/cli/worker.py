@@ -69,6 +69,20 @@ from pgjobs.config import SYNCHRONOUS_COMMIT, seconds
     metavar="[HOST:]PORT",
     help="Answer /live, /ready and /metrics (Prometheus) there; without a host, to this machine alone.",
 )
+@click.option(
+    "--statsd",
+    envvar="PGJOBS_STATSD",
+    metavar="HOST:PORT",
+    help="Send metrics there once a second, by UDP. [PGJOBS_STATSD]",
+)
+@click.option(
+    "--statsd-format",
+    envvar="PGJOBS_STATSD_FORMAT",
+    default="statsd",
+    show_default=True,
+    type=click.Choice(["statsd", "dogstatsd"]),
+    help="Task, queue and status in the names of metrics, or as tags. [PGJOBS_STATSD_FORMAT]",
+)
 @click.option("--wait-for-db", is_flag=True, help="Wait for a database that is not there yet.")
 @options.schema
 def command(
@@ -88,6 +102,8 @@ def command(
     log_level: str,
     log_format: str,
     http: str | None,
+    statsd: str | None,
+    statsd_format: str,
     wait_for_db: bool,
     schema: str | None,
 ) -> None:
@@ -126,6 +142,8 @@ def command(
         synchronous_commit=synchronous_commit,
         log_level=log_level,
         http=http,
+        statsd=statsd,
+        statsd_format=statsd_format,
         wait_for_db=wait_for_db,
     )
     sys.exit(Supervisor(settings).run())

@@ -20,6 +20,7 @@ from pgjobs.schema.mapped import JobRow
 __all__ = [
     "JobRow",
     "Tables",
+    "alerts",
     "audit",
     "claims",
     "duties",
@@ -66,6 +67,7 @@ tasks: Final = _default.tasks
 audit: Final = _default.audit
 pauses: Final = _default.pauses
 holds: Final = _default.holds
+alerts: Final = _default.alerts
 running: Final = _default.running
 queue_stats: Final = _default.queue_stats
 failed_by_fingerprint: Final = _default.failed_by_fingerprint

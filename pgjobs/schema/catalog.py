@@ -31,6 +31,7 @@ class Tables:
     audit: Table
     pauses: Table
     holds: Table
+    alerts: Table
     running: Table
     queue_stats: Table
     failed_by_fingerprint: Table
@@ -64,6 +65,7 @@ def tables(schema: str = DEFAULT_SCHEMA) -> Tables:
         audit=traces.audit(metadata),
         pauses=work.pauses(metadata),
         holds=work.holds(metadata),
+        alerts=fleet.alerts(metadata),
         running=views.running(metadata),
         queue_stats=views.queue_stats(metadata),
         failed_by_fingerprint=views.failed_by_fingerprint(metadata),

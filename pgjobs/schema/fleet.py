@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Column, Integer, Interval, MetaData, SmallInteger, Table, Text, Uuid, text
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Column,
+    Integer,
+    Interval,
+    MetaData,
+    SmallInteger,
+    Table,
+    Text,
+    Uuid,
+    text,
+)
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
-from pgjobs.schema.columns import EMPTY, NOW, moment
+from pgjobs.schema.columns import DOUBLE, EMPTY, NOW, moment
 
 
 def workers(metadata: MetaData) -> Table:
@@ -76,4 +88,21 @@ def tasks(metadata: MetaData) -> Table:
         Column("schema", JSONB(), nullable=False),
         Column("doc", Text()),
         moment("published_at", nullable=False, server_default=NOW),
+    )
+
+
+def alerts(metadata: MetaData) -> Table:
+    return Table(
+        "alerts",
+        metadata,
+        Column("name", Text(), primary_key=True),
+        Column("state", Text(), nullable=False, server_default=text("'ok'")),
+        moment("since", nullable=False, server_default=NOW),
+        moment("turned_at"),
+        moment("told_at"),
+        moment("checked_at", nullable=False, server_default=text("'-infinity'")),
+        Column("says", Text()),
+        Column("value", DOUBLE),
+        Column("untold", JSONB(), nullable=False, server_default=text("'[]'::jsonb")),
+        CheckConstraint("state IN ('ok', 'firing')", name="alerts_state_is_known"),
     )

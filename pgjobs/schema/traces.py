@@ -22,6 +22,7 @@ def failures(metadata: MetaData) -> Table:
         Column("traceback", Text()),
         Column("fingerprint", Text()),
         Index("failures_job", "job_id"),
+        Index("failures_alike", text("coalesce(fingerprint, reason)")),
     )
 
 

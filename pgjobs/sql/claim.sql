@@ -35,10 +35,11 @@ UPDATE pgjobs.jobs
        attempt = least(attempt, 32766) + 1, started_at = now()
  WHERE ctid = ANY (ARRAY (SELECT place FROM picked))
 RETURNING id, task, queue, priority, attempt, max_attempts, crashes,
-          extract(epoch FROM timeout)::float8 AS timeout_s, created_at, args, meta,
+          extract(epoch FROM timeout)::float8 AS timeout_s, pgjobs.shown(created_at) AS created_at, args, meta,
           CASE WHEN options ?| '{deadline,late,retry_for}' AND jsonb_typeof(options) = 'object'
-               THEN options || jsonb_build_object('age', extract(epoch FROM now() - created_at),
-                                                  'tried', extract(epoch FROM now() - coalesce(run_at, created_at)))
+               THEN options || jsonb_build_object('age', extract(epoch FROM now() - pgjobs.shown(created_at)),
+                                                  'tried',
+                                                  extract(epoch FROM now() - pgjobs.shown(coalesce(run_at, created_at))))
                ELSE options END AS options
 
 

@@ -134,7 +134,7 @@ UPDATE pgjobs.jobs AS job
 
 
 -- name: complete_within
--- Records a success in the application's own transaction, with its rollup; nothing comes back when the claim has moved on.
+-- Records a success in the application's own transaction, with its rollup and its messages; nothing comes back when the claim has moved on.
 -- It may wait for whoever holds the row: that is the application's choice, in its own transaction.
 -- Locks: the job.
 WITH completed AS (
@@ -142,15 +142,21 @@ WITH completed AS (
        SET status = 'succeeded', result = %(result)s::jsonb, finished_at = now(),
            unique_key = CASE WHEN options ? 'unique_for' THEN unique_key END
      WHERE id = %(id)s::uuid AND claim_id = %(claim)s::uuid AND status = 'running'
-    RETURNING id, queue, task, started_at
+    RETURNING id, queue, task, started_at, options
 ), rolled AS (
     INSERT INTO pgjobs.rollups (minute, queue, task, status, bucket, jobs, seconds)
     SELECT date_trunc('minute', now()), queue, task, 'succeeded',
            pgjobs.duration_bucket(%(seconds)s::float8),
            1, %(seconds)s::float8
       FROM completed
+), announced AS MATERIALIZED (
+    SELECT pgjobs.announce(ARRAY[id])
+      FROM completed
+     WHERE options ? 'webhook'
 )
-SELECT id FROM completed
+SELECT id
+  FROM completed
+  CROSS JOIN (SELECT count(*) FROM announced) AS announced
 
 
 -- name: standing
@@ -225,7 +231,8 @@ WITH held AS (
            started_at = NULL
       FROM mine
      WHERE job.id = mine.id
-    RETURNING job.id, job.queue, job.task, job.priority, job.position, job.status, mine.position AS old_position
+    RETURNING job.id, job.queue, job.task, job.priority, job.position, job.status, job.options,
+              mine.position AS old_position
 ), parked AS (
     INSERT INTO pgjobs.holds AS hold (job_id, kind, name, position)
     SELECT id, 'task', task, old_position
@@ -244,5 +251,13 @@ WITH held AS (
       FROM released
      WHERE position IS NOT NULL
      GROUP BY queue, priority
+), announced AS MATERIALIZED (
+    SELECT pgjobs.announce(array_agg(id))
+      FROM released
+     WHERE status = 'cancelled' AND options ? 'webhook'
+    HAVING count(*) > 0
 )
-SELECT id FROM released CROSS JOIN (SELECT count(*) FROM told) AS told
+SELECT id
+  FROM released
+  CROSS JOIN (SELECT count(*) FROM told) AS told
+  CROSS JOIN (SELECT count(*) FROM announced) AS announced

@@ -1,15 +1,19 @@
 -- name: job
 -- One job as it stands.
-SELECT id, task, queue, status, priority, attempt, max_attempts, crashes, run_at, due_at, expires_at, cancel_at,
-       created_at, started_at, finished_at, timeout, reason, args, progress, result, meta, options, usage
+SELECT id, task, queue, status, priority, attempt, max_attempts, crashes, pgjobs.shown(run_at) AS run_at,
+       pgjobs.shown(due_at) AS due_at, pgjobs.shown(expires_at) AS expires_at, pgjobs.shown(cancel_at) AS cancel_at,
+       pgjobs.shown(created_at) AS created_at, pgjobs.shown(started_at) AS started_at,
+       pgjobs.shown(finished_at) AS finished_at, timeout, reason, args, progress, result, meta, options, usage
   FROM pgjobs.jobs
  WHERE id = %(id)s::uuid
 
 
 -- name: jobs_by_id
 -- Some jobs as they stand.
-SELECT id, task, queue, status, priority, attempt, max_attempts, crashes, run_at, due_at, expires_at, cancel_at,
-       created_at, started_at, finished_at, timeout, reason, args, progress, result, meta, options, usage
+SELECT id, task, queue, status, priority, attempt, max_attempts, crashes, pgjobs.shown(run_at) AS run_at,
+       pgjobs.shown(due_at) AS due_at, pgjobs.shown(expires_at) AS expires_at, pgjobs.shown(cancel_at) AS cancel_at,
+       pgjobs.shown(created_at) AS created_at, pgjobs.shown(started_at) AS started_at,
+       pgjobs.shown(finished_at) AS finished_at, timeout, reason, args, progress, result, meta, options, usage
   FROM pgjobs.jobs
  WHERE id = ANY (%(ids)s::uuid[])
 
@@ -30,14 +34,22 @@ SELECT id, status
 
 -- name: jobs
 -- The latest jobs of a status, queue or task (each NULL for any).
-SELECT id, task, queue, status, priority, attempt, max_attempts, crashes, run_at, due_at, expires_at, cancel_at,
-       created_at, started_at, finished_at, timeout, reason, args, progress, result, meta, options, usage
+SELECT id, task, queue, status, priority, attempt, max_attempts, crashes, pgjobs.shown(run_at) AS run_at,
+       pgjobs.shown(due_at) AS due_at, pgjobs.shown(expires_at) AS expires_at, pgjobs.shown(cancel_at) AS cancel_at,
+       pgjobs.shown(created_at) AS created_at, pgjobs.shown(started_at) AS started_at,
+       pgjobs.shown(finished_at) AS finished_at, timeout, reason, args, progress, result, meta, options, usage
   FROM pgjobs.jobs
  WHERE (%(status)s::text IS NULL OR status = %(status)s::text)
    AND (%(queue)s::text IS NULL OR queue = %(queue)s::text)
    AND (%(task)s::text IS NULL OR task = %(task)s::text)
  ORDER BY id DESC
  LIMIT %(limit)s::int
+
+
+-- name: alike
+-- The condition of the next three that an attempt of a job failed so. It is put in where a fingerprint is given: beside an OR the
+-- planner would walk all jobs instead of going from the failures to theirs.
+id IN (SELECT job_id FROM pgjobs.failures WHERE coalesce(fingerprint, reason) = %(fingerprint)s::text)
 
 
 -- name: count_jobs
@@ -49,8 +61,7 @@ SELECT status, count(*) AS jobs
    AND (%(queue)s::text IS NULL OR queue = %(queue)s::text)
    AND (%(task)s::text IS NULL OR task = %(task)s::text)
    AND (%(age)s::float8 IS NULL OR created_at < now() - %(age)s::float8 * interval '1 second')
-   AND (%(fingerprint)s::text IS NULL
-        OR id IN (SELECT job_id FROM pgjobs.failures WHERE coalesce(fingerprint, reason) = %(fingerprint)s::text))
+   AND true /* alike */
    AND true /* where */
  GROUP BY status
  ORDER BY status
@@ -65,8 +76,7 @@ SELECT id
    AND (%(queue)s::text IS NULL OR queue = %(queue)s::text)
    AND (%(task)s::text IS NULL OR task = %(task)s::text)
    AND (%(age)s::float8 IS NULL OR created_at < now() - %(age)s::float8 * interval '1 second')
-   AND (%(fingerprint)s::text IS NULL
-        OR id IN (SELECT job_id FROM pgjobs.failures WHERE coalesce(fingerprint, reason) = %(fingerprint)s::text))
+   AND true /* alike */
    AND true /* where */
  ORDER BY id
  LIMIT %(limit)s::int
@@ -75,16 +85,17 @@ SELECT id
 -- name: export_jobs
 -- The same jobs as they stand, or those of some ids, for a cursor: by id, so that the first rows come at once and nothing is
 -- sorted.
-SELECT id, task, queue, status, priority, attempt, max_attempts, crashes, run_at, due_at, expires_at, cancel_at,
-       created_at, started_at, finished_at, timeout, reason, args, progress, result, meta, options, usage
+SELECT id, task, queue, status, priority, attempt, max_attempts, crashes, pgjobs.shown(run_at) AS run_at,
+       pgjobs.shown(due_at) AS due_at, pgjobs.shown(expires_at) AS expires_at, pgjobs.shown(cancel_at) AS cancel_at,
+       pgjobs.shown(created_at) AS created_at, pgjobs.shown(started_at) AS started_at,
+       pgjobs.shown(finished_at) AS finished_at, timeout, reason, args, progress, result, meta, options, usage
   FROM pgjobs.jobs
  WHERE (%(ids)s::uuid[] IS NULL OR id = ANY (%(ids)s::uuid[]))
    AND status = ANY (%(statuses)s::text[])
    AND (%(queue)s::text IS NULL OR queue = %(queue)s::text)
    AND (%(task)s::text IS NULL OR task = %(task)s::text)
    AND (%(age)s::float8 IS NULL OR created_at < now() - %(age)s::float8 * interval '1 second')
-   AND (%(fingerprint)s::text IS NULL
-        OR id IN (SELECT job_id FROM pgjobs.failures WHERE coalesce(fingerprint, reason) = %(fingerprint)s::text))
+   AND true /* alike */
    AND true /* where */
  ORDER BY id
 
@@ -147,8 +158,10 @@ SELECT version_num,
 
 -- name: ended
 -- Of some jobs those that have ended, as they stand, and those that are not there, without a status.
-SELECT asked.id, task, queue, status, priority, attempt, max_attempts, crashes, run_at, due_at, expires_at, cancel_at,
-       created_at, started_at, finished_at, timeout, reason, args, progress, result, meta, options, usage
+SELECT asked.id, task, queue, status, priority, attempt, max_attempts, crashes, pgjobs.shown(run_at) AS run_at,
+       pgjobs.shown(due_at) AS due_at, pgjobs.shown(expires_at) AS expires_at, pgjobs.shown(cancel_at) AS cancel_at,
+       pgjobs.shown(created_at) AS created_at, pgjobs.shown(started_at) AS started_at,
+       pgjobs.shown(finished_at) AS finished_at, timeout, reason, args, progress, result, meta, options, usage
   FROM unnest(%(ids)s::uuid[]) AS asked (id)
   LEFT JOIN pgjobs.jobs AS job USING (id)
  WHERE job.id IS NULL OR job.status IN ('succeeded', 'failed', 'cancelled', 'expired')

@@ -169,7 +169,7 @@ WITH held AS (
            started_at = CASE WHEN ending.status <> 'queued' THEN job.started_at END
       FROM ending
      WHERE job.id = ending.id
-    RETURNING job.id, job.queue, job.task, job.priority, job.position, job.status, job.attempt, ending.crash
+    RETURNING job.id, job.queue, job.task, job.priority, job.position, job.status, job.attempt, ending.crash, job.options
 ), noted AS (
     INSERT INTO pgjobs.failures (job_id, attempt, reason, message)
     SELECT id, attempt + 1, 'worker lost', %(how)s::text
@@ -186,16 +186,22 @@ WITH held AS (
       FROM reaped
      WHERE position IS NOT NULL
      GROUP BY queue, priority
+), announced AS MATERIALIZED (
+    SELECT pgjobs.announce(array_agg(id))
+      FROM reaped
+     WHERE status <> 'queued' AND options ? 'webhook'
+    HAVING count(*) > 0
 )
 SELECT reaped.id, reaped.status
   FROM reaped
   CROSS JOIN (SELECT count(*) FROM told) AS told
+  CROSS JOIN (SELECT count(*) FROM announced) AS announced
 
 
 -- name: time_out
 -- Ends attempts that were over their timeout where their own worker could not: those of some jobs, which somebody has seen;
--- or, where ids is NULL, those that have run 15 seconds past it. They count; a retry rests as the default policy says, since
--- nobody here knows the task's own. A suspect whose run has ended is none any more. Each is found by primary key, one after the other: asked for the first thousand by id,
+-- or, where ids is NULL, those that have run 15 seconds past it. They count; a retry rests as the policy in the row says, or
+-- the default one, since nobody here knows the task's own. A suspect whose run has ended is none any more. Each is found by primary key, one after the other: asked for the first thousand by id,
 -- the planner walked through the whole table.
 -- Locks: jobs, by id, skipping.
 WITH held AS (
@@ -226,14 +232,14 @@ WITH held AS (
        SET status = mine.ending,
            reason = CASE mine.ending WHEN 'cancelled' THEN job.reason ELSE 'timeout' END,
            due_at = CASE WHEN mine.ending = 'scheduled'
-                         THEN now() + random() * least(3600, 5 * 2 ^ least(job.attempt - 1, 12)) * interval '1 second' END,
+                         THEN now() + pgjobs.rest_s(job.options, job.attempt) * interval '1 second' END,
            finished_at = CASE WHEN mine.ending <> 'scheduled' THEN now() END,
            unique_key = CASE WHEN mine.ending = 'scheduled' OR job.options ? 'unique_for' THEN job.unique_key END,
            options = CASE WHEN job.options->'suspect'->'runs' = 'true' THEN job.options - 'suspect' ELSE job.options END,
            claim_id = NULL
       FROM mine
      WHERE job.id = mine.id
-    RETURNING job.id, job.queue, job.task, job.attempt, job.status,
+    RETURNING job.id, job.queue, job.task, job.attempt, job.status, job.options,
               extract(epoch FROM now() - job.started_at)::float8 AS seconds
 ), noted AS (
     INSERT INTO pgjobs.failures (job_id, attempt, reason, message)
@@ -247,8 +253,15 @@ WITH held AS (
            count(*), sum(seconds)
       FROM ended
      GROUP BY queue, task, outcome, bucket
+), announced AS MATERIALIZED (
+    SELECT pgjobs.announce(array_agg(id))
+      FROM ended
+     WHERE status <> 'scheduled' AND options ? 'webhook'
+    HAVING count(*) > 0
 )
-SELECT id, status FROM ended
+SELECT id, status
+  FROM ended
+  CROSS JOIN (SELECT count(*) FROM announced) AS announced
 
 
 -- name: forget_dead_claims
@@ -274,7 +287,7 @@ RETURNING claim.id
 -- name: expire
 -- Ends waiting jobs whose ttl or deadline has passed, whether or not anybody subscribes to their queue, as they ask for:
 -- expired, or failed with a failures row. Walks the index from since on; entries of jobs that ended before are passed over.
--- Returns how many have ended, which of them send a message, and of those that failed what a claim would return.
+-- Returns how many have ended, and of those that failed what a claim would return. Their messages are enqueued with it.
 -- Their options may be anything.
 -- Locks: jobs, by expiry, skipping; then their holds.
 WITH late AS MATERIALIZED (
@@ -311,11 +324,16 @@ WITH late AS MATERIALIZED (
     SELECT date_trunc('minute', now()), queue, task, status, 0, count(*), 0
       FROM expired
      GROUP BY queue, task, status
+), announced AS MATERIALIZED (
+    SELECT pgjobs.announce(array_agg(id))
+      FROM expired
+     WHERE options ? 'webhook'
+    HAVING count(*) > 0
 )
-SELECT (SELECT count(*) FROM expired) AS ended, (SELECT array_agg(id) FROM expired WHERE options ? 'webhook') AS announcing,
+SELECT (SELECT count(*) FROM expired) AS ended,
        id, task, queue, priority, attempt, max_attempts, crashes,
-       extract(epoch FROM timeout)::float8 AS timeout_s, created_at, args, meta, options, reason
-  FROM (SELECT) AS always
+       extract(epoch FROM timeout)::float8 AS timeout_s, pgjobs.shown(created_at) AS created_at, args, meta, options, reason
+  FROM (SELECT count(*) FROM announced) AS always
   LEFT JOIN expired ON status = 'failed'
 
 

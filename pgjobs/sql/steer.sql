@@ -21,7 +21,7 @@ SELECT pgjobs.unpark(1000)
 
 -- name: pauses
 -- What is paused now, as people see it.
-SELECT kind, name, reason, paused_at, until
+SELECT kind, name, reason, paused_at, pgjobs.shown(until) AS until
   FROM pgjobs.pauses
  WHERE until IS NULL OR until > clock_timestamp()
  ORDER BY kind, name

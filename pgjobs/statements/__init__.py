@@ -3,6 +3,16 @@
 A Statement is a value: sync, async and borrowed connections run it alike.
 """
 
+from pgjobs.statements.alerting import (
+    AlertRow,
+    Taken,
+    add_alerts,
+    alerts,
+    ended_lately,
+    note_alert,
+    take_alerts,
+    told_alert,
+)
 from pgjobs.statements.announcing import announce
 from pgjobs.statements.auditing import (
     Alike,
@@ -147,6 +157,7 @@ __all__ = [
     "QUERIES",
     "SILENT_S",
     "Added",
+    "AlertRow",
     "Alike",
     "Deed",
     "Duty",
@@ -173,10 +184,13 @@ __all__ = [
     "Steps",
     "T",
     "TableHealth",
+    "Taken",
     "account",
+    "add_alerts",
     "add_duty",
     "ages",
     "ages_of_queues",
+    "alerts",
     "alive",
     "announce",
     "attach",
@@ -200,6 +214,7 @@ __all__ = [
     "duty_state",
     "end_pauses",
     "ended",
+    "ended_lately",
     "enqueue",
     "enqueue_children",
     "enqueue_here",
@@ -234,6 +249,7 @@ __all__ = [
     "new_lanes",
     "next_due",
     "note_action",
+    "note_alert",
     "note_lanes",
     "noted_lanes",
     "notify",
@@ -274,6 +290,7 @@ __all__ = [
     "stopping",
     "strays",
     "table_health",
+    "take_alerts",
     "take_duty",
     "tell",
     "tell_of",
@@ -282,6 +299,7 @@ __all__ = [
     "tidy",
     "time_out",
     "to_be_stopped",
+    "told_alert",
     "unhold",
     "unpark",
     "unrunnable",

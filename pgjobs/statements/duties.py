@@ -83,10 +83,9 @@ def forget_dead_claims() -> Statement[list[UUID]]:
 
 
 class Expired(NamedTuple):
-    """How many jobs have ended, which of them send a message, and rows of those that failed: as a claim's, and why."""
+    """How many jobs have ended, and rows of those that failed: as a claim's, and why."""
 
     jobs: int
-    announcing: list[UUID]
     failed: list[Row]
 
 
@@ -95,7 +94,7 @@ def expire(since: Any) -> Statement[Expired]:
     return Statement(
         QUERIES["expire"],
         {"since": since},
-        lambda rows: Expired(rows[0][0], rows[0][1] or [], [row[2:] for row in rows if row[2] is not None]),
+        lambda rows: Expired(rows[0][0], [row[1:] for row in rows if row[1] is not None]),
     )
 
 

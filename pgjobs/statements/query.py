@@ -49,6 +49,12 @@ class Query:
             )
         return Query(self.name, self._text.replace(_PLACE, "({}\n)".format(condition.replace("%", "%%"))))
 
+    def alike(self, fingerprint: str | None) -> Query:
+        """The query for jobs that have failed so alone, where a fingerprint is given, at the place that it has for that."""
+        if fingerprint is None:
+            return self
+        return Query(self.name, self._text.replace(_ALIKE, QUERIES["alike"]._text))
+
     @lru_cache(maxsize=512)  # noqa: B019
     def numbered(self, schema: str) -> tuple[str, tuple[str, ...]]:
         """The text with ``$1`` parameters, for asyncpg, and the parameters' names in that order."""
@@ -63,6 +69,7 @@ class Query:
 
 
 _PLACE: Final = "true /* where */"
+_ALIKE: Final = "true /* alike */"
 _TOKEN: Final = re.compile(r"\bpgjobs\.")
 _PARAMETER: Final = re.compile(r"%\((\w+)\)s")
 

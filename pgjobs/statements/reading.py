@@ -8,7 +8,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from pgjobs.job import FailureRow, JobRow, Status
-from pgjobs.statements.query import QUERIES, Row, Rows, Statement, column, rows
+from pgjobs.statements.query import QUERIES, Query, Row, Rows, Statement, column, rows
 
 _JOB_COLUMNS: Final = tuple(field.name for field in fields(JobRow))
 
@@ -80,21 +80,25 @@ class Selection:
         }
 
 
+def _chosen(name: str, chosen: Selection) -> Query:
+    return QUERIES[name].alike(chosen.fingerprint).where(chosen.where)
+
+
 def count_jobs(chosen: Selection) -> Statement[dict[str, int]]:
     """How many there are of each status."""
-    query = QUERIES["count_jobs"].where(chosen.where)
+    query = _chosen("count_jobs", chosen)
     return Statement(query, chosen.params(), lambda rows: {row[0]: row[1] for row in rows})
 
 
 def select_jobs(chosen: Selection, after: UUID, limit: int) -> Statement[list[UUID]]:
     """The next ids after one, in order."""
-    query = QUERIES["select_jobs"].where(chosen.where)
+    query = _chosen("select_jobs", chosen)
     return Statement(query, chosen.params() | {"after": str(after), "limit": limit}, column)
 
 
 def export_jobs(chosen: Selection, ids: Sequence[UUID] | None = None) -> Statement[list[JobRow]]:
     """The rows of jobs in order of their ids: of those given, or of all that are chosen."""
-    query = QUERIES["export_jobs"].where(chosen.where)
+    query = _chosen("export_jobs", chosen)
     params = chosen.params() | {"ids": None if ids is None else [str(job_id) for job_id in ids]}
     return Statement(query, params, lambda rows: [_job_row(row) for row in rows])
 

@@ -119,7 +119,7 @@ class PoolProcess:
             for _ in range(64):  # a process that it has left behind may write for ever
                 if not self.read_output():
                     break
-            output = storable(self._written.decode(errors="replace"))
+            output = run.task.signature.seal(storable(self._written.decode(errors="replace")))
         return Account(usage, output) if usage or output is not None else None
 
     def stop(self) -> str:

@@ -56,7 +56,7 @@ class Child:
         self._recycled = False
         self._done = 0
         self._speaking = threading.Lock()
-        self._tally = Tally(Log()) if settings["http"] else None
+        self._tally = Tally(Log()) if settings["http"] or settings["statsd"] else None
 
     def run(self) -> int:
         """Works until told to stop; returns the exit code."""

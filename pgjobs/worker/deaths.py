@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
@@ -55,12 +55,10 @@ class Deaths:
             link.one(statements.declare_dead(death.lives))
             if death.late and (ended := link.one(statements.time_out(death.lives, death.late))):
                 self._emit(TimedOut([job_id for job_id, _ in ended]))
-                _announce(link, [job_id for job_id, status in ended if status != "scheduled"])
             jobs = poison = 0
             while reaped := link.one(statements.reap(death.lives, death.begun, MAX_CRASHES, death.how)):
                 jobs += len(reaped)
                 poison += sum(status == "failed" for _, status in reaped)
-                _announce(link, [job_id for job_id, status in reaped if status != "queued"])
             link.one(statements.forget_dead_claims())
             with self._lock:
                 self._untold.pop(0)
@@ -85,9 +83,3 @@ class Deaths:
             self.add(Death([worker for worker, _ in gone], None, [], "the worker died while the job ran"))
             self.report(link)
         return True
-
-
-def _announce(link: Link, ended: Sequence[UUID]) -> None:
-    """Enqueues the messages of jobs that a report has ended."""
-    if ended:
-        link.one(statements.announce(ended))

@@ -123,7 +123,6 @@ class Maintenance:
     def _reap(self, duty: Duty) -> tuple[Any, bool]:
         dead = self._link.step(statements.mark_silent(interrupted=duty.interrupted))
         reaped = self._link.step(statements.reap(None, None, MAX_CRASHES, "the worker died while the job ran"))
-        self._announce([job_id for job_id, status in reaped if status != "queued"])
         self._link.step(statements.forget_dead_claims())
         if reaped or dead:
             poison = sum(status == "failed" for _, status in reaped)
@@ -138,15 +137,9 @@ class Maintenance:
     def _time_out(self, duty: Duty) -> tuple[Any, bool]:
         """The last resort: what has run far past its timeout, because its worker cannot stop it."""
         ended = self._link.step(statements.time_out(None, None))
-        self._announce([job_id for job_id, status in ended if status != "scheduled"])
         if ended:
             self._happened.append(TimedOut([job_id for job_id, _ in ended]))
         return None, len(ended) == 1_000
-
-    def _announce(self, ended: Sequence[UUID]) -> None:
-        """Enqueues the messages of jobs that a duty has ended, in its transaction."""
-        if ended:
-            self._link.step(statements.announce(ended))
 
     def _expire(self, duty: Duty) -> tuple[Any, bool]:
         """Looks back ten minutes, for rows that were held when their time came; once an hour, at all.
@@ -159,7 +152,6 @@ class Maintenance:
         if duty.ran_at is not None and state.get("whole") == hour:
             since = duty.ran_at - timedelta(minutes=10)
         expired = self._link.step(statements.expire(since))
-        self._announce(expired.announcing)
         if expired.failed:
             self._happened.append(Recorded([self._never_ran(row) for row in expired.failed]))
         again = expired.jobs == 1_000

@@ -33,7 +33,7 @@ STALE_S: Final = 30.0
 """Gauges of queues that are older than this are not shown."""
 
 
-def address(text: str) -> tuple[str, int]:
+def address(text: str, option: str = "--http") -> tuple[str, int]:
     """Host and port of ``PORT``, ``HOST:PORT`` or ``[HOST]:PORT``; without a host, this machine's own.
 
     Raises:
@@ -41,7 +41,7 @@ def address(text: str) -> tuple[str, int]:
     """
     host, _, port = text.rpartition(":")
     if not port.isascii() or not port.isdigit() or int(port) > 65_535:
-        raise ConfigurationError(f"--http is {text!r}; write PORT or HOST:PORT, as in 127.0.0.1:9464")
+        raise ConfigurationError(f"{option} is {text!r}; write PORT or HOST:PORT, as in 127.0.0.1:9464")
     return host.strip("[]") or LOOPBACK, int(port)
 
 

@@ -44,6 +44,8 @@ class Settings:
     stall_timeout: float = 300.0
     log_level: str = "info"
     http: str | None = None
+    statsd: str | None = None
+    statsd_format: str = "statsd"
     wait_for_db: bool = False
     migrate: bool = False
     reload: bool = False

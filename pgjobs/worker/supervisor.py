@@ -14,7 +14,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 from uuid import UUID
 
 from pgjobs import statements, telemetry
@@ -31,7 +31,9 @@ from pgjobs.worker.service import Outage, Service
 from pgjobs.worker.tally import Tally
 
 if TYPE_CHECKING:
+    from pgjobs.worker.metrics import Metrics
     from pgjobs.worker.monitor import Monitor
+    from pgjobs.worker.statsd import Format, Statsd
 
 BEAT_S: Final = 3.0
 STEADY_S: Final = 10.0
@@ -64,8 +66,10 @@ class Supervisor:
         self._found = found
         self._id = new_id()
         self._tally = Tally(telemetry.Log())
-        self._emit: Callable[[Event], None] = self._tally if settings.http else telemetry.Log()
+        counted = settings.http or settings.statsd
+        self._emit: Callable[[Event], None] = self._tally if counted else telemetry.Log()
         self._monitor = _monitor(settings, self._emit)
+        self._statsd = _statsd(settings)
         self._reached_at = float("-inf")
         self._notifier = Notifier()
         self._outage = Outage(self._emit)
@@ -110,6 +114,8 @@ class Supervisor:
         finally:
             if self._monitor is not None:
                 self._monitor.close()
+            if self._statsd is not None:
+                self._statsd.close()
             if self._beating is not None:
                 self._beating.stop()
                 self._beating.join(3.0)
@@ -146,14 +152,27 @@ class Supervisor:
         self._restart_due()
         self._watch()
         self._notifier.turned(ready=any(child.is_ready for child in self._children.values()))
-        if self._monitor is not None:
-            self._note_health(self._monitor)
+        if self._monitor is not None or self._statsd is not None:
+            self._note_health()
 
-    def _note_health(self, monitor: Monitor) -> None:
-        """Leaves for whoever asks how things stand: the loop itself is never asked."""
+    def _note_health(self) -> None:
+        """Leaves for whoever asks how things stand, the loop itself being never asked; and tells StatsD."""
         standings = [Standing(each.popen.pid, each.is_ready, each.still_s) for each in self._children.values()]
-        monitor.health = Health(time.monotonic(), standings, self._stop_told > 0, self._reached_at)
-        monitor.metrics.absorb(self._tally.take())
+        health = Health(time.monotonic(), standings, self._stop_told > 0, self._reached_at)
+        sums = self._tally.take()
+        for counter in self._counters:
+            counter.absorb(sums)
+        if self._monitor is not None:
+            self._monitor.health = health
+        if self._statsd is not None:
+            ready = sum(each.ready for each in standings)
+            self._statsd.turned(processes=len(standings), ready=ready, reachable=health.reaches_database)
+
+    @property
+    def _counters(self) -> list[Metrics | Statsd]:
+        """Who adds up what happens."""
+        found: list[Metrics | Statsd] = [] if self._monitor is None else [self._monitor.metrics]
+        return found if self._statsd is None else [*found, self._statsd]
 
     def _rest_s(self) -> float:
         now = time.monotonic()
@@ -204,8 +223,9 @@ class Supervisor:
                 self._beat_for(message["url"], message["schema"])
             elif "error" in message:
                 child.error = message["error"]
-            elif "sums" in message and self._monitor is not None:
-                self._monitor.metrics.hear(child.number, message["sums"])
+            elif "sums" in message:
+                for counter in self._counters:
+                    counter.hear(child.number, message["sums"])
             elif "left" in message:
                 child.left = True
                 self._done[child.number] = self._done.get(child.number, 0) + message["done"]
@@ -219,6 +239,8 @@ class Supervisor:
             self._beating.start()
             if self._monitor is not None:
                 self._monitor.measure(self._database, self._id)
+            if self._statsd is not None:
+                self._statsd.measure(self._database, self._id)
         else:
             self._beating.wake()
 
@@ -269,8 +291,8 @@ class Supervisor:
             self._selector.unregister(child.pipe)
         with self._lock:
             del self._children[child.number]
-        if self._monitor is not None:
-            self._monitor.metrics.gone(child.number)
+        for counter in self._counters:
+            counter.gone(child.number)
         if child.error is not None and not child.lives:
             self._refuse(child, code)
             return
@@ -320,8 +342,8 @@ class Supervisor:
                 self._spawn(number)
 
     def _count(self, name: str) -> None:
-        if self._monitor is not None:
-            self._monitor.metrics.count(name)
+        for counter in self._counters:
+            counter.count(name)
 
 
 def _ignore(number: int, frame: object) -> None:
@@ -334,3 +356,11 @@ def _monitor(settings: Settings, emit: Callable[[Event], None]) -> Monitor | Non
     from pgjobs.worker.monitor import Monitor  # an HTTP server is 2 MB, which few supervisors need
 
     return Monitor(settings.http, settings.stall_timeout, emit)
+
+
+def _statsd(settings: Settings) -> Statsd | None:
+    if settings.statsd is None:
+        return None
+    from pgjobs.worker.statsd import Statsd
+
+    return Statsd(settings.statsd, cast("Format", settings.statsd_format))

@@ -12,3 +12,9 @@ jobs = PgJobs()
 @jobs.task(encrypt=True, executor="process")
 def apart(word: str) -> dict[str, Any]:
     return {"word": word, "seen": current_job().args}
+
+
+@jobs.task(encrypt=True, executor="process", capture=True)
+def loud(word: str) -> None:
+    print(word, flush=True)
+    current_job().log(f"from afar: {word}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import RFC_4122, UUID, uuid4
 
@@ -11,8 +11,9 @@ import psycopg
 import pytest
 from psycopg import errors
 from psycopg.rows import dict_row
+from psycopg.types.json import Jsonb
 
-from pgjobs import PgJobs, statements
+from pgjobs import PgJobs, Retry, statements
 from pgjobs.link import Link
 
 pytestmark = pytest.mark.server
@@ -274,3 +275,84 @@ def test_clock_that_was_turned_back_keeps_no_job_from_going_back(
     else:
         conn.execute("UPDATE pgjobs.workers SET dead_at = now()")
         assert link.one(statements.reap(None, None, 3, "gone")) == [(waited, "queued")]
+
+
+@pytest.mark.parametrize(
+    ("moment", "shown"),
+    [
+        ("infinity", datetime(9999, 12, 30, tzinfo=UTC)),
+        ("12000-01-01 00:00+00", datetime(9999, 12, 30, tzinfo=UTC)),
+        ("-infinity", datetime(1, 1, 2, tzinfo=UTC)),
+        ("0044-03-15 00:00+00 BC", datetime(1, 1, 2, tzinfo=UTC)),
+    ],
+)
+def test_moments_that_python_has_not_are_read_as_the_last_that_it_has(
+    moment: str, shown: datetime, conn: psycopg.Connection, jobs: PgJobs
+) -> None:
+    row = one(
+        conn,
+        "INSERT INTO pgjobs.jobs (task, status, position, run_at, due_at, expires_at, created_at, cancel_at)"
+        " VALUES ('t', 'scheduled', NULL, %(at)s, %(at)s, %(at)s, %(at)s, %(at)s) RETURNING id",
+        at=moment,
+    )
+    read = jobs.job(row["id"])
+    assert read.row.due_at == read.row.run_at == read.row.expires_at == read.row.created_at == shown
+    assert read.refresh().row.cancel_at == shown
+    run = jobs.database.run
+    assert run(statements.jobs(None, None, None, 10))[0].due_at == shown
+    assert run(statements.jobs_by_id([read.id]))[read.id].due_at == shown
+    assert run(statements.export_jobs(statements.Selection(["scheduled"])))[0].due_at == shown
+    read.cancel()
+    ended = run(statements.ended([read.id]))[read.id]
+    assert ended is not None
+    assert ended.expires_at == shown
+
+
+def test_row_that_was_made_at_no_time_does_not_stop_a_claim(conn: psycopg.Connection, jobs: PgJobs) -> None:
+    jobs.task(name="t")(lambda: 1)
+    conn.execute(
+        "INSERT INTO pgjobs.jobs (task, created_at, options) VALUES ('t', 'infinity', NULL), ('t', '-infinity', NULL),"
+        " ('t', 'infinity', '{\"late\": 5}'), ('t', now(), NULL)"
+    )
+    jobs.worker(burst=True).run()
+    assert conn.execute("SELECT DISTINCT status FROM pgjobs.jobs").fetchall() == [("succeeded",)]
+
+
+def test_pause_without_an_end_may_be_said_so(conn: psycopg.Connection, jobs: PgJobs) -> None:
+    conn.execute("SELECT pgjobs.pause('queue', 'mail', NULL, 'infinity')")
+    assert [pause.until for pause in jobs.pauses()] == [datetime(9999, 12, 30, tzinfo=UTC)]
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        Retry(9, backoff=3, cap=20, jitter=False),
+        Retry(9, backoff="linear", base=2, jitter=False),
+        Retry(9, backoff=[1, 7, 4], jitter=False),
+        Retry(9, backoff=0, jitter=False),
+        Retry(9, backoff="1h", cap="1d", jitter=False),
+    ],
+)
+def test_rest_of_a_policy_is_the_same_in_sql(policy: Retry, conn: psycopg.Connection) -> None:
+    options = Jsonb({"retry": policy.document()})
+    for attempt in (1, 2, 3, 4, 100):
+        assert conn.execute("SELECT pgjobs.rest_s(%s, %s)", (options, attempt)).fetchone() == (policy.rest_s(attempt),)
+
+
+@pytest.mark.parametrize("options", [None, {}, [], {"retry": 5}, {"retry": {"backoff": []}}, {"retry": {"cap": "x"}}])
+def test_rest_without_a_policy_is_the_default_one(options: Any, conn: psycopg.Connection) -> None:
+    stored = None if options is None else Jsonb(options)
+    for attempt, most in ((1, 5), (3, 20), (32_000, 3600)):
+        row = conn.execute(
+            "SELECT max(pgjobs.rest_s(%s, %s)) FROM generate_series(1, 50)", (stored, attempt)
+        ).fetchone()
+        assert row is not None
+        assert most * 0.5 < row[0] <= most
+
+
+def test_attempt_that_a_duty_ends_rests_as_its_row_says(conn: psycopg.Connection, jobs: PgJobs) -> None:
+    made = jobs.using(retry=Retry(3, backoff="2h", cap="3h", jitter=False)).enqueue("t")
+    claim(conn, made.id)
+    jobs.database.run(statements.time_out(None, [made.id]))
+    rest = one(conn, "SELECT due_at - now() AS rest FROM pgjobs.jobs WHERE id = %(id)s", id=made.id)["rest"]
+    assert timedelta(hours=1.9) < rest <= timedelta(hours=2)
