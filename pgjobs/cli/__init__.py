@@ -14,6 +14,7 @@ from pgjobs.cli import codes
 COMMANDS: Final = {
     "bench": "Measure the queue on this machine.",
     "check": "Check the queue for a monitor such as Nagios.",
+    "completion": "Write the completion script for bash, zsh or fish.",
     "demo": "Watch a queue at work, on a PostgreSQL of its own.",
     "dev": "Develop: a worker that follows the code, on a migrated database.",
     "doctor": "Find what is wrong with the database, and how to mend it.",
@@ -23,11 +24,14 @@ COMMANDS: Final = {
     "info": "Show queues, workers and what they have handled.",
     "keys": "Make keys for encrypted jobs, or change them.",
     "jobs": "List, show, export and steer jobs: cancel, retry, hold, and more.",
+    "mark": "Mark a moment, such as a deploy, or list the marks.",
     "migrate": "Bring the database up to this release.",
     "queues": "List, pause, resume, drain or clear queues.",
     "tasks": "Pause or resume tasks.",
     "purge": "Delete the jobs that wait in a queue.",
     "roles": "Make or check PostgreSQL roles with least privilege.",
+    "tail": "Show what happens to jobs, as it happens.",
+    "top": "Watch and steer queues, tasks, workers, jobs and failures, full-screen.",
     "worker": "Run jobs until told to stop.",
     "workers": "List the workers that count as alive, or have each of them run a job.",
 }
