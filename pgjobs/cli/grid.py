@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 GAP: Final = 2
 LEAST_NAME: Final = 8
 LEAST_BAR: Final = 6
+GOOD_BAR: Final = 20
 LONGEST_BAR: Final = 40
 SOLID: Final = "▇"
 SHADES: Final = "█▓▒░"
@@ -24,7 +25,7 @@ ASCII: Final = "#=-."
 
 @dataclass(frozen=True)
 class Column:
-    """A column of texts. The one of the highest rank is dropped first; one of rank 0 is cut instead, at the very last."""
+    """A column of texts. Of several the one of the highest rank is dropped first; the first one has rank 0, and is cut."""
 
     title: str
     texts: Sequence[Text]
@@ -62,23 +63,26 @@ class Grid:
 
     columns: Sequence[Column]
     bars: Bars | None = None
-    titles: bool = True
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        room = options.max_width
-        first, *others = self._fitted(room - (LEAST_BAR + GAP if self.bars else 0))
-        first = _cut(first, room, others, LEAST_BAR + GAP if self.bars else 0)
+        room, bar = options.max_width, LEAST_BAR + GAP if self.bars else 0
+        first, *others = self._fitted(room - bar)
+        spare = room - bar - _wide([first, *others])
+        wanted = self.columns[0]
+        first = _cut(wanted, first.width + max(0, spare - (GOOD_BAR - LEAST_BAR if self.bars else 0)))
         if self.bars is not None:
             rest = room - _wide([first, *others]) - GAP
             bars = self.bars.draw(min(LONGEST_BAR, rest), glyphs(console))
             others = [Column("", bars, 1, right=False), *others]
-        if self.titles and any(column.title for column in (first, *others)):
-            yield _line([(Text(column.title, "dim"), column) for column in (first, *others)])
+        columns = [first, *others]
+        yield _line([(Text(column.title, "dim"), column) for column in columns])
         for index in range(len(first.texts)):
-            yield _line([(column.texts[index], column) for column in (first, *others)])
+            yield _line([(column.texts[index], column) for column in columns])
 
     def _fitted(self, room: int) -> list[Column]:
-        kept = list(self.columns)
+        """The columns that there is room for; the first one may have a quarter of it."""
+        first, *others = self.columns
+        kept = [_cut(first, max(LEAST_NAME, room // 4)), *others]
         while _wide(kept) > room and (last := max(kept, key=lambda column: column.rank)).rank > 0:
             kept.remove(last)
         return kept
@@ -88,25 +92,23 @@ def _wide(columns: Sequence[Column]) -> int:
     return sum(column.width for column in columns) + GAP * (len(columns) - 1)
 
 
-def _cut(first: Column, room: int, others: Sequence[Column], bar: int) -> Column:
-    """The first column, its texts cut where even what is never dropped has no room."""
-    over = _wide([first, *others]) + bar - room
-    if over <= 0:
-        return first
-    width = max(LEAST_NAME, first.width - over)
-    texts = [text.copy() for text in first.texts]
+def _cut(column: Column, width: int) -> Column:
+    """A column that is so wide at most, its texts cut."""
+    if column.width <= width:
+        return column
+    texts = [text.copy() for text in column.texts]
     for text in texts:
         text.truncate(width, overflow="ellipsis")
-    return Column(first.title[:width], texts, first.rank, first.right)
+    return Column(column.title[:width], texts, column.rank, column.right)
 
 
-def _line(cells: Sequence[tuple[Text, Column]]) -> Text:
-    line = Text(no_wrap=True, overflow="crop", end="\n")
-    for index, (text, column) in enumerate(cells):
+def _line(texts: Sequence[tuple[Text, Column]]) -> Text:
+    line = Text(no_wrap=True, overflow="crop")
+    for index, (text, column) in enumerate(texts):
         pad = column.width - text.cell_len
         line.append(" " * (GAP if index else 0) + " " * (pad if column.right else 0))
         line.append_text(text)
-        if not column.right and index < len(cells) - 1:
+        if not column.right and index < len(texts) - 1:
             line.append(" " * pad)
     line.rstrip()
     return line

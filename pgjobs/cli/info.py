@@ -79,10 +79,12 @@ def _watch(jobs: PgJobs, rest_s: float) -> None:
     from rich.console import Group
     from rich.live import Live
 
-    last: list[RenderableType] = []
+    each = _each(jobs, rest_s)
+    last = next(each)
     try:
-        with Live(console=out, screen=True, auto_refresh=False, vertical_overflow="crop") as live:
-            for last in _each(jobs, rest_s):
+        with Live(Group(*last), console=out, screen=True, auto_refresh=False, vertical_overflow="crop") as live:
+            live.refresh()
+            for last in each:
                 live.update(Group(*last), refresh=True)
     finally:
         out.print(*last, sep="\n")

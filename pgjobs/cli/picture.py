@@ -43,9 +43,9 @@ def picture(seen: Overview) -> RenderableType:
 def heading(seen: Overview) -> Flow:
     """Workers, what was handled in the last hour, the rate, and the last mark."""
     states, flow = seen.states, Flow()
-    shown = [state for state in STATES if states[state] or state in ("busy", "idle")]
+    shown = [state for state in (*STATES, *sorted(states.keys() - STATES)) if states[state] or state in ("busy", "idle")]
     flow.add("", [plural(len(seen.workers), "worker")])
-    flow.add(", ", [Text(f"{states[state]:,} {state}", STATES[state] if states[state] else "") for state in shown])
+    flow.add(", ", [Text(f"{states[state]:,} {state}", STATES.get(state, "") if states[state] else "") for state in shown])
     handled = [Text(f"{count:,} {status}", "red" if status == "failed" else "") for status, count in _sorted(seen.hour)]
     first, *others = handled or [Text("nothing")]
     flow.add("  ·  ", [Text("last hour: ").append_text(first), *others])

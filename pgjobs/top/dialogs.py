@@ -55,7 +55,7 @@ class Pages(ModalScreen[None]):
 
     def compose(self) -> ComposeResult:
         with VerticalScroll(id="pages") as pages:
-            pages.border_title = Text(self.heading).markup
+            pages.border_title = self.heading
             pages.border_subtitle = "esc closes"
             for title, text in self.sections:
                 yield Static(Text(title, "bold"), classes="heading")

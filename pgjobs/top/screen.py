@@ -84,10 +84,10 @@ class Top(App[None]):
         super().__init__()
         self.jobs = jobs
         self._refresh_s = refresh_s
-        self._view = view
+        self._first = view
 
     def get_default_screen(self) -> Screen[Any]:
-        return Main(self.jobs, self._refresh_s, [view.title for view in VIEWS].index(self._view))
+        return Main(self.jobs, self._refresh_s, [view.title for view in VIEWS].index(self._first))
 
     async def on_unmount(self) -> None:
         """Closes the pool while its loop runs."""
@@ -192,13 +192,14 @@ class Main(Screen[None]):
         under = self._row()
         by, down = self._sorting[view.title]
         self._shown = ordered(view, matching(view, self._rows, self._words), by, down=down)
-        self._columns = fitted(view.columns, self.size.width - 1, LEAST)
-        free = self.size.width - 1 - sum((column.width or 0) + 2 for column in self._columns)
+        room = self.app.size.width - 1
+        self._columns = fitted(view.columns, room, LEAST)
+        free = room - 2 - sum(column.width + 2 for column in self._columns if column.width is not None)
         scroll_y = table.scroll_y
         with self.app.batch_update():
             table.clear(columns=True)
             for column in self._columns:
-                width = free if column.width is None else column.width
+                width = max(1, free) if column.width is None else column.width
                 table.add_column(self._title(column, view.columns[by], down=down), width=width, key=column.title)
             drawn = [_cells(column, self._shown) for column in self._columns]
             for index, row in enumerate(self._shown):
