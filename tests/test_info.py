@@ -234,7 +234,7 @@ def test_a_look_reads_few_pages_and_never_a_large_table(jobs: PgJobs, conn: psyc
         answer = jobs.database.run(statement)
         with psycopg.ClientCursor(conn) as cursor:
             text = cursor.mogrify(statement.query.text("pgjobs"), statement.params)
-        plan = explain(conn, text)
+        plan = explain(conn, text.replace("%", "%%"))
         pages += plan["Shared Hit Blocks"] + plan["Shared Read Blocks"]
         queries += 1
         assert not [

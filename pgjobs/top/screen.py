@@ -112,7 +112,7 @@ class Main(Screen[None]):
     ]
 
     def __init__(self, jobs: PgJobs, refresh_s: float, index: int) -> None:
-        super().__init__()
+        super().__init__(id="_default")
         self._jobs = jobs
         self._refresh_s = refresh_s
         self._index = index
