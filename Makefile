@@ -7,10 +7,10 @@ TEST_PROCESSES ?= 4
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check audit lock bench chaos coverage endings mutants nightly format build clean
+.PHONY: help screenshots demo test check audit lock bench chaos coverage endings mutants nightly format build clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # On Python 3.11 everybody installs what CI tests with, by hash; the lock fits no other version. LOCK= takes what is newest.
 LOCK ?= requirements/ci.txt
@@ -66,6 +66,9 @@ coverage: $(READY) ## Run the tests and say which branches of the core they take
 
 endings: $(READY) ## Take the table of docs/endings.md
 	@$(BIN)/python -m tests.endings
+
+screenshots: $(READY) ## Draw the pictures of info and top in docs/img anew, on an embedded PostgreSQL
+	@$(BIN)/python -m tests.screenshots
 
 mutants: $(READY) ## Break the protocol in some ninety places, see which test notices, and keep it in docs/reliability.md
 	@$(BIN)/python -m tests.mutants --write

@@ -1,10 +1,12 @@
-"""Steering from outside: pauses of queues and tasks, holds, and moving jobs that wait."""
+"""Steering from outside: pauses of queues and tasks, holds, moving jobs that wait; and marks on the time axis."""
 
 from __future__ import annotations
 
+import getpass
+import socket
 from collections.abc import Iterable
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 from pgjobs import statements
@@ -14,9 +16,12 @@ from pgjobs.errors import OptionError
 from pgjobs.handle import Job
 from pgjobs.job import as_id
 from pgjobs.options import priority_of
-from pgjobs.statements import Pause, Statement
+from pgjobs.statements import Mark, Pause, Statement
 from pgjobs.statements.steering import Kind
 from pgjobs.task import Task
+
+MAX_MARK: Final = 200
+"""Characters of a mark's text."""
 
 
 class Controls:
@@ -84,6 +89,31 @@ class Controls:
     async def apauses(self) -> list[Pause]:
         """The async twin of ``pauses``."""
         return await self.database.arun(statements.pauses())
+
+    # -- marks
+
+    def mark(self, text: str, at: datetime | None = None) -> Mark:
+        """Marks a moment, such as a deploy, with who says so and on which host; reports show it beside their figures.
+
+        Args:
+            at: the moment, aware; now, by the database's clock, by default.
+
+        Raises:
+            OptionError: the text is empty or has more than 200 characters, or at has no time zone.
+        """
+        return self.database.run(_mark(text, at))
+
+    async def amark(self, text: str, at: datetime | None = None) -> Mark:
+        """The async twin of ``mark``."""
+        return await self.database.arun(_mark(text, at))
+
+    def marks(self, limit: int = 20) -> list[Mark]:
+        """The last marks, the latest first."""
+        return self.database.run(statements.marks(limit))
+
+    async def amarks(self, limit: int = 20) -> list[Mark]:
+        """The async twin of ``marks``."""
+        return await self.database.arun(statements.marks(limit))
 
     # -- jobs that wait
 
@@ -155,3 +185,20 @@ def _pause(
         raise OptionError(f"until is {until!r}, without a time zone; pass an aware datetime, such as datetime.now(UTC)")
     length = None if for_ is None else timedelta(seconds=seconds(for_, what="for_"))
     return statements.pause(kind, names, reason, until, length)
+
+
+def _mark(text: str, at: datetime | None) -> Statement[Mark]:
+    text = text.strip()
+    if not text or len(text) > MAX_MARK:
+        raise OptionError(f"the mark has {len(text)} characters; give it from 1 to {MAX_MARK}, such as 'v1.2.3'")
+    if at is not None and at.utcoffset() is None:
+        raise OptionError(f"at is {at!r}, without a time zone; pass an aware datetime, such as datetime.now(UTC)")
+    return statements.add_mark(at, text, user(), socket.gethostname())
+
+
+def user() -> str:
+    """Who runs this process, as far as the system knows a name for them."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's number that is nobody's
+        return "unknown"

@@ -33,7 +33,7 @@ VIEWS: Final[tuple[str, ...]] = (
 
 TABLES: Final[tuple[str, ...]] = (
     "alembic_version", "jobs", "claims", "workers", "idlers", "waiters", "lanes", "duties", "failures", "logs",
-    "files", "rollups", "tasks", "audit", "pauses", "holds", "alerts", *VIEWS,
+    "files", "rollups", "tasks", "audit", "marks", "pauses", "holds", "alerts", *VIEWS,
 )  # fmt: skip
 
 ROLES: Final[Mapping[str, str]] = {
@@ -49,6 +49,7 @@ _TABLES: Final[Mapping[str, Mapping[str, frozenset[str]]]] = {
     "producer": {
         "alembic_version": READ, "jobs": READ, "failures": READ, "logs": READ, "files": READ, "idlers": READ,
         "workers": READ, "running": READ, "queue_stats": READ, "tasks": READ, "waiters": WRITE,
+        "marks": frozenset({"SELECT", "INSERT"}),
     },
     "worker": {**_ALL_WRITE, **dict.fromkeys(("alembic_version", "audit", *VIEWS), READ)},
     "reader": _ALL_READ,
@@ -56,6 +57,7 @@ _TABLES: Final[Mapping[str, Mapping[str, frozenset[str]]]] = {
                           "rollups": frozenset({"SELECT", "INSERT"}), "waiters": WRITE,
                           "pauses": WRITE, "holds": WRITE,
                           "audit": frozenset({"SELECT", "INSERT", "UPDATE"}),
+                          "marks": frozenset({"SELECT", "INSERT", "DELETE"}),
                           **dict.fromkeys(("failures", "logs", "files"), frozenset({"SELECT", "DELETE"}))},
 }  # fmt: skip
 _INSERTS: Final = {"producer": NEW_JOB}

@@ -18,3 +18,19 @@ def duration(value_s: float) -> str:
         return f"{value_s:.1f} s"
     minutes, rest = divmod(int(value_s), 60)
     return f"{minutes} min {rest} s" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def about(value_s: float) -> str:
+    """A length of time in one unit, for what is known roughly."""
+    for unit, name in ((86_400, "d"), (3_600, "h"), (60, "min")):
+        if value_s >= 2 * unit or (unit == 60 and value_s >= 90):
+            return f"{value_s / unit:,.0f} {name}"
+    return f"{max(0.0, value_s):.0f} s"
+
+
+def rate(per_s: float) -> str:
+    """So many jobs a second; or a minute or an hour, where they are few."""
+    for value, unit in ((per_s, "s"), (per_s * 60, "min"), (per_s * 3_600, "h")):
+        if value >= 1:
+            return f"{value:,.{0 if value >= 10 else 1}f}/{unit}"
+    return "0/s"

@@ -65,6 +65,7 @@ def keep_shop(jobs: PgJobs, conn: psycopg.Connection[Any], schema: str) -> None:
     send.using(queue="nobody").enqueue(7)
     send.using(delay=60).enqueue(8).hold("asked for")
     jobs.pause(queue="nobody", reason="a move")
+    jobs.mark("v1.2.3")
     jobs.database.run(statements.note_action("ann@host", "retry", {"task": "mail.send"}))
     conn.execute("CREATE TABLE orders (id int PRIMARY KEY, placed_at timestamptz DEFAULT now(), job_id uuid)")
     conn.execute("INSERT INTO orders (id, job_id) VALUES (1, %s), (2, %s)", [ordered.id, lost.id])

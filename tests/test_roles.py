@@ -64,6 +64,8 @@ def test_admin_and_reader_do_theirs(as_: Callable[[str], PgJobs], schema: str) -
         messages = conn.execute(f"SELECT count(*) FROM {schema}.jobs WHERE task = 'pgjobs.webhook'").fetchone()
         assert messages == (1,), "it may enqueue none itself, but what it cancels is told"
     admin.job(ids[1]).delete()
+    assert [jobs.mark("v1").text for jobs in (producer, admin)] == ["v1", "v1"]
+    assert len(reader.marks()) == 2
     assert {reader.job(job_id).status for job_id in (ids[0], ids[2])} == {"queued"}
     with psycopg.connect(reader.database.url) as conn:
         for table in roles.TABLES:
@@ -78,6 +80,7 @@ FORBIDDEN = {
         "INSERT INTO jobs (task, result) VALUES ('t', '1')",
         "SELECT * FROM claims",
         "SELECT * FROM rollups",
+        "DELETE FROM marks",
         "UPDATE workers SET dead_at = now()",
         "INSERT INTO idlers (queue, worker_id) VALUES ('*', gen_random_uuid())",
         "SELECT cancel(ARRAY[gen_random_uuid()])",
@@ -104,6 +107,7 @@ FORBIDDEN = {
         "SELECT cancel(ARRAY[gen_random_uuid()])",
         "SELECT nextval('positions')",
         "INSERT INTO waiters (channel) VALUES ('x')",
+        "INSERT INTO marks (text) VALUES ('v1')",
         "TRUNCATE jobs",
         "CREATE TABLE mine (i int)",
     ],

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pgjobs.cli import codes, options
+from pgjobs.cli import codes, completion, options
 from pgjobs.wording import duration, plural
 
 if TYPE_CHECKING:
@@ -101,7 +101,10 @@ class Monitored(click.Command):
 
 
 @click.command(cls=Monitored)
-@click.option("-Q", "--queue", "queues", multiple=True, help="Only this queue, and whether it is served; repeatable.")
+@click.option(
+    "-Q", "--queue", "queues", multiple=True, shell_complete=completion.queues,
+    help="Only this queue, and whether it is served; repeatable.",
+)  # fmt: skip
 @click.option(
     "--max-age", default="5m,30m", show_default=True, metavar="WARN,CRIT", callback=_limits(_seconds),
     help="For how long a job may wait for its first attempt; one value is critical.",

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import click
 
-from pgjobs.cli import options
+from pgjobs.cli import completion, options
 
 
 @click.group(invoke_without_command=True)
-@click.option("--task", help="Only of this task.")
+@click.option("--task", shell_complete=completion.tasks, help="Only of this task.")
 @click.option("--since", metavar="DURATION", help="Only those that were seen in the last 2h or 7d.")
 @click.option("-n", "--limit", default=50, show_default=True, type=click.IntRange(1, 10_000))
 @options.as_json

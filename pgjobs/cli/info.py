@@ -2,161 +2,109 @@
 
 from __future__ import annotations
 
+import json
 import time
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
-from uuid import UUID
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import click
 
-from pgjobs.cli import options
+from pgjobs.cli import codes, options
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
+    from rich.console import Console, RenderableType
 
     from pgjobs.app import PgJobs
-
-BAR = 30
-
-
-@dataclass(frozen=True, slots=True)
-class QueueLine:
-    """How one queue stands; oldest_s is the age of its longest waiting job, in seconds."""
-
-    queue: str
-    queued: int
-    running: int
-    scheduled: int
-    succeeded: int
-    failed: int
-    cancelled: int
-    expired: int
-    retried: int
-    oldest_s: float | None
+    from pgjobs.overview import Overview
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerLine:
-    """One worker that counts as alive."""
-
-    id: UUID
-    name: str
-    host: str
-    pid: int
-    queues: list[str]
-    slots: int
-    started_at: Any
-    silent_s: float
-    stopping: bool
-    running: int
-
-    @property
-    def state(self) -> str:
-        """What it does."""
-        if self.stopping:
-            return "stopping"
-        return "busy" if self.running else "idle"
-
-    def document(self) -> dict[str, Any]:
-        """As JSON shows it."""
-        return asdict(self) | {"state": self.state}
-
-
-@click.command()
-@click.option("--watch", type=click.FloatRange(0.1), metavar="SECONDS", help="Show it again and again.")
+@click.command(epilog="Example: pgjobs info --watch 2")
+@click.option(
+    "--watch",
+    type=click.FloatRange(0.1),
+    metavar="SECONDS",
+    help="Show it again and again, until Ctrl-C; with --json one document a line.",
+)
 @options.as_json
 @options.database
 def command(watch: float | None, as_json: bool, app: str | None, url: str | None, schema: str | None) -> None:
-    """Show queues, workers and what they have handled."""
+    """Show queues, workers, what they have handled, how fast, and how long the backlog will take.
+
+    A rate is that of the last five minutes. An outlook is given only where it can be: not for what is paused, nor where
+    more is scheduled than waits.
+    """
     jobs = options.jobs_of(app, url, schema)
-    if as_json:
-        queues, workers, handled, unrunnable = read(jobs)
-        waiting = [{"task": task, "reason": reason, "jobs": count} for task, reason, count in unrunnable]
-        lines = [worker.document() for worker in workers]
-        options.write_json({"queues": queues, "workers": lines, "last_hour": handled, "unrunnable": waiting})
-        return
-    out = options.console()
     if watch is None:
-        out.print(picture(*read(jobs)))
+        seen = read(jobs)
+        if as_json:
+            options.write_json(seen.document())
+        else:
+            _show(options.console(), seen)
         return
+    try:
+        if as_json:
+            _stream(jobs, watch)
+        else:
+            _watch(jobs, watch)
+    except KeyboardInterrupt:
+        return
+
+
+def read(jobs: PgJobs) -> Overview:
+    """Reads how all of it stands."""
+    from pgjobs.overview import overview
+
+    return jobs.database.run_steps(overview())
+
+
+def _show(out: Console, seen: Overview) -> None:
+    from pgjobs.cli.picture import picture
+
+    out.print(picture(seen))
+
+
+def _stream(jobs: PgJobs, rest_s: float) -> None:
+    while True:
+        click.echo(json.dumps(read(jobs).document(), default=options.plain, ensure_ascii=False))
+        time.sleep(rest_s)
+
+
+def _watch(jobs: PgJobs, rest_s: float) -> None:
+    """In a screen of its own, whose last picture stays when it is left; in a pipe one picture after the other."""
+    out = options.console()
+    if not out.is_terminal or out.is_dumb_terminal:
+        for seen in _each(jobs, rest_s):
+            out.print(*seen, "", sep="\n")
+        return
+    from rich.console import Group
     from rich.live import Live
 
-    with Live(console=out, screen=False, auto_refresh=False) as live:
-        while True:
-            live.update(picture(*read(jobs)), refresh=True)
-            time.sleep(watch)
+    each = _each(jobs, rest_s)
+    last = next(each)
+    try:
+        with Live(Group(*last), console=out, screen=True, auto_refresh=False, vertical_overflow="crop") as live:
+            live.refresh()
+            for last in each:
+                live.update(Group(*last), refresh=True)
+    finally:
+        out.print(*last, sep="\n")
 
 
-def read(jobs: PgJobs) -> tuple[list[QueueLine], list[WorkerLine], dict[str, int], list[tuple[str, str, int]]]:
-    """Reads queues, workers, what was handled in the last hour by status, and what no worker can run."""
-    from pgjobs import statements
-
-    run = jobs.database.run
-    queues = [QueueLine(*row) for row in run(statements.queue_stats())]
-    workers = [WorkerLine(*row) for row in run(statements.workers())]
-    return queues, workers, run(statements.throughput(60)), run(statements.unrunnable())
-
-
-def picture(
-    queues: list[QueueLine],
-    workers: list[WorkerLine],
-    handled: dict[str, int],
-    unrunnable: list[tuple[str, str, int]],
-) -> RenderableType:
-    """Draws it for a terminal."""
-    from rich.console import Group
+def _each(jobs: PgJobs, rest_s: float) -> Iterator[list[RenderableType]]:
+    """A picture each time; where the database is away a line more, that says so. It must have been there once."""
     from rich.text import Text
 
-    from pgjobs.wording import plural
+    from pgjobs.cli.picture import picture
 
-    busy = sum(worker.state == "busy" for worker in workers)
-    of = ", ".join(f"{count:,} {status}" for status, count in sorted(handled.items())) or "nothing"
-    summary = f"{plural(len(workers), 'worker')}, {busy} busy, {len(workers) - busy} idle · last hour: {of}"
-    parts: list[RenderableType] = [_queue_table(queues) if queues else Text("no queue has had a job yet"), Text()]
-    if workers:
-        parts += [worker_table(workers), Text()]
-    for task, reason, count in unrunnable:
-        parts.append(Text(f"{plural(count, 'job')} of {task} cannot run here: {reason}", "red"))
-    return Group(*parts, Text(summary))
-
-
-def _queue_table(queues: list[QueueLine]) -> RenderableType:
-    from rich.table import Table
-    from rich.text import Text
-
-    longest = max(queue.queued + queue.running for queue in queues) or 1
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("queue")
-    table.add_column("")
-    for title in ("queued", "running", "scheduled", "succeeded", "failed", "oldest"):
-        table.add_column(title, justify="right")
-    for queue in queues:
-        bar = Text()
-        bar.append("█" * _width(queue.running, longest), "cyan")
-        bar.append("█" * _width(queue.queued, longest), "yellow")
-        failed = Text(f"{queue.failed:,}", "red" if queue.failed else "")
-        counts = [f"{count:,}" for count in (queue.queued, queue.running, queue.scheduled, queue.succeeded)]
-        table.add_row(queue.queue, bar, *counts, failed, _age(queue.oldest_s))
-    return table
-
-
-def worker_table(workers: list[WorkerLine]) -> RenderableType:
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("worker", "queues", "state", "slots", "last beat"):
-        table.add_column(title)
-    for worker in workers:
-        beat = f"{_age(worker.silent_s)} ago"
-        table.add_row(worker.name, ",".join(worker.queues), worker.state, f"{worker.running}/{worker.slots}", beat)
-    return table
-
-
-def _width(count: int, longest: int) -> int:
-    return 0 if not count else max(1, round(BAR * count / longest))
-
-
-def _age(value_s: float | None) -> str:
-    from pgjobs.wording import duration
-
-    return "" if value_s is None else duration(max(0.0, value_s))
+    last: RenderableType = picture(read(jobs))
+    yield [last]
+    while True:
+        time.sleep(rest_s)
+        try:
+            last = picture(read(jobs))
+            yield [last]
+        except Exception as error:
+            if codes.of(error) != codes.UNREACHABLE:
+                raise
+            said = (str(error).splitlines() or [type(error).__name__])[0]
+            yield [last, Text(f"the database is out of reach, trying again: {said}", "red", no_wrap=True)]

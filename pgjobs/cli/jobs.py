@@ -12,11 +12,11 @@ from typing import IO, TYPE_CHECKING, Any
 
 import click
 
-from pgjobs.cli import codes, options, selection
+from pgjobs.cli import codes, completion, options, selection
 from pgjobs.cli.export import export
-from pgjobs.cli.shown import without_private
 from pgjobs.errors import JobStateError
 from pgjobs.job import as_id
+from pgjobs.shown import without_private
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -38,8 +38,8 @@ command.add_command(export)
 
 @command.command("list")
 @click.option("--status", type=click.Choice(selection.STATUSES), help="Only these.")
-@click.option("-Q", "--queue", help="Only of this queue.")
-@click.option("--task", help="Only of this task.")
+@click.option("-Q", "--queue", shell_complete=completion.queues, help="Only of this queue.")
+@click.option("--task", shell_complete=completion.tasks, help="Only of this task.")
 @click.option("-n", "--limit", default=20, show_default=True, type=click.IntRange(1, 10_000))
 @options.as_json
 @options.database

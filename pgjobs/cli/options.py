@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import os
 import re
 from collections.abc import Callable, Generator
 from datetime import datetime, timedelta
@@ -80,6 +81,13 @@ def console() -> Console:
 
     piped = Console(highlight=False, width=200)
     return piped if not piped.is_terminal else Console(highlight=False)
+
+
+def coloured() -> bool | None:
+    """Whether lines are coloured: as NO_COLOR and FORCE_COLOR say, else None for where it goes to a terminal."""
+    if os.environ.get("NO_COLOR"):
+        return False
+    return True if os.environ.get("FORCE_COLOR") else None
 
 
 def write_json(value: Any) -> None:

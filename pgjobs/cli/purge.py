@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import click
 
-from pgjobs.cli import options, selection
+from pgjobs.cli import completion, options, selection
 
 
 @click.command()
-@click.option("-Q", "--queue", help="Only of this queue.")
+@click.option("-Q", "--queue", shell_complete=completion.queues, help="Only of this queue.")
 @click.option("--all", "whole", is_flag=True, help="Of every queue.")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @options.database

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pgjobs.cli import options
+from pgjobs.cli import completion, options
 
 if TYPE_CHECKING:
     from pgjobs.statements import Pause
@@ -30,7 +30,7 @@ def command() -> None:
 def list_(as_json: bool, app: str | None, url: str | None, schema: str | None) -> None:
     """List the queues, and what is paused, tasks included."""
     from pgjobs import statements
-    from pgjobs.cli.info import QueueLine
+    from pgjobs.overview import QueueLine
 
     jobs = options.jobs_of(app, url, schema)
     pauses = jobs.pauses()
@@ -58,7 +58,7 @@ def _state(pause: Pause) -> str:
 
 
 @command.command()
-@click.argument("name")
+@click.argument("name", shell_complete=completion.queues)
 @after
 @reason
 @options.database
@@ -71,7 +71,7 @@ def pause(
 
 
 @command.command()
-@click.argument("name")
+@click.argument("name", shell_complete=completion.queues)
 @options.database
 def resume(name: str, app: str | None, url: str | None, schema: str | None) -> None:
     """Resume a queue."""
@@ -80,7 +80,7 @@ def resume(name: str, app: str | None, url: str | None, schema: str | None) -> N
 
 
 @command.command()
-@click.argument("name")
+@click.argument("name", shell_complete=completion.queues)
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @options.database
 def clear(name: str, **said: Any) -> None:
@@ -91,14 +91,14 @@ def clear(name: str, **said: Any) -> None:
 
 
 @command.command()
-@click.argument("name")
+@click.argument("name", shell_complete=completion.queues)
 @click.option("--timeout", metavar="DURATION", help="Give up then, with exit code 1.")
 @options.database
 def drain(name: str, timeout: str | None, app: str | None, url: str | None, schema: str | None) -> None:
     """Wait until nothing of a queue is queued or runs; workers must serve it."""
     from pgjobs import statements
-    from pgjobs.cli.info import QueueLine
     from pgjobs.config import seconds
+    from pgjobs.overview import QueueLine
 
     jobs = options.jobs_of(app, url, schema)
     deadline = None if timeout is None else time.monotonic() + seconds(timeout, what="--timeout")

@@ -12,6 +12,8 @@ from uuid import UUID
 
 import click
 
+from pgjobs.cli import completion
+
 if TYPE_CHECKING:
     from psycopg import Connection
 
@@ -44,8 +46,8 @@ def conditions(command: F) -> F:
         ),
         click.option("--fingerprint", help="Only those of which an attempt failed so; see `pgjobs failures`."),
         click.option("--older-than", metavar="DURATION", help="Only jobs enqueued longer ago, as in 2h or 7d."),
-        click.option("--task", help="Only of this task."),
-        click.option("-Q", "--queue", help="Only of this queue."),
+        click.option("--task", shell_complete=completion.tasks, help="Only of this task."),
+        click.option("-Q", "--queue", shell_complete=completion.queues, help="Only of this queue."),
         click.option(
             "--status", "statuses", multiple=True, type=click.Choice(STATUSES), help="Only these; repeatable."
         ),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from pgjobs.cli import options
+from pgjobs.cli import completion, options
 from pgjobs.cli.queues import after, reason
 
 
@@ -14,7 +14,7 @@ def command() -> None:
 
 
 @command.command()
-@click.argument("name")
+@click.argument("name", shell_complete=completion.tasks)
 @after
 @reason
 @options.database
@@ -27,7 +27,7 @@ def pause(
 
 
 @command.command()
-@click.argument("name")
+@click.argument("name", shell_complete=completion.tasks)
 @options.database
 def resume(name: str, app: str | None, url: str | None, schema: str | None) -> None:
     """Resume a task."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import click
 
 from pgjobs.cli import options
-from pgjobs.cli.info import WorkerLine, worker_table
 
 
 @click.group(invoke_without_command=True)
@@ -17,11 +16,14 @@ def command(ctx: click.Context, /, as_json: bool, app: str | None, url: str | No
     if ctx.invoked_subcommand is not None:
         return
     from pgjobs import statements
+    from pgjobs.overview import WorkerLine
 
     lines = [WorkerLine(*row) for row in options.jobs_of(app, url, schema).database.run(statements.workers())]
     if as_json:
         options.write_json([line.document() for line in lines])
     elif lines:
+        from pgjobs.cli.picture import worker_table
+
         options.console().print(worker_table(lines))
     else:
         click.echo("no worker; start one with: pgjobs worker -A app.tasks")

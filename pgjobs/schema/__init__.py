@@ -33,6 +33,7 @@ __all__ = [
     "jobs",
     "lanes",
     "logs",
+    "marks",
     "metadata",
     "pauses",
     "queue_stats",
@@ -65,6 +66,7 @@ files: Final = _default.files
 rollups: Final = _default.rollups
 tasks: Final = _default.tasks
 audit: Final = _default.audit
+marks: Final = _default.marks
 pauses: Final = _default.pauses
 holds: Final = _default.holds
 alerts: Final = _default.alerts

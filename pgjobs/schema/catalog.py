@@ -29,6 +29,7 @@ class Tables:
     rollups: Table
     tasks: Table
     audit: Table
+    marks: Table
     pauses: Table
     holds: Table
     alerts: Table
@@ -63,6 +64,7 @@ def tables(schema: str = DEFAULT_SCHEMA) -> Tables:
         rollups=traces.rollups(metadata),
         tasks=fleet.tasks(metadata),
         audit=traces.audit(metadata),
+        marks=traces.marks(metadata),
         pauses=work.pauses(metadata),
         holds=work.holds(metadata),
         alerts=fleet.alerts(metadata),

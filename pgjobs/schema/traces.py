@@ -79,3 +79,16 @@ def audit(metadata: MetaData) -> Table:
         Column("selection", JSONB(), nullable=False),
         Column("jobs", BigInteger(), nullable=False, server_default=text("0")),
     )
+
+
+def marks(metadata: MetaData) -> Table:
+    return Table(
+        "marks",
+        metadata,
+        Column("id", BigInteger(), Identity(always=True), primary_key=True),
+        moment("at", nullable=False, server_default=NOW),
+        Column("text", Text(), nullable=False),
+        Column("author", Text(), nullable=False, server_default=text("CURRENT_USER")),
+        Column("host", Text()),
+        Index("marks_at", "at"),
+    )

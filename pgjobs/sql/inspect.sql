@@ -101,11 +101,15 @@ SELECT id, task, queue, status, priority, attempt, max_attempts, crashes, pgjobs
 
 
 -- name: unrunnable
--- Jobs that workers have sent back, because no task fits them: they come up again within a minute.
+-- Jobs that workers have sent back, because no task fits them: they come up again within a minute. The first ten thousand that
+-- are due are looked at.
 SELECT task, reason, count(*) AS jobs
-  FROM pgjobs.jobs
- WHERE due_at IS NOT NULL AND due_at < now() + interval '1 minute'
-   AND (reason = 'unknown task' OR reason LIKE 'arguments do not fit%%' OR reason LIKE 'options do not fit%%')
+  FROM (SELECT task, reason
+          FROM pgjobs.jobs
+         WHERE due_at IS NOT NULL AND due_at < now() + interval '1 minute'
+         ORDER BY due_at
+         LIMIT 10000) AS due
+ WHERE (reason = 'unknown task' OR reason LIKE 'arguments do not fit%%' OR reason LIKE 'options do not fit%%')
  GROUP BY task, reason
  ORDER BY task, reason
 

@@ -447,8 +447,8 @@ SELECT next FROM span WHERE next IS NOT NULL
 
 -- name: tidy
 -- Forgets workers dead for an hour under whose name no claim stands, flags of workers that are gone, and waiters not seen
--- for a minute, and the notes of lanes where nothing moves.
--- Locks: rows of workers, idlers, lanes and waiters that nobody uses.
+-- for a minute, and the notes of lanes where nothing moves; marks a year old.
+-- Locks: rows of workers, idlers, lanes, marks and waiters that nobody uses.
 WITH workers AS (
     DELETE FROM pgjobs.workers AS worker
      WHERE dead_at < now() - interval '1 hour'
@@ -457,5 +457,7 @@ WITH workers AS (
     DELETE FROM pgjobs.idlers WHERE seen_at < now() - interval '1 minute'
 ), lanes AS (
     DELETE FROM pgjobs.lanes WHERE noted_at < now() - interval '1 day'
+), marks AS (
+    DELETE FROM pgjobs.marks WHERE at < now() - interval '1 year'
 )
 DELETE FROM pgjobs.waiters WHERE seen_at < now() - interval '1 minute'

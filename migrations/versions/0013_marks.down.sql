@@ -1,0 +1,2 @@
+-- The marks are lost.
+DROP TABLE pgjobs.marks;
