@@ -158,6 +158,8 @@ def _line(event: events.Event) -> tuple[int, str]:
             return WARNING, f"over the timeout, ended from outside: {_some(event.jobs)}"
         case events.Recycling():
             return WARNING, f"worker {event.name} makes room for a fresh process: {event.why}"
+        case events.Quieted():
+            return INFO, f"worker {event.name} {'claims no more: it is quiet' if event.quiet else 'claims again'}"
         case events.DeclaredDead():
             return WARNING, f"worker {event.name} was believed dead; it drops what it held and starts anew"
         case _:

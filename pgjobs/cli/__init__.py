@@ -29,7 +29,7 @@ COMMANDS: Final = {
     "purge": "Delete the jobs that wait in a queue.",
     "roles": "Make or check PostgreSQL roles with least privilege.",
     "worker": "Run jobs until told to stop.",
-    "workers": "List the workers that count as alive, or have each of them run a job.",
+    "workers": "List, quiet, stop or look into workers, or have each of them run a job.",
 }
 
 

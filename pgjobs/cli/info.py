@@ -49,12 +49,15 @@ class WorkerLine:
     silent_s: float
     stopping: bool
     running: int
+    quiet: bool = False
 
     @property
     def state(self) -> str:
         """What it does."""
         if self.stopping:
             return "stopping"
+        if self.quiet:
+            return "quiet"
         return "busy" if self.running else "idle"
 
     def document(self) -> dict[str, Any]:
