@@ -214,6 +214,14 @@ class AlertUndelivered(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class Quieted(Event):
+    """A worker claims no more and stays, because somebody has said so; or it claims again."""
+
+    name: str
+    quiet: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Trouble(Event):
     """A service of the worker met an error that it does not know; it goes on."""
 

@@ -193,6 +193,8 @@ def _unserved(facts: Facts) -> Iterator[Reason]:
     elif not any(member.serves(queue) for member in living):
         served = sorted({pattern for member in living for pattern in member.queues})
         yield Reason("unserved", f"no living worker serves its queue {queue}; served are {', '.join(served)}", start)
+    elif all(member.quiet for member in living if member.serves(queue)):
+        yield Reason("quiet", f"every worker that serves its queue {queue} is quiet", "pgjobs workers resume --all")
 
 
 def _unpublished(facts: Facts) -> Iterator[Reason]:

@@ -61,6 +61,7 @@ class WorkerLine:
     silent_s: float
     stopping: bool
     running: int
+    quiet: bool = False
 
     @property
     def state(self) -> str:
@@ -69,6 +70,8 @@ class WorkerLine:
             return "suspect"
         if self.stopping:
             return "stopping"
+        if self.quiet:
+            return "quiet"
         return "busy" if self.running else "idle"
 
     def document(self) -> dict[str, Any]:
@@ -198,7 +201,7 @@ class Overview:
         return {
             "queues": [queue.document() for queue in self.queues],
             "workers": [worker.document() for worker in self.workers],
-            "worker_states": {state: states[state] for state in ("busy", "idle", "suspect", "stopping")},
+            "worker_states": {state: states[state] for state in ("busy", "idle", "quiet", "suspect", "stopping")},
             "last_hour": self.hour,
             "per_s": round(sum(queue.per_s for queue in self.queues), 4),
             "unrunnable": [{"task": task, "reason": reason, "jobs": jobs} for task, reason, jobs in self.unrunnable],
@@ -270,6 +273,6 @@ def serves(workers: Sequence[WorkerLine], queue: str) -> bool:
     return any(
         fnmatch.fnmatchcase(queue, pattern)
         for worker in workers
-        if not worker.stopping and worker.state != "suspect"
+        if worker.state in ("busy", "idle")
         for pattern in worker.queues
     )

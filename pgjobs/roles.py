@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, LiteralString
+from typing import Any, Final, LiteralString, TypeAlias
 
 import psycopg
 from psycopg import sql
@@ -40,7 +40,7 @@ ROLES: Final[Mapping[str, str]] = {
     "producer": "enqueues jobs, and reads what becomes of them",
     "worker": "claims, runs and records jobs, keeps the tables in order; also for complete(session)",
     "reader": "reads everything",
-    "admin": "reads everything, pauses queues and tasks, and steers, cancels, retries and deletes jobs",
+    "admin": "reads everything, pauses queues and tasks, steers, cancels, retries and deletes jobs, and commands workers",
 }
 
 _ALL_READ: Final[Mapping[str, frozenset[str]]] = dict.fromkeys(TABLES, READ)
@@ -60,9 +60,19 @@ _TABLES: Final[Mapping[str, Mapping[str, frozenset[str]]]] = {
                           "marks": frozenset({"SELECT", "INSERT", "DELETE"}),
                           **dict.fromkeys(("failures", "logs", "files"), frozenset({"SELECT", "DELETE"}))},
 }  # fmt: skip
-_INSERTS: Final = {"producer": NEW_JOB}
-_UPDATES: Final = {"producer": ("unique_key", "args", "run_at", "due_at")}
-"""What an enqueue may change of the job that has the same unique key."""
+_Columns: TypeAlias = Mapping[str, Mapping[str, Sequence[str]]]
+_INSERTS: Final[_Columns] = {"producer": {"jobs": NEW_JOB}}
+_UPDATES: Final[_Columns] = {
+    "producer": {"jobs": ("unique_key", "args", "run_at", "due_at")},
+    "admin": {"workers": ("quiet_at", "stopping_at", "asked", "told")},
+}
+"""What an enqueue may change of the job that has the same unique key; and what may be asked of workers."""
+
+_ALSO_CHECKED: Final[Mapping[str, Sequence[str]]] = {
+    "jobs": ("id", "args", "claim_id", "result"),
+    "workers": ("quiet_at", "stopping_at", "beat", "dead_at"),
+}
+"""Columns whose privileges `check` looks at: some that are granted, and some that must not be."""
 
 _DRAW: Final = frozenset({"producer", "worker", "admin"})
 """Who draws positions from the sequence: whoever makes a job queued."""
@@ -97,14 +107,16 @@ def grants(schema: str = DEFAULT_SCHEMA) -> Iterator[sql.Composed]:
         for table, privileges in _TABLES[role].items():
             words = sql.SQL(", ").join(sql.SQL(privilege) for privilege in PRIVILEGES if privilege in privileges)
             yield sql.SQL("GRANT {} ON {}.{} TO {}").format(words, space, sql.Identifier(table), to)
-        by_column: tuple[tuple[LiteralString, Sequence[str] | None], ...] = (
-            ("INSERT", _INSERTS.get(role)),
-            ("UPDATE", _UPDATES.get(role)),
+        by_column: tuple[tuple[LiteralString, Mapping[str, Sequence[str]]], ...] = (
+            ("INSERT", _INSERTS.get(role, {})),
+            ("UPDATE", _UPDATES.get(role, {})),
         )
-        for word, columns in by_column:
-            if columns:
+        for word, tables in by_column:
+            for table, columns in tables.items():
                 names = sql.SQL(", ").join(map(sql.Identifier, columns))
-                yield sql.SQL("GRANT {} ({}) ON {}.jobs TO {}").format(sql.SQL(word), names, space, to)
+                yield sql.SQL("GRANT {} ({}) ON {}.{} TO {}").format(
+                    sql.SQL(word), names, space, sql.Identifier(table), to
+                )
         if role in _DRAW:
             yield sql.SQL("GRANT USAGE, SELECT ON SEQUENCE {}.positions TO {}").format(space, to)
 
@@ -157,11 +169,11 @@ def _expected(role: str) -> Iterator[tuple[str, bool]]:
     for table in TABLES:
         for privilege in PRIVILEGES:
             yield f"{privilege} ON {table}", privilege in _TABLES[role].get(table, frozenset())
-    for column in ("id", "args", "claim_id", "result"):
-        if role in _INSERTS:
-            yield f"INSERT OF {column} ON jobs", column in _INSERTS[role]
-        if role in _UPDATES:
-            yield f"UPDATE OF {column} ON jobs", column in _UPDATES[role]
+    for table, some in _ALSO_CHECKED.items():
+        for column in some:
+            for word, granted in (("INSERT", _INSERTS), ("UPDATE", _UPDATES)):
+                if table in granted.get(role, {}):
+                    yield f"{word} OF {column} ON {table}", column in granted[role][table]
 
 
 def _has(conn: psycopg.Connection[Any], name: str, privilege: str, schema: str) -> bool:

@@ -164,6 +164,8 @@ def _line(event: events.Event) -> tuple[int, str]:
             what = "given up" if event.given_up else "is tried again"
             level = ERROR if event.given_up else WARNING
             return level, f"alert {event.name}: the message to {event.target} {what}: {event.error}"
+        case events.Quieted():
+            return INFO, f"worker {event.name} {'claims no more: it is quiet' if event.quiet else 'claims again'}"
         case events.DeclaredDead():
             return WARNING, f"worker {event.name} was believed dead; it drops what it held and starts anew"
         case _:

@@ -84,6 +84,17 @@ def test_job_that_nobody_serves_or_knows(jobs: PgJobs, conn: Conn) -> None:
     assert "unpublished" not in codes(jobs.enqueue("module:function")), "a worker finds it by its path"
 
 
+def test_job_whose_workers_are_quiet(jobs: PgJobs, conn: Conn) -> None:
+    job = enqueue(jobs, queue="mail")
+    quiet = put_worker(conn, "mail")
+    put_worker(conn, "other")
+    conn.execute("UPDATE pgjobs.workers SET quiet_at = now() WHERE id = %s", [quiet])
+    assert codes(job) == ["quiet", "next"]
+    assert reason(job, "quiet").remedy == "pgjobs workers resume --all"
+    put_worker(conn, "*")
+    assert codes(job) == ["next"]
+
+
 def test_job_for_one_worker_that_is_gone(jobs: PgJobs, conn: Conn) -> None:
     worker = put_worker(conn)
     job = enqueue(jobs)

@@ -10,7 +10,7 @@ from alembic.operations import Operations
 from pgjobs.migrations import execute
 
 revision = "0013"
-down_revision = "0010"
+down_revision = "0012"
 branch_labels = None
 depends_on = None
 

@@ -34,7 +34,7 @@ COMMANDS: Final = {
     "tail": "Show what happens to jobs, as it happens.",
     "top": "Watch and steer queues, tasks, workers, jobs and failures, full-screen.",
     "worker": "Run jobs until told to stop.",
-    "workers": "List the workers that count as alive, or have each of them run a job.",
+    "workers": "List, quiet, stop or look into workers, or have each of them run a job.",
 }
 
 

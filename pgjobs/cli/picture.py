@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 STYLES: Final = ("cyan", "yellow", "blue", "magenta")
 """Of running, queued, scheduled and blocked jobs."""
 
-STATES: Final = {"busy": "cyan", "idle": "green", "suspect": "bold red", "stopping": "yellow"}
+STATES: Final = {"busy": "cyan", "idle": "green", "quiet": "magenta", "suspect": "bold red", "stopping": "yellow"}
 MOST_WORKERS: Final = 20
 
 
@@ -136,7 +136,7 @@ def outlook(queue: QueueView) -> Text:
 
 
 def _worst_first(workers: Sequence[WorkerLine]) -> list[WorkerLine]:
-    order = ["suspect", "stopping", "busy", "idle"]
+    order = ["suspect", "stopping", "quiet", "busy", "idle"]
     return sorted(workers, key=lambda worker: (order.index(worker.state) if worker.state in order else 1, worker.name))
 
 

@@ -18,7 +18,25 @@ from pgjobs.config import SYNCHRONOUS_COMMIT, seconds
     "-Q", "--queues", default="*", show_default=True, help="Queues in order of preference; a:3,b:1 by weight; globs."
 )
 @click.option("-c", "--concurrency", default=16, show_default=True, help="Slots: jobs that run at once in a process.")
-@click.option("--processes", default=1, show_default=True, type=click.IntRange(1, 512), help="Worker processes.")
+@click.option("--processes", type=click.IntRange(1, 512), help="Worker processes.  [default: 1]")
+@click.option("--min", "least", type=click.IntRange(1, 512), help="Instead: at least so many processes,  [default: 1]")
+@click.option("--max", "most", type=click.IntRange(1, 512), help="and at most so many, as jobs wait or slots are idle.")
+@click.option(
+    "--scale-wait",
+    default=5.0,
+    show_default=True,
+    type=click.FloatRange(0.1),
+    metavar="SECONDS",
+    help="With --max: one more when a job has waited for so long and every slot is taken.",
+)
+@click.option(
+    "--scale-idle",
+    default=30.0,
+    show_default=True,
+    type=click.FloatRange(0.1),
+    metavar="SECONDS",
+    help="With --max: one fewer when the slots of one were not needed for so long.",
+)
 @click.option("--burst", is_flag=True, help="Leave when nothing is left to claim.")
 @click.option("--max-jobs", type=click.IntRange(1), help="Leave after so many jobs.")
 @click.option(
@@ -89,7 +107,11 @@ def command(
     app: str | None,
     queues: str,
     concurrency: int,
-    processes: int,
+    processes: int | None,
+    least: int | None,
+    most: int | None,
+    scale_wait: float,
+    scale_idle: float,
     burst: bool,
     max_jobs: int | None,
     shutdown_timeout: float,
@@ -112,6 +134,10 @@ def command(
     SIGTERM or SIGINT: claim no more, finish what runs, give the rest back. A second signal, or the shutdown timeout:
     stop the running jobs and give them back too, no attempt burnt.
 
+    SIGHUP: a fresh process, which loads the code anew, starts beside each of the present ones; when it claims jobs, the old
+    one leaves as with a first signal. One after the other, so that no slot is missing. Where a fresh one does not start,
+    the old ones go on.
+
         pgjobs worker -A app.tasks -Q mail,default -c 16
     """
     if not app:
@@ -123,6 +149,7 @@ def command(
     from pgjobs.worker.process import Settings
     from pgjobs.worker.supervisor import Supervisor
 
+    count, most = _how_many(processes, least, most, counted=burst or max_jobs is not None)
     if aging is not None and seconds(aging, what="--aging") == 0:
         raise click.UsageError("--aging is 0; write how long a job waits for a point of priority, as in 60s")
     set_up_logging(log_level, f"{socket.gethostname()}:{os.getpid()}")
@@ -130,7 +157,10 @@ def command(
         app=app,
         queues=queues,
         concurrency=concurrency,
-        processes=processes,
+        processes=count,
+        max_processes=most,
+        scale_wait=scale_wait,
+        scale_idle=scale_idle,
         burst=burst,
         max_jobs=max_jobs,
         shutdown_timeout=shutdown_timeout,
@@ -147,3 +177,18 @@ def command(
         wait_for_db=wait_for_db,
     )
     sys.exit(Supervisor(settings).run())
+
+
+def _how_many(processes: int | None, least: int | None, most: int | None, *, counted: bool) -> tuple[int, int | None]:
+    """How many processes there are at first, and at most; None where that does not change."""
+    if least is None and most is None:
+        return processes or 1, None
+    if processes is not None:
+        raise click.UsageError("--processes is a fixed number; leave it out, or --min and --max")
+    if most is None:
+        raise click.UsageError(f"--min {least} has no --max; say how many processes there may be at most")
+    if (least or 1) > most:
+        raise click.UsageError(f"--min {least} is more than --max {most}; let --max be as many at least")
+    if counted:
+        raise click.UsageError("--burst and --max-jobs are for a fixed number of processes; give --processes")
+    return least or 1, most

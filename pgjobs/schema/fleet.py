@@ -39,6 +39,9 @@ def workers(metadata: MetaData) -> Table:
         Column("beat", BigInteger(), nullable=False, server_default=text("0")),
         Column("missed_beat", BigInteger(), nullable=False, server_default=text("0")),
         Column("misses", SmallInteger(), nullable=False, server_default=text("0")),
+        moment("quiet_at"),
+        Column("asked", JSONB()),
+        Column("told", JSONB()),
     )
 
 

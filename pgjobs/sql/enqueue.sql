@@ -75,7 +75,7 @@ RETURNING created_at
 WITH live AS (
     SELECT '@' || id AS queue
       FROM pgjobs.workers
-     WHERE dead_at IS NULL AND stopping_at IS NULL AND seen_at > now() - interval '15 seconds'
+     WHERE dead_at IS NULL AND stopping_at IS NULL AND quiet_at IS NULL AND seen_at > now() - interval '15 seconds'
      ORDER BY id
 ), added AS (
     INSERT INTO pgjobs.jobs (task, queue, max_attempts, timeout, expires_at, args, options, meta)

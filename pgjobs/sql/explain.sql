@@ -46,7 +46,7 @@ SELECT now() AS at, job.unique_key, job.blockers,
 
 -- name: fleet
 -- The workers that are not marked dead, as far as it matters who serves what; silent_s since their last beat.
-SELECT id, name, queues, extract(epoch FROM clock_timestamp() - seen_at)::float8 AS silent_s
+SELECT id, name, queues, extract(epoch FROM clock_timestamp() - seen_at)::float8 AS silent_s, quiet_at IS NOT NULL AS quiet
   FROM pgjobs.workers
  WHERE dead_at IS NULL
  ORDER BY name

@@ -136,7 +136,8 @@ SELECT queue, queued, running, scheduled, succeeded, failed, cancelled, expired,
 SELECT worker.id, worker.name, worker.host, worker.pid, worker.queues, worker.slots, worker.started_at,
        extract(epoch FROM clock_timestamp() - worker.seen_at)::float8 AS silent_s,
        worker.stopping_at IS NOT NULL AS stopping,
-       (SELECT count(*) FROM pgjobs.running WHERE running.worker_id = worker.id) AS running
+       (SELECT count(*) FROM pgjobs.running WHERE running.worker_id = worker.id) AS running,
+       worker.quiet_at IS NOT NULL AS quiet
   FROM pgjobs.workers AS worker
  WHERE worker.dead_at IS NULL
  ORDER BY worker.name

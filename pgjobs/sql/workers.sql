@@ -1,12 +1,13 @@
 -- name: register
 -- Makes a worker known; only then may it claim.
-INSERT INTO pgjobs.workers (id, supervisor_id, name, host, pid, process, queues, slots)
+INSERT INTO pgjobs.workers (id, supervisor_id, name, host, pid, process, queues, slots, quiet_at)
 VALUES (%(id)s::uuid, %(supervisor)s::uuid, %(name)s::text, %(host)s::text, %(pid)s::int, %(process)s::jsonb,
-        %(queues)s::text[], %(slots)s::int)
+        %(queues)s::text[], %(slots)s::int, CASE WHEN %(quiet)s::boolean THEN now() END)
 
 
 -- name: beat
--- Says that workers live. One that is absent from the result has been declared dead and must drop all it holds.
+-- Says that workers live, and which of them leave; returns what is asked of each. One that is absent from the result has been
+-- declared dead and must drop all it holds.
 -- Locks: the supervisor's own rows in workers, by id.
 WITH mine AS MATERIALIZED (
     SELECT id
@@ -16,18 +17,154 @@ WITH mine AS MATERIALIZED (
        FOR UPDATE
 )
 UPDATE pgjobs.workers AS worker
-   SET beat = worker.beat + 1, seen_at = clock_timestamp()
+   SET beat = worker.beat + 1, seen_at = clock_timestamp(),
+       stopping_at = CASE WHEN worker.id = ANY (%(leaving)s::uuid[]) THEN coalesce(worker.stopping_at, now())
+                          ELSE worker.stopping_at END
   FROM mine
  WHERE worker.id = mine.id
+RETURNING worker.id, worker.quiet_at IS NOT NULL, worker.stopping_at IS NOT NULL,
+          CASE WHEN worker.told IS NULL THEN worker.asked END
+
+
+-- name: make_quiet
+-- Has workers claim no more, or claim again; they hear of it at once, or with their next beat. Returns those that live.
+-- Locks: workers, by id: for as long as a beat takes.
+WITH wanted AS MATERIALIZED (
+    SELECT id
+      FROM pgjobs.workers
+     WHERE id = ANY (%(workers)s::uuid[]) AND dead_at IS NULL
+     ORDER BY id
+       FOR UPDATE
+), told AS (
+    SELECT pg_notify('pgjobs.jobs', 'asked')
+)
+UPDATE pgjobs.workers AS worker
+   SET quiet_at = CASE WHEN %(quiet)s::boolean THEN coalesce(worker.quiet_at, now()) END
+  FROM wanted
+ CROSS JOIN told
+ WHERE worker.id = wanted.id
 RETURNING worker.id
 
 
--- name: stopping
--- Says that a worker claims no more.
+-- name: dismiss
+-- Has workers leave, as with a first signal; they hear of it at once, or with their next beat. Returns those that live.
+-- Locks: workers, by id: for as long as a beat takes.
+WITH wanted AS MATERIALIZED (
+    SELECT id
+      FROM pgjobs.workers
+     WHERE id = ANY (%(workers)s::uuid[]) AND dead_at IS NULL
+     ORDER BY id
+       FOR UPDATE
+), told AS (
+    SELECT pg_notify('pgjobs.jobs', 'asked')
+)
+UPDATE pgjobs.workers AS worker
+   SET stopping_at = coalesce(worker.stopping_at, now())
+  FROM wanted
+ CROSS JOIN told
+ WHERE worker.id = wanted.id
+RETURNING worker.id
+
+
+-- name: ask
+-- Asks workers something; the answer is to stand in the same row. Whoever has asked before is answered no more. Returns those that
+-- live.
+-- Locks: workers, by id: for as long as a beat takes.
+WITH wanted AS MATERIALIZED (
+    SELECT id
+      FROM pgjobs.workers
+     WHERE id = ANY (%(workers)s::uuid[]) AND dead_at IS NULL
+     ORDER BY id
+       FOR UPDATE
+), told AS (
+    SELECT pg_notify('pgjobs.jobs', 'asked')
+)
+UPDATE pgjobs.workers AS worker
+   SET asked = %(question)s::jsonb, told = NULL
+  FROM wanted
+ CROSS JOIN told
+ WHERE worker.id = wanted.id
+RETURNING worker.id
+
+
+-- name: answer
+-- Answers what a worker was asked, unless something else has been asked meanwhile.
+-- Locks: the worker's row.
 UPDATE pgjobs.workers
-   SET stopping_at = now()
- WHERE id = %(worker)s::uuid
+   SET told = %(answer)s::jsonb
+ WHERE id = %(worker)s::uuid AND asked->>'id' = %(question)s::text
 RETURNING id
+
+
+-- name: answers
+-- Of some workers, whether a question still stands, what was answered to it, and whether they still count as alive.
+SELECT id, asked->>'id' IS NOT DISTINCT FROM %(question)s::text AS stands, told, dead_at IS NULL AS lives
+  FROM pgjobs.workers
+ WHERE id = ANY (%(workers)s::uuid[])
+
+
+-- name: forget_question
+-- Takes a question and its answers away.
+-- Locks: workers, by id: for as long as a beat takes.
+WITH asked AS MATERIALIZED (
+    SELECT id
+      FROM pgjobs.workers
+     WHERE id = ANY (%(workers)s::uuid[]) AND asked->>'id' = %(question)s::text
+     ORDER BY id
+       FOR UPDATE
+)
+UPDATE pgjobs.workers AS worker
+   SET asked = NULL, told = NULL
+  FROM asked
+ WHERE worker.id = asked.id
+RETURNING worker.id
+
+
+-- name: longest_wait
+-- For how many seconds the first jobs of some queues have waited for their first attempt: the longest of each queue that is not
+-- paused. Lanes are leapt through by index, and ten jobs of each are looked at, from where the last worker has noted that live ones
+-- begin: so it reads a few pages a lane, whatever waits. Queues that are one worker's own count not.
+WITH RECURSIVE lane AS (
+    (SELECT queue, priority
+       FROM pgjobs.jobs
+      WHERE position IS NOT NULL
+      ORDER BY queue, priority DESC
+      LIMIT 1)
+    UNION ALL
+    SELECT next.queue, next.priority
+      FROM lane
+     CROSS JOIN LATERAL (
+         (SELECT queue, priority
+            FROM pgjobs.jobs
+           WHERE position IS NOT NULL AND queue = lane.queue AND priority < lane.priority
+           ORDER BY queue, priority DESC
+           LIMIT 1)
+         UNION ALL
+         (SELECT queue, priority
+            FROM pgjobs.jobs
+           WHERE position IS NOT NULL AND queue > lane.queue
+           ORDER BY queue, priority DESC
+           LIMIT 1)
+         LIMIT 1
+     ) AS next
+)
+SELECT lane.queue, max(extract(epoch FROM clock_timestamp() - greatest(first.created_at, first.run_at)))::float8
+  FROM lane
+  LEFT JOIN pgjobs.lanes AS known ON known.queue = lane.queue AND known.priority = lane.priority
+ CROSS JOIN LATERAL (
+     SELECT created_at, run_at, attempt
+       FROM pgjobs.jobs
+      WHERE position IS NOT NULL AND queue = lane.queue AND priority = lane.priority
+        AND position >= coalesce(known.low, %(lowest)s::bigint)
+      ORDER BY position
+      LIMIT 10
+ ) AS first
+ WHERE first.attempt = 0
+   AND lane.queue NOT LIKE '@%%'
+   AND NOT EXISTS (SELECT FROM pgjobs.pauses AS pause
+                    WHERE pause.kind = 'queue' AND pause.name = lane.queue
+                      AND (pause.until IS NULL OR pause.until > clock_timestamp()))
+ GROUP BY lane.queue
 
 
 -- name: retire

@@ -50,12 +50,13 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A worker that is not marked dead; silent_s since its last beat."""
+    """A worker that is not marked dead; silent_s since its last beat; quiet if it shall claim no more."""
 
     id: UUID
     name: str
     queues: list[str]
     silent_s: float
+    quiet: bool
 
     @property
     def lives(self) -> bool:

@@ -19,6 +19,7 @@ def register(
     process: str,
     queues: Sequence[str],
     slots: int,
+    quiet: bool = False,
 ) -> Statement[None]:
     """Makes a worker known."""
     params = {
@@ -30,18 +31,9 @@ def register(
         "process": process,
         "queues": list(queues),
         "slots": slots,
+        "quiet": quiet,
     }
     return Statement(QUERIES["register"], params, nothing)
-
-
-def beat(workers: Sequence[UUID]) -> Statement[set[UUID]]:
-    """Says that workers live; returns those that count as alive."""
-    return Statement(QUERIES["beat"], {"workers": list(workers)}, lambda rows: {row[0] for row in rows})
-
-
-def stopping(worker: UUID) -> Statement[None]:
-    """Says that a worker claims no more."""
-    return Statement(QUERIES["stopping"], {"worker": worker}, nothing)
 
 
 def retire(worker: UUID) -> Statement[None]:

@@ -30,7 +30,7 @@ STATUS_STYLES: Final = {
     "running": "cyan", "queued": "yellow", "scheduled": "blue", "blocked": "magenta", "succeeded": "green",
     "failed": "red", "cancelled": "dim", "expired": "dim",
 }  # fmt: skip
-STATE_STYLES: Final = {"busy": "cyan", "idle": "green", "suspect": "bold red", "stopping": "yellow"}
+STATE_STYLES: Final = {"busy": "cyan", "idle": "green", "quiet": "magenta", "suspect": "bold red", "stopping": "yellow"}
 
 
 def count(value: int, style: str = "") -> Text:

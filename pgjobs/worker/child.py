@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 import traceback
+from functools import partial
 from typing import Any, Final
 from uuid import UUID
 
@@ -26,7 +27,7 @@ from pgjobs.database import is_away
 from pgjobs.errors import ConfigurationError, OptionError, PgJobsError, SchemaError
 from pgjobs.loading import Application, load
 from pgjobs.telemetry import Log, set_up_logging
-from pgjobs.worker import identity
+from pgjobs.worker import dump, identity
 from pgjobs.worker.board import Board
 from pgjobs.worker.life import Life
 from pgjobs.worker.runtime import Worker
@@ -60,7 +61,8 @@ class Child:
 
     def run(self) -> int:
         """Works until told to stop; returns the exit code."""
-        signal.signal(signal.SIGINT, _ignore)  # a terminal sends it to the supervisor too, who then tells us
+        for number in (signal.SIGINT, signal.SIGHUP):  # a terminal sends them to the supervisor too, who then tells us
+            signal.signal(number, _ignore)
         signal.signal(signal.SIGTERM, self._asked_to_stop)
         identity.leave_with_parent()
         identity.set_title(f"pgjobs worker: {self._settings['app']} {self._settings['queues']}")
@@ -122,6 +124,7 @@ class Child:
             supervisor_id=UUID(settings["supervisor"]),
             board=self._board,
             on_life=self._introduce,
+            on_asked=lambda: self._say({"asked": True}),
             emit=self._tally,
         )
         self._worker = worker
@@ -168,6 +171,17 @@ class Child:
         if self._worker is not None and (hurry or not asked_before):
             self._worker.request_stop()
 
+    def _drain(self) -> None:
+        """Leaves when all that runs has ended, and nobody is to follow."""
+        self._told = True
+        if self._worker is None:
+            self._stop()
+        else:
+            self._worker.drain()
+
+    def _tell_facts(self, question: str, facts: object) -> None:
+        self._say({"answer": question, "facts": facts})
+
     def _obey(self) -> None:
         """Does what the supervisor says, and stops at once when it is gone."""
         with self._pipe.makefile("r") as lines:
@@ -180,6 +194,13 @@ class Child:
                         self._stop(hurry=True)
                     case ["dead", life] if self._worker is not None:
                         self._worker.declared_dead(UUID(life))
+                    case ["drain"]:
+                        self._drain()
+                    case ["quiet" | "claim" as word] if self._worker is not None:
+                        self._worker.be_quiet(word == "quiet")
+                    case ["ask", question, what, seconds] if self._worker is not None:
+                        tell = partial(self._tell_facts, question)
+                        self._worker.ask(what, float(seconds), tell)
                     case ["recycle"] if self._worker is not None:
                         self._worker.recycle("the supervisor asks for it")
                     case _:
@@ -217,6 +238,7 @@ def main() -> int:
     """Runs the child that the command line describes."""
     fd, board_fd, document = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
     settings = json.loads(document)
+    dump.listen(settings["stacks_fd"])
     set_up_logging(settings["log_level"], settings["name"])
     pipe = socket.socket(fileno=fd)
     return Child(pipe, Board(settings["concurrency"], board_fd), settings).run()

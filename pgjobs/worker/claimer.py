@@ -44,6 +44,7 @@ class Claimer:
 
     Attributes:
         claims: how many have found jobs.
+        quiet: claim no more for now; what waits for a slot goes back.
         drained: set once nothing was left to claim, and all that was held had been recorded.
         spent: set once the limit is reached, and all that was held has been recorded.
 
@@ -69,6 +70,7 @@ class Claimer:
         self.worker = worker
         self.known: dict[UUID, Claim] = {}
         self.claims = 0
+        self.quiet = False
         self.drained = threading.Event()
         self.spent = threading.Event()
         self._link = link
@@ -189,10 +191,14 @@ class Claimer:
             self.spent.set()
 
     def _room(self) -> int:
-        if not self._claiming:
+        if not self._may_claim:
             return 0
         room = max(0, self._slots.room() - len(self._suspects))
         return room if self._budget is None else min(room, self._budget)
+
+    @property
+    def _may_claim(self) -> bool:
+        return self._claiming and not self.quiet
 
     def _outcomes(self, now: float) -> list[Outcome]:
         self._recording = True
@@ -217,8 +223,8 @@ class Claimer:
         return max(0.0, rest)
 
     def _give_back_stale(self) -> None:
-        stale = self._slots.take_stale() if self._claiming else self._slots.take_waiting()
-        if back := [*map(released, stale), *self._suspects.see_to(claiming=self._claiming)]:
+        stale = self._slots.take_stale() if self._may_claim else self._slots.take_waiting()
+        if back := [*map(released, stale), *self._suspects.see_to(claiming=self._may_claim)]:
             self._slots.put_back(back)
 
     def _see_to_stops(self) -> None:

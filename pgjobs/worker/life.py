@@ -20,7 +20,7 @@ from pgjobs.link import Link
 from pgjobs.options import retentions
 from pgjobs.report import Desk
 from pgjobs.run import released
-from pgjobs.worker import identity
+from pgjobs.worker import identity, stacks
 from pgjobs.worker.admission import Admission
 from pgjobs.worker.alerting import Alerting
 from pgjobs.worker.claimer import Claimer, DeclaredDeadError
@@ -58,9 +58,10 @@ class Life:
         self.desk.max_file_bytes = worker.jobs.max_file_bytes
         self._loop = AsyncExecutor(self.slots)
         self._lifespan = Lifespan(worker.jobs.lifespan, self._loop.run)
+        self._threads = ThreadExecutor(self.slots, lost=self._lost_thread)
         self._executors: dict[str, Executor] = {
             "async": self._loop,
-            "thread": ThreadExecutor(self.slots, lost=self._lost_thread),
+            "thread": self._threads,
             **{
                 kind: ProcessExecutor(
                     self.slots,
@@ -87,6 +88,7 @@ class Life:
             desk=self.desk,
             limit=worker.max_jobs,
         )
+        self.claimer.quiet = worker.quiet
         self.claiming = Service(
             "claimer",
             self._claim,
@@ -157,6 +159,7 @@ class Life:
                 process=document,
                 queues=worker.subscription.patterns,
                 slots=worker.concurrency,
+                quiet=worker.quiet,
             )
         )
 
@@ -241,6 +244,20 @@ class Life:
         for kind in APART:
             self._executors[kind].close()
         self._close_resources()
+
+    def be_quiet(self, quiet: bool) -> None:
+        """Claims no more, or claims again; from any thread."""
+        self.claimer.quiet = quiet
+        if not quiet:
+            self.claimer.look()
+        self.claiming.wake()
+
+    def answer(self, what: str, seconds: float) -> dict[str, Any]:
+        """Says what the code of this process is doing: ``stacks``, or a ``profile`` of some seconds."""
+        running = self._threads.running() | self._loop.running()
+        return stacks.ask(
+            what, seconds, self._loop.loop, {key: f"{run.task_name} {run.id}" for key, run in running.items()}
+        )
 
     def _close_resources(self) -> None:
         try:

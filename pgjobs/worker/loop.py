@@ -67,6 +67,15 @@ class AsyncExecutor:
         """Runs a coroutine on the loop, and waits for it; from another thread."""
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
 
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The event loop."""
+        return self._loop
+
+    def running(self) -> dict[Any, Run]:
+        """The runs, by their task; from any thread."""
+        return {slot.task: slot.run for slot in list(self._active) if slot.run is not None}
+
     def close(self, timeout_s: float = 1.0) -> None:
         """Ends the loop, waiting a moment for it."""
         if self._thread.ident is None:

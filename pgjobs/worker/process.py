@@ -14,12 +14,19 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final
 from uuid import UUID
 
-from pgjobs.worker import identity
+from pgjobs.statements import Orders
+from pgjobs.worker import dump, identity
 from pgjobs.worker.board import Board
 from pgjobs.worker.deaths import Death
 
 UNHANDLED_S: Final = 1.0
 """A child that has not seen to an overdue job for so long cannot run: C code holds the interpreter, or it is paused."""
+
+KILL_S: Final = 10.0
+"""How long after its shutdown timeout a child may still be there."""
+
+SILENT_S: Final = 2.0
+"""A child that has not told its stacks for so long is made to write them down."""
 
 RECYCLED: Final = 75
 """The exit code of a child that wants a fresh one to follow it (EX_TEMPFAIL)."""
@@ -27,7 +34,10 @@ RECYCLED: Final = 75
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What ``pgjobs worker`` was told. Durations are seconds, max_rss is bytes."""
+    """What ``pgjobs worker`` was told. Durations are seconds, max_rss is bytes.
+
+    With max_processes there are between processes and so many, as the load demands.
+    """
 
     app: str
     queues: str = "*"
@@ -49,6 +59,9 @@ class Settings:
     wait_for_db: bool = False
     migrate: bool = False
     reload: bool = False
+    max_processes: int | None = None
+    scale_wait: float = 5.0
+    scale_idle: float = 30.0
 
 
 class Process:
@@ -60,21 +73,29 @@ class Process:
         self.lives: list[UUID] = []
         self.error: str | None = None
         self.left = False
+        self.quiet = False
         self.started_at = time.monotonic()
         self._settings = settings
         self._unread = b""
         self._count = 0
         self._moved_at = time.monotonic()
         self._recycling_since: float | None = None
+        self._leaving_by: float | None = None
+        self._asked: str | None = None
+        self._awaited: str | None = None
+        self._silent_since = 0.0
+        self._signalled = False
+        self._stacks_fd = dump.make_file()
         self._overdue: list[UUID] = []
         self._killed_for: str | None = None
         self.pipe, theirs = socket.socketpair()
         name = f"{socket.gethostname()}:{os.getpid()}.{number}"
         document = asdict(settings) | {"supervisor": str(supervisor_id), "name": name, "max_jobs": max_jobs}
+        document["stacks_fd"] = self._stacks_fd
         arguments = [str(theirs.fileno()), str(self.board.fd), json.dumps(document)]
         self.popen = subprocess.Popen(
             [sys.executable, "-m", "pgjobs.worker.child", *arguments],
-            pass_fds=(theirs.fileno(), self.board.fd),
+            pass_fds=[fd for fd in (theirs.fileno(), self.board.fd, self._stacks_fd) if fd is not None],
             stdin=subprocess.DEVNULL,
         )
         theirs.close()
@@ -99,6 +120,59 @@ class Process:
             self._recycling_since = time.monotonic()
             self.tell("recycle")
 
+    # -- what it is asked to do
+
+    def dismiss(self) -> None:
+        """Has it leave within the shutdown timeout, and nobody follow."""
+        if not self.is_leaving:
+            self._leaving_by = time.monotonic() + self._settings.shutdown_timeout + KILL_S
+            self.tell("stop")
+
+    def drain(self) -> None:
+        """Has it leave when all that it runs has ended, however long that takes, and nobody follow."""
+        if not self.is_leaving:
+            self._leaving_by = float("inf")
+            self.tell("drain")
+
+    @property
+    def is_leaving(self) -> bool:
+        """Whether it was asked to leave without anybody to follow."""
+        return self._leaving_by is not None
+
+    def obey(self, orders: Orders) -> None:
+        """Passes on what somebody asks of it by ``pgjobs workers``."""
+        if orders.quiet != self.quiet:
+            self.quiet = orders.quiet
+            self.tell("quiet" if self.quiet else "claim")
+        if orders.leave:
+            self.dismiss()
+        if (question := orders.question) is not None and question.id != self._asked:
+            self._asked = question.id
+            self.tell(f"ask {question.id} {question.what} {question.seconds}")
+            if question.what == "stacks":
+                self._awaited, self._silent_since, self._signalled = question.id, time.monotonic(), False
+
+    def answered(self) -> None:
+        """Says that an answer has come."""
+        self._awaited = None
+
+    def forced_answer(self) -> tuple[str, dict[str, Any]] | None:
+        """Question and answer of one that was asked for its stacks, and in which no Python code runs that could tell them."""
+        question, fd = self._awaited, self._stacks_fd
+        if question is None or fd is None or time.monotonic() - self._silent_since < SILENT_S:
+            return None
+        if not self._signalled:
+            self._signalled = True
+            self.popen.send_signal(dump.SIGNAL or 0)
+            return None
+        facts = dump.take(fd, self.popen.pid)
+        if not facts["threads"]:
+            return None
+        self._awaited = None
+        return question, facts
+
+    # -- how it stands
+
     @property
     def is_ready(self) -> bool:
         """Whether it has registered, and claims jobs."""
@@ -120,9 +194,17 @@ class Process:
         if self._killed_for is not None:
             return
         self._overdue = self.board.overdue(time.perf_counter() - UNHANDLED_S)
-        if reason := self._late() or self._still() or self._fat():
-            self._killed_for = reason
-            self.popen.kill()
+        if reason := self._late() or self._still() or self._fat() or self._lingers():
+            self.kill(reason)
+
+    def kill(self, why: str) -> None:
+        """Ends it at once."""
+        self._killed_for = why
+        self.popen.kill()
+
+    def _lingers(self) -> str | None:
+        over = self._leaving_by is not None and time.monotonic() > self._leaving_by
+        return "it did not leave in time" if over else None
 
     def _late(self) -> str | None:
         return "it could not stop a job over its timeout" if self._overdue else None
@@ -172,6 +254,9 @@ class Process:
         """Gives up the pipe and the board."""
         self.pipe.close()
         self.board.close()
+        if self._stacks_fd is not None:
+            os.close(self._stacks_fd)
+            self._stacks_fd = None
 
 
 def _message(line: bytes) -> dict[str, Any] | None:

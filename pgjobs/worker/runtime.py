@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 import psycopg
@@ -20,12 +20,14 @@ from pgjobs.app import PgJobs
 from pgjobs.config import SYNCHRONOUS_COMMIT, Duration, seconds
 from pgjobs.database import is_away
 from pgjobs.errors import OptionError
-from pgjobs.events import DeclaredDead, Event, Recycling, Unheard, WorkerStarted, WorkerStopped, WorkerStopping
+from pgjobs.events import DeclaredDead, Event, Quieted, Recycling, Unheard, WorkerStarted, WorkerStopped, WorkerStopping
 from pgjobs.job import new_id
 from pgjobs.link import Link
 from pgjobs.listener import Listener
 from pgjobs.options import log_level
 from pgjobs.registry import Registry
+from pgjobs.statements import Orders
+from pgjobs.worker.answers import Answers
 from pgjobs.worker.board import Board
 from pgjobs.worker.calling import Calls, wanted
 from pgjobs.worker.deaths import LOOK_S, Deaths
@@ -88,6 +90,7 @@ class Worker:
         supervisor_id: UUID | None = None,
         board: Board | None = None,
         on_life: Callable[[Life], None] = lambda life: None,
+        on_asked: Callable[[], None] = lambda: None,
         emit: Callable[[Event], None] | None = None,
     ) -> None:
         if isinstance(concurrency, bool) or not 1 <= concurrency <= 10_000:
@@ -118,6 +121,7 @@ class Worker:
         self.supervisor_id = supervisor_id or new_id()
         self.board = board
         self.on_life = on_life
+        self._on_asked = on_asked
         telling = Telling(emit or telemetry.Log(), jobs.audience)
         self._calls = Calls(jobs, telling) if wanted(jobs) else None
         self.emit: Callable[[Event], None] = self._calls or telling
@@ -129,6 +133,10 @@ class Worker:
         self._hurry = False
         self._rebirth = threading.Lock()
         self._beat_at = 0.0
+        self._beating: Service | None = None
+        self._answers = Answers()
+        self._asked: str | None = None
+        self.quiet = False
         self.recycling = False
         self.done = 0
         self._life: Life | None = None
@@ -178,7 +186,8 @@ class Worker:
         self._services = [listening]
         if not self.supervised:
             beat = Link(self.jobs.database, "pgjobs beat")
-            self._services.append(Service("beat", lambda: self._beat(beat), self.outage, self.emit, close=beat.close))
+            self._beating = Service("beat", lambda: self._beat(beat), self.outage, self.emit, close=beat.close)
+            self._services.append(self._beating)
         for service in self._services:
             service.start()
         self.pid = os.getpid()
@@ -201,6 +210,8 @@ class Worker:
             life = self._life_now()
         grace_s = self.shutdown_timeout_s if timeout is None else seconds(timeout, what="timeout")
         self.emit(WorkerStopping(self.name, len(life.slots.running), grace_s))
+        if life.slots.running:
+            self._beat_soon()
         back = life.wind_down(grace_s, hurry=lambda: self._hurry)
         for service in self._services:
             service.stop()
@@ -252,12 +263,8 @@ class Worker:
         Without a supervisor nobody would follow, so the worker goes on.
         """
         if self.supervised and not self.recycling:
-            self.recycling = True
             self.emit(Recycling(self.name, why))
-            if self._life is not None:
-                self._life.claimer.stop_claiming()
-                self._life.claiming.wake()
-            self._changed.set()
+            self.drain()
 
     @property
     def id(self) -> UUID:
@@ -322,6 +329,10 @@ class Worker:
                     woken = claimer.hint_restored(queue, int(priority), int(position))
                 case ["cancelled"]:
                     claimer.hint_stops()
+                case ["asked"]:
+                    self._beat_soon()
+                    self._on_asked()
+                    woken = False
                 case ["paused"]:
                     claimer.hint_pauses()
                 case _:
@@ -340,10 +351,60 @@ class Worker:
         life = self._life
         if life is not None and time.monotonic() >= self._beat_at:
             self._beat_at = time.monotonic() + BEAT_S
-            if life.id not in link.one(statements.beat([life.id])):
+            leaving = [life.id] if self._stop_asked.is_set() else []
+            orders = link.one(statements.beat([life.id], leaving)).get(life.id)
+            if orders is None:
                 self.declared_dead(life.id)
+            else:
+                self._obey(life, orders)
+        self._answers.write(link)
         self._deaths.find_neighbours(link)
         return LOOK_S
+
+    def _beat_soon(self) -> None:
+        """Has the next beat come now, where this worker beats for itself."""
+        self._beat_at = 0.0
+        if self._beating is not None:
+            self._beating.wake()
+
+    # -- what is asked of it
+
+    def _obey(self, life: Life, orders: Orders) -> None:
+        self.be_quiet(orders.quiet)
+        if orders.leave and not self._stop_asked.is_set():
+            life.claimer.stop_claiming()
+            self.request_stop()
+        question = orders.question
+        if question is not None and question.id != self._asked:
+            self._asked = question.id
+            self.ask(question.what, question.seconds, lambda facts: self._answer(life.id, question.id, facts))
+
+    def _answer(self, life_id: UUID, question: str, facts: Any) -> None:
+        self._answers.add(life_id, question, facts)
+        self._beat_soon()
+
+    def be_quiet(self, quiet: bool) -> None:
+        """Claims no more and finishes what runs, or claims again; from any thread."""
+        if quiet == self.quiet:
+            return
+        self.quiet = quiet
+        self.emit(Quieted(self.name, quiet))
+        if (life := self._life) is not None:
+            life.be_quiet(quiet)
+
+    def ask(self, what: str, seconds: float, tell: Callable[[Any], None]) -> None:
+        """Finds out what an operator wants to know (``Life.answer``) on a thread of its own, and tells it."""
+        if (life := self._life) is not None:
+            find = threading.Thread(target=lambda: tell(life.answer(what, seconds)), name="pgjobs-answer", daemon=True)
+            find.start()
+
+    def drain(self) -> None:
+        """Claims no more and leaves when it has drained, however long that takes."""
+        self.recycling = True
+        if self._life is not None:
+            self._life.claimer.stop_claiming()
+            self._life.claiming.wake()
+        self._changed.set()
 
     def declared_dead(self, life_id: UUID) -> None:
         """Drops all that a life held, and begins another one under a new id, on a thread of its own.

@@ -8,7 +8,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 from pgjobs.errors import SoftTimeoutError, TimeoutExceededError
 from pgjobs.run import CURRENT, Outcome, Run, StoppedError, raised, released, returned, timed_out, too_late
@@ -74,6 +74,11 @@ class ThreadExecutor:
     def cancel(self, run: Run) -> None:
         """Asks one run to stop: its code reads ``current_job().is_cancelled``."""
         run.cancelled = True
+
+    def running(self) -> dict[Any, Run]:
+        """The runs, by the ident of their thread."""
+        with self._lock:
+            return dict(self._busy)
 
     def close(self) -> None:
         """Ends the threads that rest."""
