@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import sys
 import threading
@@ -40,7 +41,7 @@ from pgjobs.events import AlertTurned, AlertUndelivered, Event, Trouble
 from pgjobs.job import new_id
 from pgjobs.link import Link
 from pgjobs.worker.alerting import Alerting
-from tests.processes import pgjobs
+from tests.processes import ROOT, pgjobs
 from tests.support import eventually
 
 pytestmark = pytest.mark.server
@@ -508,6 +509,7 @@ def test_worker_judges_the_alerts_of_its_application(database_url: str, conn: ps
     app.subscribe(turned.append, AlertTurned)
     app.enqueue("bad")
     app.worker(burst=True).run()
+    conn.execute("UPDATE pgjobs.alerts SET checked_at = '-infinity'")  # the next one need not wait
     with app.worker():
         eventually(lambda: target.got)
     assert target.types == ["alert.firing"]
@@ -530,9 +532,7 @@ def test_worker_without_alerts_has_no_connection_for_them(jobs: PgJobs, conn: ps
     assert "pgjobs alerts" not in names
 
 
-def test_targets_are_tried_from_the_command_line(
-    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_targets_are_tried_from_the_command_line(database_url: str, tmp_path: Path) -> None:
     (tmp_path / "alerting_app.py").write_text(
         "import sys\n"
         "from pgjobs import Alert, PgJobs\n"
@@ -542,8 +542,7 @@ def test_targets_are_tried_from_the_command_line(
         "jobs = PgJobs(alerts=[Alert(Failures(), tell, name='good'),\n"
         "                      Alert(Failures(), ToCommand('/nowhere'), name='bad')])\n"
     )
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    options = {"PGJOBS_APP": "alerting_app", "PYTHONPATH": str(tmp_path)}
+    options = {"PGJOBS_APP": "alerting_app", "PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}"}
     assert "delivered" in pgjobs(database_url, "alerts", "test", "good", **options).stdout
     assert json.loads((tmp_path / "told").read_text())["type"] == "alert.test"
     failed = pgjobs(database_url, "alerts", "test", "bad", **options)

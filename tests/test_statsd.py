@@ -133,7 +133,7 @@ def test_address_that_is_none_is_refused(where: str) -> None:
 def test_worker_sends_what_it_does(database_url: str, server: Server) -> None:
     with WorkerProcess(database_url, "--statsd-format", "dogstatsd", PGJOBS_STATSD=server.where).ready() as worker:
         jobs = PgJobs(database_url)
-        job = jobs.enqueue("tests.apps.basic:add", 1, 2)
+        job = jobs.enqueue("tests.apps.basic.add", 1, 2)
         job.get(15)
         wanted = (
             "pgjobs.jobs:1|c|#task:tests.apps.basic",
@@ -147,7 +147,7 @@ def test_worker_sends_what_it_does(database_url: str, server: Server) -> None:
         worker.leave()
 
 
-def test_page_names_what_is_sent(server: Server) -> None:
+def test_page_names_what_is_sent(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     section = (ROOT / "docs" / "monitoring.md").read_text().partition("## StatsD")[2].partition("## Alerts")[0]
     named = set(re.findall(r"`(?:pgjobs)?\.(\w+)`", section))
     statsd = Statsd(server.where)
@@ -155,7 +155,8 @@ def test_page_names_what_is_sent(server: Server) -> None:
     names = ("claims", "claims_lost", "jobs_released", "jobs_reaped", "database_errors", "process_deaths")
     counts = dict.fromkeys((*names, "process_restarts"), 1)
     statsd.absorb(Sums([("t", "q", "failed", 1)], {"t": one}, {"t": one}, counts))
-    statsd._sent_at = 0.0  # a second ago
+    later = time.monotonic() + 2
+    monkeypatch.setattr("pgjobs.worker.statsd.time.monotonic", lambda: later)
     statsd.turned(processes=1, ready=1, reachable=True)
     statsd.close()
     found = {line.partition(":")[0].split(".")[1] for line in server.hear()}
