@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Final
 from uuid import uuid4
 
 import alembic.command
@@ -184,9 +184,13 @@ def test_two_schemas_live_side_by_side(empty_url: str) -> None:
     assert migrations.pending(empty_url, "jobs_of_2") == ALL
     assert migrations.migrate(empty_url, schema="jobs_of_2") == ALL
     assert catalog(empty_url, "jobs_of_2") == catalog(empty_url, "pgjobs")
-    assert not [text for text in definitions(empty_url, "jobs_of_2") if "pgjobs" in text]
+    assert not [text for text in definitions(empty_url, "jobs_of_2") if "pgjobs" in text.replace(OF_WEBHOOKS, "")]
     run(empty_url, "DROP SCHEMA pgjobs CASCADE")
     assert run(empty_url, "SELECT jobs_of_2.enqueue('task') IS NOT NULL") == [(True,)]
+
+
+OF_WEBHOOKS: Final = "'pgjobs' || '.webhook'"
+"""The task that sends messages has this name in every schema."""
 
 
 def definitions(url: str, schema: str) -> list[str]:

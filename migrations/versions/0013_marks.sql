@@ -1,4 +1,4 @@
--- Marks on the time axis, such as deploys: small, seldom written, and kept for a year.
+-- Moments that people have marked, such as deploys: pgjobs mark, jobs.mark(…), or a plain INSERT. Kept for a year.
 CREATE TABLE pgjobs.marks (
     id bigint GENERATED ALWAYS AS IDENTITY,
     at timestamptz NOT NULL DEFAULT now(),
@@ -8,7 +8,5 @@ CREATE TABLE pgjobs.marks (
     CONSTRAINT marks_pkey PRIMARY KEY (id)
 );
 CREATE INDEX marks_at ON pgjobs.marks (at);
-COMMENT ON TABLE pgjobs.marks IS
-    'Moments that people have marked, such as deploys: pgjobs mark, jobs.mark(…), or a plain INSERT. Kept for a year.';
 
 COMMENT ON TABLE pgjobs.alembic_version IS 'works with releases of revision 0003 and later';

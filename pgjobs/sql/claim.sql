@@ -37,9 +37,9 @@ UPDATE pgjobs.jobs
 RETURNING id, task, queue, priority, attempt, max_attempts, crashes,
           extract(epoch FROM timeout)::float8 AS timeout_s, pgjobs.shown(created_at) AS created_at, args, meta,
           CASE WHEN options ?| '{deadline,late,retry_for}' AND jsonb_typeof(options) = 'object'
-               THEN options || jsonb_build_object('age', extract(epoch FROM now() - pgjobs.shown(created_at)),
-                                                  'tried',
-                                                  extract(epoch FROM now() - pgjobs.shown(coalesce(run_at, created_at))))
+               THEN options || jsonb_build_object(
+                        'age', greatest(0, extract(epoch FROM now() - pgjobs.shown(created_at))),
+                        'tried', greatest(0, extract(epoch FROM now() - pgjobs.shown(coalesce(run_at, created_at)))))
                ELSE options END AS options
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 from uuid import UUID
 
@@ -29,7 +28,7 @@ def few(conn: psycopg.Connection[Any], jobs: PgJobs) -> list[UUID]:
     )
     conn.execute(
         "INSERT INTO pgjobs.failures (job_id, attempt, reason, exception, message, traceback, fingerprint)"
-        " SELECT id, 1, 'error', 'E', 'm', repeat('t', 100), CASE WHEN place %% 2000 = 0 THEN 'rare' ELSE 'common' END"
+        " SELECT id, 1, 'error', 'E', 'm', repeat('t', 100), CASE WHEN place % 2000 = 0 THEN 'rare' ELSE 'common' END"
         "   FROM (SELECT id, row_number() OVER (ORDER BY id) AS place FROM pgjobs.jobs) AS job"
     )
     conn.execute("VACUUM ANALYZE pgjobs.jobs")
@@ -39,8 +38,8 @@ def few(conn: psycopg.Connection[Any], jobs: PgJobs) -> list[UUID]:
 
 
 @pytest.fixture
-def chosen() -> Iterator[Selection]:
-    yield Selection(["failed"], fingerprint="rare")
+def chosen() -> Selection:
+    return Selection(["failed"], fingerprint="rare")
 
 
 def buffers(conn: psycopg.Connection[Any], statement: Statement[Any]) -> int:
