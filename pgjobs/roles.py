@@ -40,7 +40,7 @@ ROLES: Final[Mapping[str, str]] = {
     "producer": "enqueues jobs, and reads what becomes of them",
     "worker": "claims, runs and records jobs, keeps the tables in order; also for complete(session)",
     "reader": "reads everything",
-    "admin": "reads everything, pauses queues and tasks, steers, cancels, retries and deletes jobs, and commands workers",
+    "admin": "reads everything, pauses queues and tasks, steers, cancels, retries and deletes jobs, commands workers",
 }
 
 _ALL_READ: Final[Mapping[str, frozenset[str]]] = dict.fromkeys(TABLES, READ)

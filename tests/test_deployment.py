@@ -80,10 +80,8 @@ def test_there_are_commands_to_be_checked() -> None:
 
 
 def test_files_that_the_page_names_exist_and_all_are_named() -> None:
-    named = {
-        (PAGE.parent / path).resolve()
-        for path in re.findall(r"\]\((\.\./examples/deploy/[\w/.-]+)\)", PAGE.read_text())
-    }
+    paths = re.findall(r"\]\((\.\./examples/deploy/[\w/.-]+)\)", PAGE.read_text())
+    named = {(PAGE.parent / path).resolve() for path in paths}
     assert named == {path for path in DEPLOY.rglob("*") if path.is_file()}
 
 
@@ -138,9 +136,8 @@ def test_probes_ask_the_port_that_the_worker_answers_on() -> None:
     assert [worker[f"{kind}Probe"]["httpGet"]["path"] for kind in ("startup", "liveness", "readiness")] == [
         "/live", "/live", "/ready",
     ]  # fmt: skip
-    assert {worker[f"{kind}Probe"]["httpGet"]["port"] for kind in ("startup", "liveness", "readiness")} == {
-        port["name"]
-    }
+    probes = [worker[f"{kind}Probe"] for kind in ("startup", "liveness", "readiness")]
+    assert {probe["httpGet"]["port"] for probe in probes} == {port["name"]}
 
 
 def test_objects_refer_to_each_other() -> None:

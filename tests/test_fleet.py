@@ -1,4 +1,4 @@
-"""What operators do with workers: restart them without a gap, let their number follow the load, ask and command them."""
+"""What operators do with workers: restart them without a gap, let their number follow the load, command and ask."""
 
 from __future__ import annotations
 

@@ -134,14 +134,15 @@ def command(
     SIGTERM or SIGINT: claim no more, finish what runs, give the rest back. A second signal, or the shutdown timeout:
     stop the running jobs and give them back too, no attempt burnt.
 
-    SIGHUP: a fresh process, which loads the code anew, starts beside each of the present ones; when it claims jobs, the old
-    one leaves as with a first signal. One after the other, so that no slot is missing. Where a fresh one does not start,
-    the old ones go on.
+    SIGHUP: a fresh process, which loads the code anew, starts beside each of the present ones; when it claims jobs, the
+    old one leaves as with a first signal. One after the other, so that no slot is missing. Where a fresh one does not
+    start, the old ones go on.
 
         pgjobs worker -A app.tasks -Q mail,default -c 16
     """
     if not app:
         raise click.UsageError("say which application, as in: pgjobs worker -A app.tasks (or set PGJOBS_APP)")
+    count, most = _how_many(processes, least, most, counted=burst or max_jobs is not None)
     if schema:
         os.environ["PGJOBS_SCHEMA"] = schema
     os.environ["PGJOBS_LOG_FORMAT"] = log_format  # for the processes of the pool, too
@@ -149,7 +150,6 @@ def command(
     from pgjobs.worker.process import Settings
     from pgjobs.worker.supervisor import Supervisor
 
-    count, most = _how_many(processes, least, most, counted=burst or max_jobs is not None)
     if aging is not None and seconds(aging, what="--aging") == 0:
         raise click.UsageError("--aging is 0; write how long a job waits for a point of priority, as in 60s")
     set_up_logging(log_level, f"{socket.gethostname()}:{os.getpid()}")

@@ -22,7 +22,6 @@ from pgjobs.report import Desk
 from pgjobs.run import released
 from pgjobs.worker import identity, stacks
 from pgjobs.worker.admission import Admission
-from pgjobs.worker.alerting import Alerting
 from pgjobs.worker.claimer import Claimer, DeclaredDeadError
 from pgjobs.worker.lanes import PRIVATE, Lanes
 from pgjobs.worker.lifespan import Lifespan
@@ -111,7 +110,6 @@ class Life:
         self._maintaining = Service(
             "upkeep", self._maintenance.tick, worker.outage, worker.emit, close=self._upkeep.close
         )
-        self._alerting = self._alerting_of(worker)
 
     def start(self) -> None:
         """Registers, and starts the services."""
@@ -128,16 +126,6 @@ class Life:
         worker.on_life(self)
         self.claiming.start()
         self._maintaining.start()
-        if self._alerting is not None:
-            self._alerting.start()
-
-    def _alerting_of(self, worker: Worker) -> Service | None:
-        """The service that sees to the alerts; none, and no connection, where the application has no alerts."""
-        if not worker.jobs.alerts:
-            return None
-        link = Link(worker.jobs.database, "pgjobs alerts")
-        alerting = Alerting(worker.jobs.alerts, worker.jobs.webhook_secrets, link, worker.emit)
-        return Service("alerts", alerting.tick, worker.outage, worker.emit, close=link.close)
 
     def _open_resources(self, worker: Worker) -> None:
         self.desk.resources = self._lifespan.open()
@@ -211,12 +199,8 @@ class Life:
         """Stops the services and takes leave of the database."""
         self.claiming.stop()
         self._maintaining.stop()
-        if self._alerting is not None:
-            self._alerting.stop()
         self.claiming.join(5.0)
         self._maintaining.join(5.0)
-        if self._alerting is not None:
-            self._alerting.join(5.0)
         self._close_resources()
         for executor in self._executors.values():
             executor.close()
@@ -238,8 +222,6 @@ class Life:
         self._interrupt()
         self.claiming.stop()
         self._maintaining.stop()
-        if self._alerting is not None:
-            self._alerting.stop()
         self._executors["thread"].close()
         for kind in APART:
             self._executors[kind].close()
@@ -255,9 +237,8 @@ class Life:
     def answer(self, what: str, seconds: float) -> dict[str, Any]:
         """Says what the code of this process is doing: ``stacks``, or a ``profile`` of some seconds."""
         running = self._threads.running() | self._loop.running()
-        return stacks.ask(
-            what, seconds, self._loop.loop, {key: f"{run.task_name} {run.id}" for key, run in running.items()}
-        )
+        jobs = {key: f"{run.task_name} {run.id}" for key, run in running.items()}
+        return stacks.ask(what, seconds, self._loop.loop, jobs)
 
     def _close_resources(self) -> None:
         try:

@@ -73,6 +73,7 @@ class Process:
         self.lives: list[UUID] = []
         self.error: str | None = None
         self.left = False
+        self.hung_up = False
         self.quiet = False
         self.started_at = time.monotonic()
         self._settings = settings
@@ -101,12 +102,20 @@ class Process:
         theirs.close()
 
     def messages(self) -> list[dict[str, Any]]:
-        """Reads what the child has said."""
-        try:
-            data = self.pipe.recv(65536)
-        except OSError:
-            data = b""
-        *lines, self._unread = (self._unread + data).split(b"\n")
+        """Reads what the child has said; notes when it will say no more."""
+        data = self._unread
+        for _ in range(64):  # one that never pauses must not keep us from the others
+            try:
+                chunk = self.pipe.recv(65536, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                break
+            except OSError:
+                chunk = b""
+            data += chunk
+            if not chunk:
+                self.hung_up = True
+                break
+        *lines, self._unread = data.split(b"\n")
         return [message for line in lines if (message := _message(line))]
 
     def tell(self, word: str) -> None:
@@ -157,7 +166,7 @@ class Process:
         self._awaited = None
 
     def forced_answer(self) -> tuple[str, dict[str, Any]] | None:
-        """Question and answer of one that was asked for its stacks, and in which no Python code runs that could tell them."""
+        """Question and answer of one that was asked for its stacks, and in which no Python code can tell them."""
         question, fd = self._awaited, self._stacks_fd
         if question is None or fd is None or time.monotonic() - self._silent_since < SILENT_S:
             return None

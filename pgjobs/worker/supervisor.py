@@ -62,8 +62,8 @@ logger = logging.getLogger("pgjobs.worker")
 class Supervisor:
     """Keeps ``processes`` children alive until told to stop, or until they leave by themselves.
 
-    ``run`` must be called from the main thread: it handles SIGTERM and SIGINT, which stop it, and SIGHUP, on which fresh
-    children follow the present ones.
+    ``run`` must be called from the main thread: it handles SIGTERM and SIGINT, which stop it, and SIGHUP, on which
+    fresh children follow the present ones.
 
     Args:
         found: called once with the application's URL and schema, which only a child knows.
@@ -286,7 +286,7 @@ class Supervisor:
 
     def _hear(self, child: Process) -> None:
         messages = child.messages()
-        if not messages and child.popen.poll() is None:
+        if child.hung_up and child.popen.poll() is None:
             self._selector.unregister(child.pipe)  # it has closed its end and is about to exit
         for message in messages:
             if "life" in message:
