@@ -41,22 +41,22 @@ def beat(workers: Sequence[UUID], leaving: Sequence[UUID] = ()) -> Statement[dic
     return Statement(QUERIES["beat"], params, _orders)
 
 
-def make_quiet(workers: Sequence[UUID], *, quiet: bool) -> Statement[list[UUID]]:
+def make_quiet(workers: Sequence[UUID], *, quiet: bool) -> Statement[Sequence[UUID]]:
     """Has workers claim no more, or claim again; returns those that live."""
     return Statement(QUERIES["make_quiet"], {"workers": list(workers), "quiet": quiet}, column)
 
 
-def dismiss(workers: Sequence[UUID]) -> Statement[list[UUID]]:
+def dismiss(workers: Sequence[UUID]) -> Statement[Sequence[UUID]]:
     """Has workers leave; returns those that live."""
     return Statement(QUERIES["dismiss"], {"workers": list(workers)}, column)
 
 
-def ask(workers: Sequence[UUID], question: Question) -> Statement[list[UUID]]:
+def ask(workers: Sequence[UUID], question: Question) -> Statement[Sequence[UUID]]:
     """Asks workers something; returns those that live."""
     return Statement(QUERIES["ask"], {"workers": list(workers), "question": json.dumps(question._asdict())}, column)
 
 
-def answer(worker: UUID, question: str, answer: str) -> Statement[list[UUID]]:
+def answer(worker: UUID, question: str, answer: str) -> Statement[Sequence[UUID]]:
     """Answers a question by its id; returns the worker if the question stood."""
     return Statement(QUERIES["answer"], {"worker": worker, "question": question, "answer": answer}, column)
 
@@ -67,7 +67,7 @@ def answers(workers: Sequence[UUID], question: str) -> Statement[dict[UUID, Repl
     return Statement(QUERIES["answers"], params, lambda rows: {row[0]: Reply(*row[1:]) for row in rows})
 
 
-def forget_question(workers: Sequence[UUID], question: str) -> Statement[list[UUID]]:
+def forget_question(workers: Sequence[UUID], question: str) -> Statement[Sequence[UUID]]:
     """Takes a question and its answers away; returns the workers where it stood."""
     return Statement(QUERIES["forget_question"], {"workers": list(workers), "question": question}, column)
 

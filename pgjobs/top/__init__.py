@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -20,10 +21,8 @@ def run(jobs: PgJobs, refresh_s: float, view: str) -> None:
     """
     from pgjobs.errors import ConfigurationError
 
-    try:
-        import textual as _  # pyright: ignore[reportUnusedImport]
-    except ImportError:
-        raise ConfigurationError("pgjobs top needs the extra tui; pip install 'pgjobs-queue[tui]'") from None
+    if find_spec("textual") is None:
+        raise ConfigurationError("pgjobs top needs the extra tui; pip install 'pgjobs-queue[tui]'")
     from pgjobs.top.screen import Top
 
     Top(jobs, refresh_s, view).run()

@@ -1,5 +1,8 @@
 """The views on a terminal, with Textual."""
 
+# pyright: reportUnknownMemberType=false
+# Textual's own types are known in part.
+
 from __future__ import annotations
 
 import asyncio

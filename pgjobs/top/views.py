@@ -218,10 +218,15 @@ def _facts(row: JobRow) -> Text:
         ("queue", f"{row.queue}, priority {row.priority}"),
         ("attempt", f"{row.attempt} of {row.max_attempts}" + (f", {row.crashes} crashes" if row.crashes else "")),
         ("reason", row.reason),
-        *((name, moment and f"{moment:%Y-%m-%d %H:%M:%S%z}, {_when(moment)}") for name, moment in (
-            ("created", row.created_at), ("due", row.due_at), ("expires", row.expires_at), ("started", row.started_at),
-            ("finished", row.finished_at))),
-    ]  # fmt: skip
+    ]
+    moments = {
+        "created": row.created_at,
+        "due": row.due_at,
+        "expires": row.expires_at,
+        "started": row.started_at,
+        "finished": row.finished_at,
+    }
+    facts += [(name, f"{at:%Y-%m-%d %H:%M:%S%z}, {_when(at)}") for name, at in moments.items() if at is not None]
     for name, value in facts:
         if value is not None:
             text.append(f"{name:9} ", "dim").append_text(value if isinstance(value, Text) else Text(value)).append("\n")

@@ -12,7 +12,7 @@ import signal
 import sys
 from typing import Any, Final
 
-SIGNAL: Final = signal.SIGRTMIN + 3 if sys.platform == "linux" else None
+SIGNAL: Final[int | None] = signal.SIGRTMIN + 3 if sys.platform == "linux" else None
 
 _FRAME: Final = re.compile(r'  File "(.*)", line (\d+|\?\?\?) in (.*)')
 

@@ -22,6 +22,7 @@ from pgjobs.report import Desk
 from pgjobs.run import released
 from pgjobs.worker import identity, stacks
 from pgjobs.worker.admission import Admission
+from pgjobs.worker.alerting import Alerting
 from pgjobs.worker.claimer import Claimer, DeclaredDeadError
 from pgjobs.worker.lanes import PRIVATE, Lanes
 from pgjobs.worker.lifespan import Lifespan
@@ -110,6 +111,7 @@ class Life:
         self._maintaining = Service(
             "upkeep", self._maintenance.tick, worker.outage, worker.emit, close=self._upkeep.close
         )
+        self._alerting = self._alerting_of(worker)
 
     def start(self) -> None:
         """Registers, and starts the services."""
@@ -126,6 +128,16 @@ class Life:
         worker.on_life(self)
         self.claiming.start()
         self._maintaining.start()
+        if self._alerting is not None:
+            self._alerting.start()
+
+    def _alerting_of(self, worker: Worker) -> Service | None:
+        """The service that sees to the alerts; none, and no connection, where the application has no alerts."""
+        if not worker.jobs.alerts:
+            return None
+        link = Link(worker.jobs.database, "pgjobs alerts")
+        alerting = Alerting(worker.jobs.alerts, worker.jobs.webhook_secrets, link, worker.emit)
+        return Service("alerts", alerting.tick, worker.outage, worker.emit, close=link.close)
 
     def _open_resources(self, worker: Worker) -> None:
         self.desk.resources = self._lifespan.open()
@@ -199,8 +211,12 @@ class Life:
         """Stops the services and takes leave of the database."""
         self.claiming.stop()
         self._maintaining.stop()
+        if self._alerting is not None:
+            self._alerting.stop()
         self.claiming.join(5.0)
         self._maintaining.join(5.0)
+        if self._alerting is not None:
+            self._alerting.join(5.0)
         self._close_resources()
         for executor in self._executors.values():
             executor.close()
@@ -222,6 +238,8 @@ class Life:
         self._interrupt()
         self.claiming.stop()
         self._maintaining.stop()
+        if self._alerting is not None:
+            self._alerting.stop()
         self._executors["thread"].close()
         for kind in APART:
             self._executors[kind].close()

@@ -49,7 +49,7 @@ def stacks(loop: asyncio.AbstractEventLoop | None, jobs: Mapping[Any, str]) -> d
         for name, ident, frame in _threads()
         if ident != own
     ]
-    tasks = [] if loop is None or loop.is_closed() else asyncio.all_tasks(loop)
+    tasks: set[asyncio.Task[Any]] = set() if loop is None or loop.is_closed() else asyncio.all_tasks(loop)
     coroutines = [{"name": _plain(task.get_name()), "job": jobs.get(task), "frames": _chain(task)} for task in tasks]
     return {"pid": os.getpid(), "threads": threads, "coroutines": coroutines}
 
@@ -76,7 +76,7 @@ def profile(seconds: float) -> dict[str, Any]:
 
 def _threads() -> Iterator[tuple[str, int, FrameType]]:
     names = {thread.ident: thread.name for thread in threading.enumerate()}
-    for ident, frame in sorted(sys._current_frames().items()):
+    for ident, frame in sorted(sys._current_frames().items()):  # pyright: ignore[reportPrivateUsage] - documented
         yield _plain(names.get(ident, f"thread {ident}")), ident, frame
 
 

@@ -11,6 +11,7 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import pairwise
 from typing import Final, Literal
 from uuid import UUID
 
@@ -30,7 +31,7 @@ MAX_PACKET: Final = 1_432
 
 _TYPICAL: Final = (
     BUCKETS[0] / 2,
-    *((low + high) / 2 for low, high in zip(BUCKETS, BUCKETS[1:], strict=False)),
+    *((low + high) / 2 for low, high in pairwise(BUCKETS)),
     BUCKETS[-1],
 )
 """A duration of each bucket, in seconds."""
@@ -55,9 +56,11 @@ class Statsd:
     def __init__(self, where: str, form: Format = "statsd") -> None:
         host, port = address(where, "--statsd")
         try:
-            family, kind, protocol, _, self._address = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]
+            found = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]
         except OSError as error:
             raise ConfigurationError(f"--statsd {where} is not found ({error}); give another address") from None
+        family, kind, protocol, _, address_ = found
+        self._address = address_
         self._socket = socket.socket(family, kind, protocol)
         self._socket.setblocking(False)
         self._write = _tagged if form == "dogstatsd" else _plain
@@ -137,8 +140,8 @@ class Statsd:
         if standing:
             yield self._write("slots", {}, f"{sum(total for _, total in self._slots.values())}|g")
             yield self._write("slots_busy", {}, f"{sum(busy for busy, _ in self._slots.values())}|g")
-            for queue in self._gauges.read(patience_s=0.0) if self._gauges is not None else ():
-                yield from self._queue(queue)
+            for gauge in self._gauges.read(patience_s=0.0) if self._gauges is not None else ():
+                yield from self._queue(gauge)
 
     def _queue(self, queue: QueueGauge) -> Iterator[str]:
         for status in ("queued", "running", "scheduled"):
