@@ -144,7 +144,8 @@ class Main(Screen[None]):
 
     def on_resize(self, event: Resize) -> None:
         """Fits the columns."""
-        self._draw()
+        if self._timer is not None:  # else there is nothing yet to draw on
+            self._draw()
 
     @property
     def view(self) -> View[Any]:
@@ -155,7 +156,7 @@ class Main(Screen[None]):
 
     def _open(self, index: int) -> None:
         self._index = index
-        self._rows, self._read_at = [], None
+        self._rows, self._shown, self._read_at = [], [], None
         self._draw()
         self._say("reading …")
         self._look()
@@ -174,10 +175,13 @@ class Main(Screen[None]):
                 rows = await self._jobs.database.arun_steps(view.read(self._jobs))
                 head = await self._jobs.database.arun_steps(_heading())
         except Exception as error:
-            self._say(_trouble(error), "red")
+            if self.is_attached:
+                self._say(_trouble(error), "red")
             return
         finally:
             self._is_loading = False
+        if not self.is_attached:
+            return
         if view is not self.view:
             self._look()
             return
@@ -348,7 +352,8 @@ class Main(Screen[None]):
             async with asyncio.timeout(PATIENCE_S):
                 sections = await self._jobs.database.arun_steps(steps)
         except Exception as error:
-            self._say(_trouble(error), "red")
+            if self.is_attached:
+                self._say(_trouble(error), "red")
             return
         self.app.push_screen(Pages(title, sections))
 
@@ -374,7 +379,8 @@ class Main(Screen[None]):
         try:
             said = await action.do(self._jobs, row)
         except Exception as error:
-            self._say(_trouble(error), "red")
+            if self.is_attached:
+                self._say(_trouble(error), "red")
             return
         await self._load()
         self._say(said, "green")
