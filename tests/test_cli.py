@@ -52,7 +52,7 @@ def test_version() -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [
-        (["nothing"], 2, "There is: bench, check, demo, dev, "),
+        (["nothing"], 2, "There is: alerts, bench, check, completion, demo, dev, "),
         (["worker"], 2, "-A app.tasks"),
         (["jobs", "show", "x"], 2, "not a UUID"),
         (["enqueue", "mail.send", "a=1", "b"], 2, "put it before"),
@@ -142,7 +142,7 @@ def test_info_shows_queues_and_workers(lived_in: PgJobs, database_url: str) -> N
         ("mine", ["other"], 7, "idle")
     ]
     assert seen["last_hour"] == {"failed": 1, "retried": 1, "succeeded": 3}
-    for words in ("█", "default", "mail", "mine", "0/7", "1 worker, 0 busy, 1 idle", "3 succeeded"):
+    for words in ("▓", "default", "mail", "mine", "0/7", "1 worker, 0 busy, 1 idle", "3 succeeded"):
         assert words in text
 
 

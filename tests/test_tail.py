@@ -45,8 +45,8 @@ def told(happened: list[Happening]) -> list[tuple[str, str]]:
 
 
 def test_life_of_a_job_is_told_once_and_in_order(busy: PgJobs) -> None:
-    busy.tasks["flaky"].enqueue()
-    busy.worker(burst=True).run()
+    with busy.worker():
+        busy.wait([busy.tasks["flaky"].enqueue()], 10)
     tail = Tail(Scope())
     first = look(busy, tail)
     assert [each.what for each in first] == ["enqueued", "retried", "started", "failed"]

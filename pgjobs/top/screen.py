@@ -36,6 +36,9 @@ if TYPE_CHECKING:
     from pgjobs.app import PgJobs
     from pgjobs.statements import Mark, Pace, Steps
 
+SAID_S: Final = 4.0
+"""How long what was done stands below the table."""
+
 PATIENCE_S: Final = 5.0
 """A database that has not answered by then counts as away; the next look asks again."""
 
@@ -127,6 +130,7 @@ class Main(Screen[None]):
         self._read_at: float | None = None
         self._is_loading = False
         self._timer: Timer | None = None
+        self._said_until = 0.0
 
     def compose(self) -> ComposeResult:
         yield Static(id="head")
@@ -159,6 +163,7 @@ class Main(Screen[None]):
         self._rows, self._shown, self._read_at = [], [], None
         self._draw()
         self._say("reading …")
+        self._said_until = 0.0
         self._look()
 
     def _look(self, *, now: bool = False) -> None:
@@ -177,6 +182,7 @@ class Main(Screen[None]):
         except Exception as error:
             if self.is_attached:
                 self._say(_trouble(error), "red")
+                self._said_until = 0.0
             return
         finally:
             self._is_loading = False
@@ -189,7 +195,8 @@ class Main(Screen[None]):
         where = Text(f"pgjobs  {self._jobs.database.where}  ", no_wrap=True, overflow="ellipsis")
         self.query_one("#head", Static).update(where.append_text(head))
         self._draw()
-        self._say()
+        if time.monotonic() >= self._said_until:
+            self._say()
 
     # -- drawing
 
@@ -240,7 +247,8 @@ class Main(Screen[None]):
         return text
 
     def _say(self, text: str | None = None, style: str = "") -> None:
-        """Says something below the table; what the rows are where there is nothing else."""
+        """Says something below the table, for a while; what the rows are where there is nothing else."""
+        self._said_until = 0.0 if text is None else time.monotonic() + SAID_S
         if text is None:
             by, down = self._sorting[self.view.title]
             order = f"by {self.view.columns[by].title or 'backlog'}{', downwards' if down else ''}"
