@@ -61,7 +61,7 @@ class Tail:
 
     Args:
         scope: whose happenings.
-        level: log lines from this level on; None for all. Lines of a level that is not one of LEVELS are always among them.
+        level: log lines from this level on; None for all. Lines of no level of LEVELS are always among them.
     """
 
     def __init__(self, scope: Scope, level: str | None = None) -> None:

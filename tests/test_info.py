@@ -290,7 +290,10 @@ def test_colours_are_as_the_environment_says(jobs: PgJobs, database_url: str) ->
 def test_watching_outlives_an_outage(jobs: PgJobs, database_url: str, conn: psycopg.Connection[Any]) -> None:
     """Its connections are cut: it asks again."""
     jobs.task(name="t", queue="mail")(lambda: None).enqueue()
-    cut = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND datname = current_database()"
+    cut = (
+        "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
+        " WHERE pid <> pg_backend_pid() AND datname = current_database()"
+    )
     with followed(database_url, "info", "--watch", "0.2", "--json") as process:
         assert process.stdout is not None
         process.stdout.readline()

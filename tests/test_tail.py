@@ -1,4 +1,4 @@
-"""pgjobs tail: what happens to jobs is told once, in order, of those that are asked for, as long as nobody interrupts."""
+"""pgjobs tail: what happens to jobs is told once, in order, of those that are asked for, until it is interrupted."""
 
 from __future__ import annotations
 
