@@ -42,7 +42,7 @@ SELECT gen_random_uuid(), gen_random_uuid(), name, 'ada', 1, queues::text[], slo
                ('eve:77.0', '{*}', 8, '20 min', '11 s'))
        AS worker (name, queues, slots, up, silent);
 INSERT INTO pgjobs.jobs (task, queue, args, created_at)
-SELECT 'shop.mail.welcome', 'mail', '{"user_id": 42}', now() - interval '90 s'
+SELECT 'shop.mail.welcome', 'mail', '{"user_id": 42}'::jsonb, now() - interval '90 s'
   FROM generate_series(1, 4200)
 UNION ALL
 SELECT 'shop.imports.customers', 'imports', '{"file": "ann.csv"}', now() - interval '14 min'
@@ -58,7 +58,7 @@ SELECT pgjobs.id_at(now() - n * interval '10 ms'), 'shop.hooks.deliver', 'webhoo
        now(), now(), gen_random_uuid()
   FROM generate_series(1, 2000) AS n;
 INSERT INTO pgjobs.jobs (task, queue, status, position, due_at)
-SELECT 'shop.mail.welcome', 'mail', 'scheduled', NULL, now() + n * interval '1 min'
+SELECT 'shop.mail.welcome', 'mail', 'scheduled', NULL::bigint, now() + n * interval '1 min'
   FROM generate_series(1, 800) AS n
 UNION ALL
 SELECT 'shop.imports.customers', 'imports', 'scheduled', NULL, now() + interval '1 hour'
