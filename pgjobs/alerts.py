@@ -329,7 +329,7 @@ def _is_due(alert: Alert, standing: Standing, at: datetime) -> bool:
 
 @dataclass(slots=True)
 class Outbox:
-    """The messages of an alert that no target has confirmed. Each has an id of its own, which stays when it is sent again."""
+    """The messages of an alert that no target has confirmed. Each has an id, which stays when it is sent again."""
 
     alert: Alert
     messages: list[dict[str, Json]] = field(default_factory=list[dict[str, Json]])

@@ -94,10 +94,11 @@ class ToSlack:
 
 @dataclass(frozen=True)
 class ToMail:
-    """A mail: ``smtps://user:password@host/?to=ops@example.com`` (TLS from the start) or ``smtp://…`` (STARTTLS where offered).
+    """A mail: ``smtps://user:password@host/?to=ops@example.com``, or ``smtp://…``.
 
-    ``to`` may name several, with commas between; ``from`` is the user, or pgjobs at this host, by default. A password is
-    sent over TLS alone. What is special in it is percent-encoded.
+    TLS is there from the start with ``smtps``, and by STARTTLS where it is offered with ``smtp``. ``to`` may name
+    several, with commas between; ``from`` is the user, or pgjobs at this host, by default. A password is sent over TLS
+    alone. What is special in it is percent-encoded.
 
     Raises:
         OptionError: no such URL.
@@ -164,8 +165,10 @@ class ToMail:
 
 @dataclass(frozen=True, init=False)
 class ToCommand:
-    """A command: ``ToCommand("notify-send", "pgjobs")``. It has the message as JSON on standard input, and in PGJOBS_ALERT,
-    PGJOBS_ALERT_TYPE and PGJOBS_ALERT_SAYS; no shell reads it. It must end by itself, with exit code 0, within 15 seconds.
+    """A command: ``ToCommand("notify-send", "pgjobs")``.
+
+    It has the message as JSON on standard input, and in PGJOBS_ALERT, PGJOBS_ALERT_TYPE and PGJOBS_ALERT_SAYS; no shell
+    reads it. It must end by itself, with exit code 0, within 15 seconds.
 
     Raises:
         OptionError: no command.

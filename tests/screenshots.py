@@ -36,27 +36,45 @@ SEED: Final = """
 INSERT INTO pgjobs.workers (id, supervisor_id, name, host, pid, queues, slots, started_at, seen_at)
 SELECT gen_random_uuid(), gen_random_uuid(), name, 'ada', 1, queues::text[], slots, now() - up::interval,
        clock_timestamp() - silent::interval
-  FROM (VALUES ('ada:4711.0', '{mail,default}', 16, '5 hours', '1 s'), ('ada:4711.1', '{mail,default}', 16, '5 hours', '1 s'),
-               ('bob:902.0', '{imports,webhooks}', 4, '2 days', '2 s'), ('eve:77.0', '{*}', 8, '20 min', '11 s'))
+  FROM (VALUES ('ada:4711.0', '{mail,default}', 16, '5 hours', '1 s'),
+               ('ada:4711.1', '{mail,default}', 16, '5 hours', '1 s'),
+               ('bob:902.0', '{imports,webhooks}', 4, '2 days', '2 s'),
+               ('eve:77.0', '{*}', 8, '20 min', '11 s'))
        AS worker (name, queues, slots, up, silent);
 INSERT INTO pgjobs.jobs (task, queue, args, created_at)
-SELECT 'shop.mail.welcome', 'mail', '{"user_id": 42}', now() - interval '90 s' FROM generate_series(1, 4200)
-UNION ALL SELECT 'shop.imports.customers', 'imports', '{"file": "ann.csv"}', now() - interval '14 min' FROM generate_series(1, 1900)
-UNION ALL SELECT 'shop.hooks.deliver', 'webhooks', '{"order": 7}', now() - interval '4 s' FROM generate_series(1, 350)
-UNION ALL SELECT 'shop.reports.monthly', 'reports', '{"month": "2026-10"}', now() - interval '3 hours' FROM generate_series(1, 640);
+SELECT 'shop.mail.welcome', 'mail', '{"user_id": 42}'::jsonb, now() - interval '90 s'
+  FROM generate_series(1, 4200)
+UNION ALL
+SELECT 'shop.imports.customers', 'imports', '{"file": "ann.csv"}', now() - interval '14 min'
+  FROM generate_series(1, 1900)
+UNION ALL
+SELECT 'shop.hooks.deliver', 'webhooks', '{"order": 7}', now() - interval '4 s'
+  FROM generate_series(1, 350)
+UNION ALL
+SELECT 'shop.reports.monthly', 'reports', '{"month": "2026-10"}', now() - interval '3 hours'
+  FROM generate_series(1, 640);
 INSERT INTO pgjobs.jobs (id, task, queue, status, position, attempt, started_at, finished_at, claim_id)
-SELECT pgjobs.id_at(now() - n * interval '10 ms'), 'shop.hooks.deliver', 'webhooks', 'succeeded', NULL, 1, now(), now(), gen_random_uuid()
+SELECT pgjobs.id_at(now() - n * interval '10 ms'), 'shop.hooks.deliver', 'webhooks', 'succeeded', NULL, 1,
+       now(), now(), gen_random_uuid()
   FROM generate_series(1, 2000) AS n;
 INSERT INTO pgjobs.jobs (task, queue, status, position, due_at)
-SELECT 'shop.mail.welcome', 'mail', 'scheduled', NULL, now() + n * interval '1 min' FROM generate_series(1, 800) AS n
-UNION ALL SELECT 'shop.imports.customers', 'imports', 'scheduled', NULL, now() + interval '1 hour' FROM generate_series(1, 300)
-UNION ALL SELECT 'shop.backup', 'default', 'scheduled', NULL, now() + interval '1 hour' FROM generate_series(1, 24);
+SELECT 'shop.mail.welcome', 'mail', 'scheduled', NULL::bigint, now() + n * interval '1 min'
+  FROM generate_series(1, 800) AS n
+UNION ALL
+SELECT 'shop.imports.customers', 'imports', 'scheduled', NULL, now() + interval '1 hour'
+  FROM generate_series(1, 300)
+UNION ALL
+SELECT 'shop.backup', 'default', 'scheduled', NULL, now() + interval '1 hour'
+  FROM generate_series(1, 24);
 INSERT INTO pgjobs.rollups (minute, queue, task, status, bucket, jobs, seconds)
 SELECT date_trunc('minute', now()) - n * interval '1 min', queue, task, status, 9, jobs, jobs * 0.2
   FROM generate_series(0, 300) AS n,
-       (VALUES ('mail', 'shop.mail.welcome', 'succeeded', 1290), ('mail', 'shop.mail.welcome', 'failed', 1),
-               ('mail', 'shop.mail.welcome', 'retried', 9), ('imports', 'shop.imports.customers', 'succeeded', 260),
-               ('imports', 'shop.imports.customers', 'failed', 3), ('webhooks', 'shop.hooks.deliver', 'succeeded', 1700),
+       (VALUES ('mail', 'shop.mail.welcome', 'succeeded', 1290),
+               ('mail', 'shop.mail.welcome', 'failed', 1),
+               ('mail', 'shop.mail.welcome', 'retried', 9),
+               ('imports', 'shop.imports.customers', 'succeeded', 260),
+               ('imports', 'shop.imports.customers', 'failed', 3),
+               ('webhooks', 'shop.hooks.deliver', 'succeeded', 1700),
                ('default', 'shop.backup', 'succeeded', 30)) AS handled (queue, task, status, jobs);
 UPDATE pgjobs.jobs SET created_at = now() - interval '30 s' WHERE status = 'succeeded';
 """
@@ -69,10 +87,14 @@ def hold_and_run(jobs: PgJobs, conn: psycopg.Connection[Any]) -> None:
             """
             WITH held AS (
                 SELECT array_agg(id) AS ids
-                  FROM (SELECT id FROM pgjobs.jobs WHERE position IS NOT NULL AND queue = %s ORDER BY position LIMIT %s) AS few
+                  FROM (SELECT id FROM pgjobs.jobs
+                         WHERE position IS NOT NULL AND queue = %s
+                         ORDER BY position LIMIT %s) AS few
             ), claim AS (
                 INSERT INTO pgjobs.claims (id, worker_id, job_ids, positions)
-                SELECT gen_random_uuid(), worker.id, held.ids, '{}' FROM held, pgjobs.workers AS worker WHERE worker.name = %s
+                SELECT gen_random_uuid(), worker.id, held.ids, '{}'
+                  FROM held, pgjobs.workers AS worker
+                 WHERE worker.name = %s
                 RETURNING id
             )
             UPDATE pgjobs.jobs AS job

@@ -1,4 +1,4 @@
-"""Alerts: judged once for the fleet, told when they begin, as long as they last and when they end, whoever dies between."""
+"""Alerts: judged once for the fleet, told when they begin, while they last and when they end, whoever dies between."""
 
 from __future__ import annotations
 
@@ -443,7 +443,7 @@ def test_password_goes_over_tls_alone_and_is_shown_nowhere(mailbox: Mailbox) -> 
 def test_mail_server_out_of_reach_is_an_error() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-    with pytest.raises(AlertError, match="127.0.0.1 has not taken the mail: ConnectionRefusedError"):
+    with pytest.raises(AlertError, match=r"127\.0\.0\.1 has not taken the mail: ConnectionRefusedError"):
         ToMail(f"smtp://127.0.0.1:{port}/?to=a@example.com").deliver("m1", DOCUMENT, [])
 
 
@@ -483,7 +483,7 @@ def test_command_that_fails_or_is_not_there_is_an_error() -> None:
         (lambda: ToMail("smtps://example.com"), "to=ops@example.com"),
         (lambda: ToMail("smtps://example.com/?to=a@b&cc=c@d"), "has cc="),
         (lambda: ToMail("smtps://example.com/?to=a@b%0D%0ABcc:x@y"), "to=ops@example.com"),
-        (lambda: ToCommand(), "give a program"),
+        (ToCommand, "give a program"),
         (lambda: Alert(Failures()), "has no target"),
         (lambda: Alert("x", Noted()), "give one such as QueueAge"),  # type: ignore[arg-type]
         (lambda: Alert(Failures(), "https://example.com"), "give one such as ToWebhook"),  # type: ignore[arg-type]

@@ -26,7 +26,8 @@ pytestmark = [pytest.mark.server, pytest.mark.slow]
 
 CANARY = "canary-a91e"
 COMMANDS = (
-    ("tail",), ("tail", "--json"), ("mark", "--list"), ("info",), ("info", "--json"), ("workers",), ("workers", "--json"), ("jobs", "list"), ("jobs", "list", "--json"),
+    ("tail",), ("tail", "--json"), ("mark", "--list"), ("info",), ("info", "--json"),
+    ("workers",), ("workers", "--json"), ("jobs", "list"), ("jobs", "list", "--json"),
     ("jobs", "cancel", "--queue", "q", "--yes"), ("jobs", "retry", "--queue", "q", "--yes"),
     ("jobs", "delete", "--queue", "q", "--yes"), ("jobs", "show", "00000000-0000-7000-8000-000000000000"),
     ("purge", "--all", "--yes"), ("enqueue", "f"), ("migrate", "--check"), ("migrate",), ("roles", "check"),

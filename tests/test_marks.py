@@ -42,7 +42,8 @@ def test_what_is_no_mark_is_refused(jobs: PgJobs) -> None:
 
 def test_year_old_marks_are_tidied_away(jobs: PgJobs, conn: psycopg.Connection[Any]) -> None:
     conn.execute(
-        "INSERT INTO pgjobs.marks (at, text) VALUES (now() - interval '366 days', 'a'), (now() - interval '364 days', 'b')"
+        "INSERT INTO pgjobs.marks (at, text)"
+        " VALUES (now() - interval '366 days', 'a'), (now() - interval '364 days', 'b')"
     )
     jobs.database.run(statements.tidy())
     assert conn.execute("SELECT text, author, host FROM pgjobs.marks").fetchall() == [("b", conn.info.user, None)]

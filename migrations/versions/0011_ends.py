@@ -1,7 +1,7 @@
-"""Messages of jobs whose end a statement records by itself, moments that Python can hold, failures by what they have in common.
+"""Messages of jobs whose end a statement records, moments that Python can hold, failures by what they have in common.
 
-Locks: functions, the version table for its comment, and ``failures`` against writes while its index is built, about half a
-second for a million rows: attempts that fail are recorded after it. No other table is read or written.
+Locks: functions, the version table for its comment, and ``failures`` against writes while its index is built, about
+half a second for a million rows: attempts that fail are recorded after it. No other table is read or written.
 """
 
 from pathlib import Path

@@ -25,7 +25,7 @@ ASCII: Final = "#=-."
 
 @dataclass(frozen=True)
 class Column:
-    """A column of texts. Of several the one of the highest rank is dropped first; the first one has rank 0, and is cut."""
+    """A column of texts. Of several the one of the highest rank is dropped first; the first has rank 0, and is cut."""
 
     title: str
     texts: Sequence[Text]
@@ -139,7 +139,7 @@ class Flow:
 
 
 def glyphs(console: Console) -> str:
-    """What the parts of a bar are drawn with: one block where colours tell them apart, shades where nothing else does."""
+    """What the parts of a bar are drawn with: one block where colours tell them apart, shades where nothing does."""
     if not console.encoding.lower().startswith("utf"):
         return ASCII
     return SHADES if console.no_color or console.color_system is None else SOLID * len(SHADES)

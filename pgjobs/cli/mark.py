@@ -34,8 +34,8 @@ def command(
 ) -> None:
     """Mark a moment, such as a deploy, or list the marks.
 
-    Who says so and on which host is kept with it. pgjobs info shows the last mark, and reports divide time by it. Marks are
-    kept for a year.
+    Who says so and on which host is kept with it. pgjobs info shows the last mark, and reports divide time by it.
+    Marks are kept for a year.
     """
     if as_list == (text is not None) or (as_list and at is not None):
         raise click.UsageError('give a text, such as pgjobs mark "v1.2.3", or --list')

@@ -48,8 +48,8 @@ def command(
 ) -> None:
     """Show what happens to jobs: enqueued, started, succeeded, failed, retried, and what they log.
 
-    Without -f the last of it. With --json one object a line. It reads what the tables say, twice a second, and costs the
-    workers nothing; where more than some thousand jobs end a second, it shows a part of them.
+    Without -f the last of it. With --json one object a line. It reads what the tables say, twice a second, and costs
+    the workers nothing; where more than some thousand jobs end a second, it shows a part of them.
     """
     from pgjobs.job import as_id
     from pgjobs.statements import Scope

@@ -29,8 +29,8 @@ from pgjobs.cli import options
 def command(refresh: float, view: str, app: str | None, url: str | None, schema: str | None) -> None:
     """Watch queues, tasks, workers, jobs and failures full-screen, and steer them: ? shows the keys, q quits.
 
-    What changes anything is asked about first, and what is done to jobs is noted in the table pgjobs.audit. Needs the extra
-    tui. For pipes and scripts there is: pgjobs info --json
+    What changes anything is asked about first, and what is done to jobs is noted in the table pgjobs.audit. Needs the
+    extra tui. For pipes and scripts there is: pgjobs info --json
     """
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise click.UsageError("pgjobs top needs a terminal; for a pipe there is: pgjobs info --json")

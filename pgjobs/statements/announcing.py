@@ -10,6 +10,6 @@ from pgjobs.statements.query import QUERIES, Statement
 
 
 def announce(ids: Iterable[UUID]) -> Statement[Recorded]:
-    """Enqueues the messages of those of some jobs that end in this transaction; among the statements that record that."""
+    """Enqueues the messages of those of some jobs that end in this transaction; among the statements that record it."""
     params = {"ids": [str(job_id) for job_id in ids]}
     return Statement(QUERIES["announce"], params, lambda rows: Recorded([], []))

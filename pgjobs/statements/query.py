@@ -50,7 +50,7 @@ class Query:
         return Query(self.name, self._text.replace(_PLACE, "({}\n)".format(condition.replace("%", "%%"))))
 
     def alike(self, fingerprint: str | None) -> Query:
-        """The query for jobs that have failed so alone, where a fingerprint is given, at the place that it has for that."""
+        """The query for jobs that have failed so alone, where a fingerprint is given, at its place for that."""
         if fingerprint is None:
             return self
         return Query(self.name, self._text.replace(_ALIKE, QUERIES["alike"]._text))

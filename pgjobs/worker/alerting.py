@@ -1,7 +1,7 @@
 """Judges an application's alerts and tells their targets: in each of its workers, and of each alert one at a time.
 
-What is to be told is written in the transaction that finds it, and taken away when the target has confirmed: a worker that
-dies between them leaves it to another one, which tells it once more. No target is waited for in a transaction.
+What is to be told is written in the transaction that finds it, and taken away when the target has confirmed: a worker
+that dies between them leaves it to another one, which tells it once more. No target is waited for in a transaction.
 """
 
 from __future__ import annotations

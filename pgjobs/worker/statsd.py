@@ -151,7 +151,7 @@ class Statsd:
 
 
 def _typical(histogram: Histogram) -> Iterator[tuple[float, int]]:
-    """A duration for each bucket that is not empty, and how many it stands for: together they last as long as they did."""
+    """A duration for each bucket that is not empty, and how many it stands for: their sum is the true one."""
     guess = sum(count * typical for count, typical in zip(histogram.counts, _TYPICAL, strict=True))
     for count, typical in zip(histogram.counts, _TYPICAL, strict=True):
         if count:

@@ -16,5 +16,5 @@ def apart(word: str) -> dict[str, Any]:
 
 @jobs.task(encrypt=True, executor="process", capture=True)
 def loud(word: str) -> None:
-    print(word, flush=True)
+    print(word, flush=True)  # noqa: T201 - it is there to be captured
     current_job().log(f"from afar: {word}")
