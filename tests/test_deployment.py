@@ -54,7 +54,9 @@ def command_lines() -> dict[str, list[str]]:
     }
     for path in (PAGE, UNIT, *(DEPLOY / "kubernetes").glob("*.yaml")):
         text = path.read_text()
-        for line in re.findall(r"`(pgjobs [a-z][^`]*)`", text) + re.findall(r"^(pgjobs [a-z].*)$", text, re.MULTILINE):
+        blocks = "".join(re.findall(r"^```\w*\n(.*?)^```$", text, re.MULTILINE | re.DOTALL))
+        lines = re.findall(r"^(pgjobs [a-z].*)$", blocks, re.MULTILINE)
+        for line in re.findall(r"`(pgjobs [a-z][^`\n]*)`", text) + lines:
             found[f"{path.name}: {line}"] = shlex.split(line)
     return found
 
