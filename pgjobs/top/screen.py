@@ -135,7 +135,7 @@ class Main(Screen[None]):
     def compose(self) -> ComposeResult:
         yield Static(id="head")
         yield Static(id="tabs")
-        yield DataTable[Any](cursor_type="row", zebra_stripes=False)
+        yield DataTable[Any](cursor_type="row", cursor_foreground_priority="renderable")
         yield Static(id="message")
         yield Input(placeholder="words that a row must have", id="filter")
         yield Static(id="keys")
