@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import re
 import sys
 from pathlib import Path
 from typing import Any, Final
@@ -135,8 +136,11 @@ async def draw_top(jobs: PgJobs) -> str:
 
 
 def write(path: Path, svg: str) -> None:
-    """Writes a picture, if it is small enough."""
-    data = "\n".join(line.rstrip() for line in svg.splitlines()) + "\n"
+    """Writes a picture, if it is small enough; in the fonts of whoever looks at it, for none is fetched."""
+    own = (
+        re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL).replace("Fira Code,", "").replace('"Fira Code"', "")
+    )
+    data = "\n".join(line.rstrip() for line in own.splitlines()) + "\n"
     if len(data) > LARGEST:
         sys.exit(f"{path.name} has {len(data):,} bytes; {LARGEST:,} are the most")
     path.write_text(data)

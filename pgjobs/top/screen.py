@@ -9,7 +9,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
 
 import psycopg
 from rich.text import Text
@@ -202,7 +202,8 @@ class Main(Screen[None]):
 
     def _draw(self) -> None:
         """Draws the rows; the cursor stays on its row, wherever that is now."""
-        view, table = self.view, self.query_one(DataTable)
+        view = self.view
+        table = cast("DataTable[Any]", self.query_one(DataTable))
         under = self._row()
         by, down = self._sorting[view.title]
         self._shown = ordered(view, matching(view, self._rows, self._words), by, down=down)

@@ -12,7 +12,12 @@ import signal
 import sys
 from typing import Any, Final
 
-SIGNAL: Final[int | None] = signal.SIGRTMIN + 3 if sys.platform == "linux" else None
+
+def _signal() -> int | None:
+    return signal.SIGRTMIN + 3 if sys.platform == "linux" else None
+
+
+SIGNAL: Final = _signal()
 
 _FRAME: Final = re.compile(r'  File "(.*)", line (\d+|\?\?\?) in (.*)')
 
