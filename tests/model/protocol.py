@@ -256,7 +256,7 @@ class Protocol(RuleBasedStateMachine):
     def beat(self, index: int) -> None:
         if live := self.worker(index):
             alive = self.scene.link.one(statements.beat([live.id]))
-            assert alive == ({live.id} if self.book.alive(live.id) else set())
+            assert set(alive) == ({live.id} if self.book.alive(live.id) else set())
             if not alive:
                 self.live.remove(live)
             else:
