@@ -413,6 +413,11 @@ def test_workers_are_named_or_all(database_url: str) -> None:
     assert (nobody.returncode, "no worker ghost lives" in nobody.stderr) == (1, True)
 
 
+def test_database_is_named_behind_the_command_and_not_passed_over_before_it(database_url: str) -> None:
+    done = CliRunner().invoke(workers_command, ["--url", database_url, "stop", "--all"])
+    assert (done.exit_code, "write --url behind stop" in done.output) == (2, True)
+
+
 @pytest.mark.server
 def test_admin_and_worker_may_command_and_nobody_else(conn: psycopg.Connection[Any], direct_url: str) -> None:
     with schema_with_roles(conn, direct_url) as schema:
