@@ -14,10 +14,11 @@ from typing import Any
 
 import psycopg
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 
 from pgjobs import Job, PgJobs, Status, statements
 from pgjobs.cli.worker import command as worker_command
+from pgjobs.cli.workers import command as workers_command
 from pgjobs.job import new_id
 from pgjobs.link import Link
 from tests.apps import basic
@@ -68,13 +69,18 @@ def hold(app: PgJobs, flag: Path, count: int) -> list[Job[Any]]:
     return held
 
 
+def workers(database_url: str, *arguments: str) -> Result:
+    """``pgjobs workers``, without a process of its own."""
+    return CliRunner().invoke(workers_command, [*arguments, "--url", database_url])
+
+
 def states(database_url: str) -> list[str]:
-    return sorted(worker["state"] for worker in json.loads(pgjobs(database_url, "workers", "--json").stdout))
+    return sorted(worker["state"] for worker in json.loads(ok(database_url, "--json")))
 
 
 def ok(database_url: str, *arguments: str) -> str:
-    done = pgjobs(database_url, "workers", *arguments)
-    assert done.returncode == 0, done.stderr
+    done = workers(database_url, *arguments)
+    assert done.exit_code == 0, done.output
     return done.stdout
 
 
@@ -363,8 +369,8 @@ def test_worker_that_does_not_answer_is_named(app: PgJobs, database_url: str, fl
     with WorkerProcess(database_url).ready():
         stuck = app.enqueue(f"{TASKS}.hold_interpreter", str(flag), 30)
         eventually(lambda: began(flag, stuck))
-        done = pgjobs(database_url, "workers", "stacks", "--all", "--timeout", "0.5")
-    assert done.returncode == 1
+        done = workers(database_url, "stacks", "--all", "--timeout", "0.5")
+    assert done.exit_code == 1
     assert "no answer from" in done.stderr
 
 
@@ -405,6 +411,11 @@ def test_workers_are_named_or_all(database_url: str) -> None:
     assert (neither.returncode, "or give --all" in neither.stderr) == (2, True)
     nobody = pgjobs(database_url, "workers", "stop", "ghost")
     assert (nobody.returncode, "no worker ghost lives" in nobody.stderr) == (1, True)
+
+
+def test_database_is_named_behind_the_command_and_not_passed_over_before_it(database_url: str) -> None:
+    done = CliRunner().invoke(workers_command, ["--url", database_url, "stop", "--all"])
+    assert (done.exit_code, "write --url behind stop" in done.output) == (2, True)
 
 
 @pytest.mark.server

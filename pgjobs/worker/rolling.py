@@ -21,6 +21,8 @@ class Member(Protocol):
 
     @property
     def is_ready(self) -> bool: ...
+    @property
+    def is_leaving(self) -> bool: ...
     def dismiss(self) -> None: ...
     def kill(self, why: str) -> None: ...
 
@@ -59,7 +61,7 @@ class Roll:
         self._old = None
         while self._olds and self._old is None:
             old = self._olds.popleft()
-            if old in alive:
+            if old in alive and not old.is_leaving:  # whoever was told to leave meanwhile is not followed
                 self._old = old
                 self._fresh = self._spawn(old.number)
                 self._started_at = self._clock()

@@ -11,6 +11,7 @@ class Member:
     def __init__(self, number: int, *, ready: bool = True) -> None:
         self.number = number
         self.is_ready = ready
+        self.is_leaving = False
         self.told: list[str] = []
 
     def dismiss(self) -> None:
@@ -65,6 +66,13 @@ def test_one_that_has_died_meanwhile_needs_no_successor() -> None:
     scene.alive.remove(scene.first)
     scene.step()
     assert [each.number for each in scene.alive] == [1, 1]
+
+
+def test_one_that_was_told_to_leave_meanwhile_gets_no_successor() -> None:
+    scene = Scene()
+    scene.first.is_leaving = True
+    scene.step()
+    assert [each.number for each in scene.alive] == [0, 1, 1]
 
 
 def test_fresh_one_that_does_not_get_ready_is_killed() -> None:
