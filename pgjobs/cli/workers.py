@@ -45,7 +45,8 @@ def command(ctx: click.Context, /, as_json: bool, app: str | None, url: str | No
 def _refuse_options_before(ctx: click.Context) -> None:
     """Options before a subcommand are not its: without this, it would be done to workers of another database."""
     for option in ctx.command.params:
-        if option.name is not None and ctx.get_parameter_source(option.name) is ParameterSource.COMMANDLINE:
+        name = str(option.name)
+        if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE:
             raise click.UsageError(f"write {option.opts[-1]} behind {ctx.invoked_subcommand}", ctx)
 
 

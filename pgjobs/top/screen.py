@@ -1,6 +1,6 @@
 """The views on a terminal, with Textual."""
 
-# pyright: reportUnknownMemberType=false
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
 # Textual's own types are known in part.
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import psycopg
 from rich.text import Text
@@ -203,7 +203,7 @@ class Main(Screen[None]):
     def _draw(self) -> None:
         """Draws the rows; the cursor stays on its row, wherever that is now."""
         view = self.view
-        table = cast("DataTable[Any]", self.query_one(DataTable))
+        table = self.query_one(DataTable)
         under = self._row()
         by, down = self._sorting[view.title]
         self._shown = ordered(view, matching(view, self._rows, self._words), by, down=down)
