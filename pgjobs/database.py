@@ -18,7 +18,7 @@ import psycopg
 from psycopg import errors
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from pgjobs import borrowed, source
+from pgjobs import borrowed, source, statements
 from pgjobs.errors import ConfigurationError, SchemaError
 from pgjobs.source import Source
 from pgjobs.statements import Rest, Statement, Steps, T
@@ -198,6 +198,23 @@ class Database:
                 await asyncio.sleep(step.seconds)
             else:
                 answer = await self.arun(step, conn)
+
+    def look(self, steps: Steps[T]) -> T:
+        """Runs reads for people, in one transaction of their own. Nothing is tried again: whoever looks, looks again.
+
+        Raises:
+            SchemaError: the tables are not there.
+        """
+        with explained(self.schema), self.connection() as own, own.transaction():
+            self.run(statements.without_jit(), own)
+            return self.run_steps(steps, own)
+
+    async def alook(self, steps: Steps[T]) -> T:
+        """The async twin of ``look``."""
+        with explained(self.schema):
+            async with self.aconnection() as own, own.transaction():
+                await self.arun(statements.without_jit(), own)
+                return await self.arun_steps(steps, own)
 
     def connection(self) -> AbstractContextManager[psycopg.Connection[tuple[Any, ...]]]:
         """Lends a connection of the pool, in autocommit where the pool is ours."""

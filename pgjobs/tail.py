@@ -61,12 +61,12 @@ class Tail:
 
     Args:
         scope: whose happenings.
-        level: log lines from this level on; None for all. Lines of no level of LEVELS are always among them.
+        level: log lines from this level on, and those of a level that is none of LEVELS; None for all.
     """
 
     def __init__(self, scope: Scope, level: str | None = None) -> None:
         self._scope = scope
-        self._unwanted = frozenset[str]() if level is None else frozenset(LEVELS[: LEVELS.index(level)])
+        self._unwanted: frozenset[str] = frozenset(LEVELS[: 0 if level is None else LEVELS.index(level)])
         self._since = _LONG_AGO
         self._failure = 0
         self._line = 0
@@ -154,9 +154,7 @@ def _of_changes(changes: Sequence[Changed]) -> Iterator[Happening]:
         if job.started_at is not None and (job.status == "running" or job.finished_at is not None):
             yield Happening(job.started_at, "started", job.id, job.task, job.queue, job.attempt)
         if job.finished_at is not None:
-            took = None
-            if job.started_at is not None:
-                took = max(0.0, (job.finished_at - job.started_at).total_seconds())
+            took = None if job.started_at is None else max(0.0, (job.finished_at - job.started_at).total_seconds())
             yield Happening(
                 job.finished_at, job.status, job.id, job.task, job.queue, job.attempt, seconds=took, reason=job.reason
             )

@@ -28,7 +28,7 @@ from pgjobs.overview import (
     overview,
     per_s_of,
 )
-from pgjobs.statements import Arrivals, Mark, Pace, Pause
+from pgjobs.statements import Arrivals, Mark, Pace, Pause, Query, Statement, Steps
 from pgjobs.wording import about, rate
 from tests.processes import PGJOBS, environment, pgjobs
 from tests.sql.test_reporting import explain, fill, nodes
@@ -198,7 +198,7 @@ def test_what_it_reads_is_so(jobs: PgJobs, conn: psycopg.Connection[Any]) -> Non
     with jobs.worker(queues="other", name="mine"):
         conn.execute("UPDATE pgjobs.workers SET stopping_at = now()")
         jobs.mark("v1.2.3")
-        seen = jobs.database.run_steps(overview())
+        seen = jobs.database.look(overview())
     mail, reports = seen.queues
     assert (mail.name, *mail.waiting) == ("mail", 0, 5, 1, 1)
     assert (mail.handled, mail.handled_hour, mail.line.failed, mail.failed_hour) == (21, 21, 1, 1)
@@ -220,7 +220,7 @@ def test_blocked_jobs_are_counted_up_to_a_thousand_and_estimated_beyond(
     jobs: PgJobs, conn: psycopg.Connection[Any]
 ) -> None:
     def blocked() -> dict[str, int]:
-        return {queue.name: queue.blocked for queue in jobs.database.run_steps(overview()).queues}
+        return {queue.name: queue.blocked for queue in jobs.database.look(overview()).queues}
 
     task = jobs.task(name="t")(lambda i: i)
     jobs.hold(task.enqueue_many([(i,) for i in range(800)]))
@@ -232,17 +232,31 @@ def test_blocked_jobs_are_counted_up_to_a_thousand_and_estimated_beyond(
 
 
 @pytest.mark.server
+def test_a_look_is_one_moment_and_compiles_nothing(jobs: PgJobs) -> None:
+    def steps() -> Steps[list[Any]]:
+        query = Query("moment", "SELECT now(), current_setting('jit'), pg_backend_pid()")
+        first: Any = yield Statement(query, {}, list)
+        second: Any = yield Statement(query, {}, list)
+        return [*first, *second]
+
+    first, second = jobs.database.look(steps())
+    assert first == second
+    assert first[1] == "off"
+
+
+@pytest.mark.server
 def test_a_look_reads_few_pages_and_never_a_large_table(jobs: PgJobs, conn: psycopg.Connection[Any]) -> None:
     fill(conn)
     conn.execute("INSERT INTO pgjobs.jobs (task, queue) SELECT 'task', 'many' FROM generate_series(1, 30000)")
     conn.execute("VACUUM ANALYZE pgjobs.jobs, pgjobs.rollups")
+    conn.execute("SET jit = off")
     steps, answer, pages, queries = overview(), None, 0, 0
     while True:
         try:
             statement: Any = steps.send(answer)
         except StopIteration:
             break
-        answer = jobs.database.run(statement)
+        answer = jobs.database.run(statement, conn)
         with psycopg.ClientCursor(conn) as cursor:
             text = cursor.mogrify(statement.query.text("pgjobs"), statement.params)
         plan = explain(conn, text.replace("%", "%%"))

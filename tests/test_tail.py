@@ -1,4 +1,4 @@
-"""pgjobs tail: what happens to jobs is told once, in order, of those that are asked for, until it is interrupted."""
+"""pgjobs tail: what happens to jobs is told once, in order, until somebody interrupts."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def busy(jobs: PgJobs) -> PgJobs:
 
 
 def look(jobs: PgJobs, tail: Tail) -> list[Happening]:
-    return jobs.database.run_steps(tail.look())
+    return jobs.database.look(tail.look())
 
 
 def told(happened: list[Happening]) -> list[tuple[str, str]]:
@@ -45,8 +45,8 @@ def told(happened: list[Happening]) -> list[tuple[str, str]]:
 
 
 def test_life_of_a_job_is_told_once_and_in_order(busy: PgJobs) -> None:
-    with busy.worker():
-        busy.wait([busy.tasks["flaky"].enqueue()], 10)
+    busy.tasks["flaky"].enqueue()
+    busy.worker(max_jobs=2).run()
     tail = Tail(Scope())
     first = look(busy, tail)
     assert [each.what for each in first] == ["enqueued", "retried", "started", "failed"]
@@ -116,6 +116,7 @@ def test_command_tells_the_last_and_follows_until_it_is_interrupted(busy: PgJobs
 def test_look_reads_few_pages_where_there_is_much(jobs: PgJobs, conn: psycopg.Connection[Any]) -> None:
     fill(conn)
     conn.execute("VACUUM ANALYZE pgjobs.jobs")
+    conn.execute("SET jit = off")
     tail, answer, pages = Tail(Scope()), None, 0
     steps = tail.look()
     while True:
@@ -123,7 +124,7 @@ def test_look_reads_few_pages_where_there_is_much(jobs: PgJobs, conn: psycopg.Co
             statement: Any = steps.send(answer)
         except StopIteration:
             break
-        answer = jobs.database.run(statement)
+        answer = jobs.database.run(statement, conn)
         with psycopg.ClientCursor(conn) as cursor:
             text = cursor.mogrify(statement.query.text("pgjobs"), statement.params)
         plan = explain(conn, text.replace("%", "%%"))

@@ -78,7 +78,9 @@ def test_every_view_can_be_named_and_has_keys_of_its_own() -> None:
 
 
 def test_error_names_the_extra_where_it_is_missing(jobs: PgJobs, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(top, "find_spec", lambda name: None)
+    for name in [name for name in sys.modules if name.startswith("pgjobs.top.")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "textual.app", None)
     with pytest.raises(ConfigurationError, match=r"pip install 'pgjobs-queue\[tui\]'"):
         top.run(jobs, 1.0, "queues")
 
@@ -107,6 +109,17 @@ def lived_in(jobs: PgJobs) -> PgJobs:
     return jobs
 
 
+async def answer(pilot: Pilot[None], app: Top, action: str, key: str) -> str:
+    """Asks for an action, and answers; returns the question."""
+    await pilot.press(action)
+    await until(pilot, lambda: isinstance(app.screen, Confirm))
+    assert isinstance(app.screen, Confirm)
+    question = app.screen.question
+    await pilot.press(key)
+    await until(pilot, lambda: not isinstance(app.screen, Confirm))
+    return question
+
+
 async def until(pilot: Pilot[None], condition: Callable[[], object]) -> None:
     deadline = time.monotonic() + 10
     while not condition():
@@ -133,17 +146,14 @@ async def test_queues_are_shown_filtered_and_paused_after_a_question(lived_in: P
         await until(pilot, lambda: firsts(app) == ["default", "mail", "reports"])
         await pilot.press("/", *"mail")
         await until(pilot, lambda: firsts(app) == ["mail"])
-        await pilot.press("enter", "p")
-        await until(pilot, lambda: isinstance(app.screen, Confirm))
-        assert isinstance(app.screen, Confirm)
-        assert app.screen.question == "Pause queue mail? 2 jobs will wait; what runs goes on."
-        await pilot.press("n")
-        await until(pilot, lambda: said(app) == "nothing was done")
+        await pilot.press("enter")
+        await until(pilot, lambda: isinstance(app.focused, DataTable))
+        assert await answer(pilot, app, "p", "n") == "Pause queue mail? 2 jobs will wait; what runs goes on."
         assert lived_in.pauses() == []
-        await pilot.press("p", "y")
+        await answer(pilot, app, "p", "y")
         await until(pilot, lambda: firsts(app) == ["‖ mail"])
         assert [pause.name for pause in lived_in.pauses()] == ["mail"]
-        await pilot.press("p", "y")
+        await answer(pilot, app, "p", "y")
         await until(pilot, lambda: firsts(app) == ["mail"])
         await pilot.press("escape")
         await until(pilot, lambda: len(rows(app)) == 3)
@@ -156,7 +166,7 @@ async def test_tasks_are_paused_and_workers_seen(lived_in: PgJobs) -> None:
     with lived_in.worker(queues="other", name="mine"):
         async with app.run_test(size=SIZE) as pilot:
             await until(pilot, lambda: firsts(app) == ["boom", "mail.send"])
-            await pilot.press("p", "y")
+            await answer(pilot, app, "p", "y")
             await until(pilot, lambda: firsts(app) == ["‖ boom", "mail.send"])
             await pilot.press("3")
             await until(pilot, lambda: firsts(app) == ["mine"])
@@ -177,11 +187,8 @@ async def test_job_is_shown_whole_but_for_what_is_private_and_cancelled(lived_in
         text = "\n".join(f"{title} {part}" for title, part in app.screen.sections)
         assert '"to": "eve"' in text
         assert "canary" not in text
-        await pilot.press("escape", "c")
-        await until(pilot, lambda: isinstance(app.screen, Confirm))
-        assert isinstance(app.screen, Confirm)
-        assert app.screen.question.startswith("Cancel 1 job of mail.send? It is scheduled: ")
-        await pilot.press("y")
+        await pilot.press("escape")
+        assert (await answer(pilot, app, "c", "y")).startswith("Cancel 1 job of mail.send? It is scheduled: ")
         await until(pilot, lambda: "cancelled" in [row[1] for row in rows(app)])
         await pilot.press("c")
         await until(pilot, lambda: said(app) == "this one allows no cancel")
@@ -197,11 +204,9 @@ async def test_failures_are_shown_and_all_of_a_kind_retried_with_a_line_in_the_a
         await until(pilot, lambda: isinstance(app.screen, Pages))
         assert isinstance(app.screen, Pages)
         assert "raise ValueError" in "\n".join(str(part) for _, part in app.screen.sections)
-        await pilot.press("q", "r")
-        await until(pilot, lambda: isinstance(app.screen, Confirm))
-        assert isinstance(app.screen, Confirm)
-        assert app.screen.question.startswith("Queue 3 failed jobs of boom again? They failed with ValueError: no way")
-        await pilot.press("y")
+        await pilot.press("q")
+        question = await answer(pilot, app, "r", "y")
+        assert question == "Queue 3 failed jobs of boom again? They failed with ValueError: no way"
         await until(pilot, lambda: said(app) == "3 jobs queued again")
     assert conn.execute("SELECT action, jobs FROM pgjobs.audit").fetchall() == [("retry", 3)]
     assert conn.execute("SELECT count(*) FROM pgjobs.jobs WHERE task = 'boom' AND status = 'queued'").fetchone() == (3,)
@@ -226,7 +231,7 @@ async def test_sorting_and_pace_are_by_keys(lived_in: PgJobs) -> None:
         assert not isinstance(app.screen, Pages)
 
 
-@pytest.mark.parametrize("size", [(40, 10), (60, 20), (120, 30), (200, 50)])
+@pytest.mark.parametrize("size", [(40, 10), (200, 50)])
 async def test_it_fits_any_terminal(size: tuple[int, int], lived_in: PgJobs) -> None:
     app = Top(lived_in, 0.1, "queues")
     async with app.run_test(size=size) as pilot:
@@ -250,7 +255,7 @@ async def test_outage_is_said_and_outlived(
             raise psycopg.OperationalError("connection refused")
 
         with monkeypatch.context() as patch:
-            patch.setattr(lived_in.database, "arun_steps", away)
+            patch.setattr(lived_in.database, "alook", away)
             await until(pilot, lambda: "the database is out of reach, trying again: connection refused" in said(app))
             assert len(rows(app)) == 3, "the last rows stay"
         await until(pilot, lambda: "3 rows" in said(app))
@@ -352,7 +357,7 @@ def test_in_a_terminal_it_opens_filters_pauses_and_leaves_it_as_it_was(terminal:
     terminal.type("mail")
     terminal.wait_for("1 row ")
     terminal.type("\r")
-    terminal.wait_for("p pause")  # the keys are back, where the words stood
+    terminal.wait_for("p pause or resume")
     terminal.type("p")
     terminal.wait_for("Pause queue mail?")
     terminal.type("y")
@@ -370,8 +375,7 @@ def test_info_watches_on_a_screen_of_its_own_and_leaves_its_last_picture(lived_i
     try:
         opened.wait_for("mail")
         assert b"\x1b[?1049h" in opened.raw
-        os.killpg(opened.popen.pid, signal.SIGINT)
-        eventually(lambda: opened.read() or opened.popen.poll() is not None)
+        opened.popen.send_signal(signal.SIGINT)
         assert opened.end() == 0
         assert b"mail" in opened.raw.rpartition(b"\x1b[?1049l")[2]
         assert opened.settings() == opened.before

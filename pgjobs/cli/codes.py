@@ -11,6 +11,17 @@ UNREACHABLE: Final = 3
 OUT_OF_DATE: Final = 5
 
 
+def outage(error: Exception) -> str:
+    """What is said of an error that a command outlives, because the database may come back.
+
+    Raises:
+        Exception: it is another one.
+    """
+    if of(error) != UNREACHABLE:
+        raise error
+    return f"the database is out of reach, trying again: {(str(error).splitlines() or [type(error).__name__])[0]}"
+
+
 def of(error: BaseException) -> int | None:
     """The exit code for an error; None for one that is a fault of ours, and keeps its traceback."""
     from psycopg import OperationalError

@@ -6,9 +6,9 @@ import threading
 from typing import Final
 
 import click
-from click.shell_completion import BashComplete, CompletionItem, FishComplete, ShellComplete, ZshComplete
+from click.shell_completion import CompletionItem, get_completion_class
 
-SHELLS: Final[dict[str, type[ShellComplete]]] = {"bash": BashComplete, "zsh": ZshComplete, "fish": FishComplete}
+SHELLS: Final = ("bash", "zsh", "fish")
 PATIENCE_S: Final = 1.5
 """A database that has not answered by then is asked no further."""
 
@@ -17,7 +17,7 @@ PATIENCE_S: Final = 1.5
     epilog='Examples: eval "$(pgjobs completion bash)" in ~/.bashrc; the same with zsh in ~/.zshrc; '
     "pgjobs completion fish > ~/.config/fish/completions/pgjobs.fish"
 )
-@click.argument("shell", type=click.Choice(list(SHELLS)))
+@click.argument("shell", type=click.Choice(SHELLS))
 def command(shell: str) -> None:
     """Write the script that completes commands, options, and names of queues and tasks in a shell.
 
@@ -25,7 +25,8 @@ def command(shell: str) -> None:
     """
     from pgjobs.cli import cli
 
-    click.echo(SHELLS[shell](cli, {}, "pgjobs", "_PGJOBS_COMPLETE").source())
+    if made := get_completion_class(shell):
+        click.echo(made(cli, {}, "pgjobs", "_PGJOBS_COMPLETE").source())
 
 
 def queues(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:

@@ -25,7 +25,7 @@ ASCII: Final = "#=-."
 
 @dataclass(frozen=True)
 class Column:
-    """A column of texts. Of several the one of the highest rank is dropped first; the first has rank 0, and is cut."""
+    """A column of texts. The one of the highest rank is dropped first; the first column has rank 0, and is cut."""
 
     title: str
     texts: Sequence[Text]
@@ -65,11 +65,13 @@ class Grid:
     bars: Bars | None = None
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        room, bar = options.max_width, LEAST_BAR + GAP if self.bars else 0
+        room = options.max_width
+        least = max(LEAST_BAR, min(GOOD_BAR, room // 8))
+        bar = least + GAP if self.bars else 0
         first, *others = self._fitted(room - bar)
         spare = room - bar - _wide([first, *others])
         wanted = self.columns[0]
-        first = _cut(wanted, first.width + max(0, spare - (GOOD_BAR - LEAST_BAR if self.bars else 0)))
+        first = _cut(wanted, first.width + max(0, spare - (GOOD_BAR - least if self.bars else 0)))
         if self.bars is not None:
             rest = room - _wide([first, *others]) - GAP
             bars = self.bars.draw(min(LONGEST_BAR, rest), glyphs(console))
@@ -129,7 +131,7 @@ class Flow:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         line = Text(no_wrap=True, overflow="ellipsis")
         for before, text in self.parts:
-            if line and line.cell_len + len(before) + text.cell_len > options.max_width:
+            if line and line.cell_len + len(before) + text.cell_len >= options.max_width:  # a comma may follow
                 line.append(before.rstrip(" ·"))
                 yield line
                 line = Text(no_wrap=True, overflow="ellipsis")
@@ -139,7 +141,7 @@ class Flow:
 
 
 def glyphs(console: Console) -> str:
-    """What the parts of a bar are drawn with: one block where colours tell them apart, shades where nothing does."""
+    """What the parts of a bar are drawn with: shades where no colours tell them apart."""
     if not console.encoding.lower().startswith("utf"):
         return ASCII
     return SHADES if console.no_color or console.color_system is None else SOLID * len(SHADES)

@@ -34,6 +34,7 @@ def command(watch: float | None, as_json: bool, app: str | None, url: str | None
     more is scheduled than waits.
     """
     jobs = options.jobs_of(app, url, schema)
+    options.keep_drivers_quiet()
     if watch is None:
         seen = read(jobs)
         if as_json:
@@ -54,7 +55,7 @@ def read(jobs: PgJobs) -> Overview:
     """Reads how all of it stands."""
     from pgjobs.overview import overview
 
-    return jobs.database.run_steps(overview())
+    return jobs.database.look(overview())
 
 
 def _show(out: Console, seen: Overview) -> None:
@@ -64,9 +65,17 @@ def _show(out: Console, seen: Overview) -> None:
 
 
 def _stream(jobs: PgJobs, rest_s: float) -> None:
+    """A document each time; where the database is away, standard error says so."""
+    seen: Overview | None = read(jobs)
     while True:
-        click.echo(json.dumps(read(jobs).document(), default=options.plain, ensure_ascii=False))
+        if seen is not None:
+            click.echo(json.dumps(seen.document(), default=options.plain, ensure_ascii=False))
         time.sleep(rest_s)
+        try:
+            seen = read(jobs)
+        except Exception as error:
+            seen = None
+            click.secho(codes.outage(error), fg="red", err=True)
 
 
 def _watch(jobs: PgJobs, rest_s: float) -> None:
@@ -104,7 +113,4 @@ def _each(jobs: PgJobs, rest_s: float) -> Iterator[list[RenderableType]]:
             last = picture(read(jobs))
             yield [last]
         except Exception as error:
-            if codes.of(error) != codes.UNREACHABLE:
-                raise
-            said = (str(error).splitlines() or [type(error).__name__])[0]
-            yield [last, Text(f"the database is out of reach, trying again: {said}", "red", no_wrap=True)]
+            yield [last, Text(codes.outage(error), "red", no_wrap=True)]

@@ -83,6 +83,13 @@ def console() -> Console:
     return piped if not piped.is_terminal else Console(highlight=False)
 
 
+def keep_drivers_quiet() -> None:
+    """Has the driver's warnings of lost connections go nowhere, in commands that say themselves what is lost."""
+    import logging
+
+    logging.getLogger("psycopg").addHandler(logging.NullHandler())
+
+
 def coloured() -> bool | None:
     """Whether lines are coloured: as NO_COLOR and FORCE_COLOR say, else None for where it goes to a terminal."""
     if os.environ.get("NO_COLOR"):

@@ -56,9 +56,10 @@ def command(
     from pgjobs.tail import Tail
 
     jobs = options.jobs_of(app, url, schema)
+    options.keep_drivers_quiet()
     tail = Tail(Scope(queue, task, None if job is None else as_id(job)), level)
     try:
-        last = jobs.database.run_steps(tail.look())
+        last = jobs.database.look(tail.look())
         _write(last[len(last) - min(count, len(last)) :], as_json=as_json)
         while follow:
             time.sleep(LOOK_S)
@@ -70,12 +71,9 @@ def command(
 def _look(jobs: PgJobs, tail: Tail) -> list[Happening]:
     """What is new; nothing where the database is away, which is said and tried again."""
     try:
-        return jobs.database.run_steps(tail.look())
+        return jobs.database.look(tail.look())
     except Exception as error:
-        if codes.of(error) != codes.UNREACHABLE:
-            raise
-        said = (str(error).splitlines() or [type(error).__name__])[0]
-        click.secho(f"the database is out of reach, trying again: {said}", fg="red", err=True)
+        click.secho(codes.outage(error), fg="red", err=True)
         return []
 
 

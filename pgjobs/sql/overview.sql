@@ -1,3 +1,9 @@
+-- name: without_jit
+-- Lets nothing be compiled in this transaction: for queries of many parts that read little that takes a hundred times as long as
+-- they do.
+SELECT set_config('jit', 'off', true)
+
+
 -- name: blocked
 -- How many jobs of each queue are blocked, by the rows that say why they are: up to a thousand are looked up by primary key;
 -- beyond that the numbers are estimates, all holds shared out as the first thousand are.
@@ -46,7 +52,8 @@ WITH newest AS MATERIALIZED (
      LIMIT 10000
 ), seen AS (
     SELECT CASE WHEN count(*) < 10000 THEN 60
-                ELSE extract(epoch FROM clock_timestamp() - min(created_at)) END::float8 AS span_s
+                ELSE extract(epoch FROM clock_timestamp() - greatest(min(created_at), now() - interval '1 minute')) END::float8
+               AS span_s
       FROM newest
 )
 SELECT queue, count(*) FILTER (WHERE coalesce(run_at, created_at) <= now()) AS jobs, seen.span_s

@@ -138,6 +138,7 @@ from pgjobs.statements.overviewing import (
     pace,
     task_stats,
     waits,
+    without_jit,
 )
 from pgjobs.statements.query import QUERIES, Query, Rest, Row, Rows, Statement, Steps, T
 from pgjobs.statements.reading import (
@@ -371,5 +372,6 @@ __all__ = [
     "wait_on",
     "waits",
     "wide_roles",
+    "without_jit",
     "workers",
 ]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 from uuid import UUID
 
-from pgjobs.statements.query import QUERIES, Statement, column
+from pgjobs.statements.query import QUERIES, Statement, column, nothing
 
 
 class Waits(NamedTuple):
@@ -51,6 +51,11 @@ class TaskStats:
     p50_s: float | None
     p95_s: float | None
     queue: str | None
+
+
+def without_jit() -> Statement[None]:
+    """Lets the server compile nothing in this transaction."""
+    return Statement(QUERIES["without_jit"], {}, nothing)
 
 
 def blocked() -> Statement[dict[str, int]]:

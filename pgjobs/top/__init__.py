@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -21,8 +20,11 @@ def run(jobs: PgJobs, refresh_s: float, view: str) -> None:
     """
     from pgjobs.errors import ConfigurationError
 
-    if find_spec("textual") is None:
-        raise ConfigurationError("pgjobs top needs the extra tui; pip install 'pgjobs-queue[tui]'")
-    from pgjobs.top.screen import Top
+    try:
+        from pgjobs.top.screen import Top
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "textual":
+            raise
+        raise ConfigurationError("pgjobs top needs the extra tui; pip install 'pgjobs-queue[tui]'") from None
 
     Top(jobs, refresh_s, view).run()

@@ -1,17 +1,15 @@
 """The views on a terminal, with Textual."""
 
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
-# Textual's own types are known in part.
-
 from __future__ import annotations
 
 import asyncio
 import time
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
 
 import psycopg
+from rich.terminal_theme import TerminalTheme
 from rich.text import Text
 from textual.app import App
 from textual.binding import Binding, BindingType
@@ -36,28 +34,28 @@ if TYPE_CHECKING:
     from pgjobs.app import PgJobs
     from pgjobs.statements import Mark, Pace, Steps
 
-SAID_S: Final = 4.0
-"""How long what was done stands below the table."""
-
 PATIENCE_S: Final = 5.0
 """A database that has not answered by then counts as away; the next look asks again."""
 
+LEAVING_S: Final = 0.5
+KEPT_S: Final = 4.0
 PARTS: Final = ("cyan", "yellow", "blue", "magenta")
 INTERVALS_S: Final = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 LEAST: Final = 12
 
 STYLE: Final = """
 Main { background: $background; }
-#head, #tabs, #keys { height: 1; padding: 0 1; }
+#head, #tabs, #keys, #message { height: 1; padding: 0 1; text-wrap: nowrap; text-overflow: ellipsis; }
 #head { background: $surface; }
 #tabs { margin: 1 0 1 0; }
-#message { height: 1; padding: 0 1; color: $text-muted; }
+#message { color: $text-muted; }
 #filter { height: 1; border: none; padding: 0 1; background: $surface; display: none; }
 #filter:focus { border: none; }
 #keys { background: $surface; color: $text-muted; }
 DataTable { height: 1fr; background: $background; scrollbar-size-vertical: 1; }
+DataTable:focus { background-tint: $foreground 0%; }
 DataTable > .datatable--header { background: $background; color: $text-muted; text-style: none; }
-DataTable > .datatable--cursor { background: $primary 30%; color: $text; text-style: none; }
+DataTable > .datatable--cursor { background: $primary 30%; text-style: none; }
 DataTable > .datatable--hover { background: $background; }
 Confirm, Pages { align: center middle; background: $background 60%; }
 #question { width: 64; max-width: 90%; height: auto; padding: 1 2; background: $surface; border: round $warning; }
@@ -65,6 +63,16 @@ Confirm, Pages { align: center middle; background: $background 60%; }
 #pages { width: 90%; max-width: 120; height: 85%; padding: 0 2; background: $surface; border: round $primary; }
 #pages .heading { margin-top: 1; color: $text-muted; }
 """
+
+PALETTE: Final = TerminalTheme(
+    (24, 26, 31),
+    (200, 204, 212),
+    [(24, 26, 31), (224, 108, 117), (152, 195, 121), (229, 192, 123),
+     (97, 146, 215), (180, 124, 205), (86, 182, 194), (200, 204, 212)],
+    [(92, 99, 112), (224, 108, 117), (152, 195, 121), (229, 192, 123),
+     (97, 146, 215), (180, 124, 205), (86, 182, 194), (255, 255, 255)],
+)  # fmt: skip
+"""What the names of colours mean here: muted, and each as it is in the bars of pgjobs info."""
 
 GENERAL_KEYS: Final = (
     ("1 … 9, tab", "another view"),
@@ -82,12 +90,14 @@ GENERAL_KEYS: Final = (
 class Top(App[None]):
     """The application: one main screen, and dialogs over it."""
 
+    TITLE = "pgjobs top"
     CSS: ClassVar[str] = STYLE
     ENABLE_COMMAND_PALETTE = False
     BINDINGS: ClassVar[list[BindingType]] = [Binding("ctrl+c", "quit", "quit", priority=True, show=False)]
 
     def __init__(self, jobs: PgJobs, refresh_s: float, view: str) -> None:
         super().__init__()
+        self.ansi_theme_dark = PALETTE
         self.jobs = jobs
         self._refresh_s = refresh_s
         self._first = view
@@ -95,9 +105,21 @@ class Top(App[None]):
     def get_default_screen(self) -> Screen[Any]:
         return Main(self.jobs, self._refresh_s, [view.title for view in VIEWS].index(self._first))
 
+    async def action_quit(self) -> None:
+        """Ends it, once what is being read has come: psycopg warns of a query that is cut off."""
+        main = self.screen_stack[0]
+        deadline = time.monotonic() + LEAVING_S
+        while isinstance(main, Main) and main.is_loading and time.monotonic() < deadline:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        self.exit()
+
     async def on_unmount(self) -> None:
         """Closes the pool while its loop runs."""
         await self.jobs.database.aclose()
+
+
+class Rows(DataTable[Any]):
+    """The table."""
 
 
 class Main(Screen[None]):
@@ -128,14 +150,14 @@ class Main(Screen[None]):
         self._words = ""
         self._sorting = {view.title: view.sorted_by for view in VIEWS}
         self._read_at: float | None = None
-        self._is_loading = False
+        self.is_loading = False
         self._timer: Timer | None = None
-        self._said_until = 0.0
+        self._kept_until = 0.0
 
     def compose(self) -> ComposeResult:
         yield Static(id="head")
         yield Static(id="tabs")
-        yield DataTable[Any](cursor_type="row", cursor_foreground_priority="renderable")
+        yield Rows(cursor_type="row", cursor_foreground_priority="renderable")
         yield Static(id="message")
         yield Input(placeholder="words that a row must have", id="filter")
         yield Static(id="keys")
@@ -143,13 +165,16 @@ class Main(Screen[None]):
     def on_mount(self) -> None:
         """Begins to look."""
         self._timer = self.set_interval(self._refresh_s, self._look)
-        self.query_one("#head", Static).update(Text(f"pgjobs  {self._jobs.database.where}"))
+        self.query_one("#head", Static).update(Text(self._jobs.database.where))
         self._open(self._index)
 
     def on_resize(self, event: Resize) -> None:
         """Fits the columns."""
-        if self._timer is not None:  # else there is nothing yet to draw on
-            self._draw()
+        self._draw()
+
+    @property
+    def _top(self) -> Top:
+        return cast("Top", self.app)  # pyright: ignore[reportUnknownMemberType] - a screen knows not whose it is
 
     @property
     def view(self) -> View[Any]:
@@ -163,55 +188,49 @@ class Main(Screen[None]):
         self._rows, self._shown, self._read_at = [], [], None
         self._draw()
         self._say("reading …")
-        self._said_until = 0.0
         self._look()
 
     def _look(self, *, now: bool = False) -> None:
         """Reads again, unless that is under way, or the view asks for some rest."""
         is_due = self._read_at is None or now or time.monotonic() - self._read_at >= self.view.every_s
-        if is_due and not self._is_loading:
-            self._is_loading = True
+        if is_due and not self.is_loading:
+            self.is_loading = True
             self.run_worker(self._load(), group="load")
 
     async def _load(self) -> None:
         view = self.view
         try:
             async with asyncio.timeout(PATIENCE_S):
-                rows = await self._jobs.database.arun_steps(view.read(self._jobs))
-                head = await self._jobs.database.arun_steps(_heading())
+                rows = await self._jobs.database.alook(view.read(self._jobs))
+                head = await self._jobs.database.alook(_heading())
         except Exception as error:
-            if self.is_attached:
-                self._say(_trouble(error), "red")
-                self._said_until = 0.0
+            self._say(_trouble(error), "red")
             return
         finally:
-            self._is_loading = False
-        if not self.is_attached:
-            return
+            self.is_loading = False
         if view is not self.view:
             self._look()
             return
         self._rows, self._read_at = rows, time.monotonic()
-        where = Text(f"pgjobs  {self._jobs.database.where}  ", no_wrap=True, overflow="ellipsis")
+        where = Text().append(self._jobs.database.where, "dim").append("  ·  ")
         self.query_one("#head", Static).update(where.append_text(head))
         self._draw()
-        if time.monotonic() >= self._said_until:
+        if time.monotonic() >= self._kept_until:
             self._say()
 
     # -- drawing
 
     def _draw(self) -> None:
         """Draws the rows; the cursor stays on its row, wherever that is now."""
-        view = self.view
-        table = self.query_one(DataTable)
+        view, table = self.view, self.query_one(Rows)
         under = self._row()
         by, down = self._sorting[view.title]
         self._shown = ordered(view, matching(view, self._rows, self._words), by, down=down)
-        room = self.app.size.width - 1
+        room = self._top.size.width - 1
         self._columns = fitted(view.columns, room, LEAST)
         free = room - 2 - sum(column.width + 2 for column in self._columns if column.width is not None)
         scroll_y = table.scroll_y
-        with self.app.batch_update():
+        with self._top.batch_update():
             table.clear(columns=True)
             for column in self._columns:
                 width = max(1, free) if column.width is None else column.width
@@ -247,9 +266,13 @@ class Main(Screen[None]):
             text.append(key, "bold yellow").append(f" {verb}   ")
         return text
 
+    def _keep(self, text: str, style: str = "") -> None:
+        """Says what came of somebody's key, long enough to be read."""
+        self._say(text, style)
+        self._kept_until = time.monotonic() + KEPT_S
+
     def _say(self, text: str | None = None, style: str = "") -> None:
-        """Says something below the table, for a while; what the rows are where there is nothing else."""
-        self._said_until = 0.0 if text is None else time.monotonic() + SAID_S
+        """Says something below the table; what the rows are where there is nothing else."""
         if text is None:
             by, down = self._sorting[self.view.title]
             order = f"by {self.view.columns[by].title or 'backlog'}{', downwards' if down else ''}"
@@ -331,7 +354,7 @@ class Main(Screen[None]):
     def _leave_filter(self) -> None:
         self.query_one("#filter", Input).display = False
         self.query_one("#keys").display = True
-        self.query_one(DataTable).focus()
+        self.query_one(Rows).focus()
         self._draw()
         self._say()
 
@@ -342,15 +365,15 @@ class Main(Screen[None]):
         if own:
             sections.insert(0, (f"in {self.view.title}", _keys_of(own)))
         sections.append(("jobs", "The latest 300, and those that run. For others: pgjobs jobs list --status failed"))
-        self.app.push_screen(Pages("help", sections))
+        self._top.push_screen(Pages("help", sections))
 
     # -- rows
 
     def _row(self) -> Any:
-        place = self.query_one(DataTable).cursor_row
+        place = self.query_one(Rows).cursor_row
         return self._shown[place] if 0 <= place < len(self._shown) else None
 
-    def on_data_table_row_selected(self, event: DataTable.RowSelected) -> None:
+    def on_data_table_row_selected(self, event: Rows.RowSelected) -> None:
         """Shows the details of a row."""
         row, detail = self._row(), self.view.detail
         if row is not None and detail is not None:
@@ -359,12 +382,11 @@ class Main(Screen[None]):
     async def _detail(self, title: str, steps: Steps[list[Section]]) -> None:
         try:
             async with asyncio.timeout(PATIENCE_S):
-                sections = await self._jobs.database.arun_steps(steps)
+                sections = await self._jobs.database.alook(steps)
         except Exception as error:
-            if self.is_attached:
-                self._say(_trouble(error), "red")
+            self._say(_trouble(error), "red")
             return
-        self.app.push_screen(Pages(title, sections))
+        self._top.push_screen(Pages(title, sections))
 
     def _ask(self, action: Action[Any]) -> None:
         row = self._row()
@@ -372,27 +394,26 @@ class Main(Screen[None]):
             return
         question = action.ask(row)
         if question is None:
-            self._say(f"this one allows no {action.verb}", "yellow")
+            self._keep(f"this one allows no {action.verb}", "yellow")
             return
 
         def answered(answer: bool | None) -> None:
             if answer:
                 self.run_worker(self._do(action, row))
             else:
-                self._say("nothing was done")
+                self._keep("nothing was done")
 
-        self.app.push_screen(Confirm(question), answered)
+        self._top.push_screen(Confirm(question), answered)
 
     async def _do(self, action: Action[Any], row: Any) -> None:
         self._say(f"{action.verb} …")
         try:
             said = await action.do(self._jobs, row)
         except Exception as error:
-            if self.is_attached:
-                self._say(_trouble(error), "red")
+            self._say(_trouble(error), "red")
             return
-        await self._load()
-        self._say(said, "green")
+        self._keep(said, "green")
+        self._look(now=True)
 
 
 def _heading() -> Steps[Text]:

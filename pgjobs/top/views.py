@@ -81,17 +81,18 @@ QUEUES: Final = View[QueueView](
                lambda queue: queue.name),
         Column("backlog", lambda queue: "", lambda queue: sum(queue.waiting), 6, 16, parts=lambda queue: queue.waiting),
         Column("queued", lambda queue: count(queue.line.queued), lambda queue: queue.line.queued, 1, 9, right=True),
-        Column("running", lambda queue: count(queue.line.running, "cyan"), lambda queue: queue.line.running, 2, 7,
-               right=True),
-        Column("scheduled", lambda queue: count(queue.line.scheduled), lambda queue: queue.line.scheduled, 8, 9,
-               right=True),
+        Column("running", lambda queue: count(queue.line.running, "cyan"),
+               lambda queue: queue.line.running, 2, 7, right=True),
+        Column("scheduled", lambda queue: count(queue.line.scheduled),
+               lambda queue: queue.line.scheduled, 8, 9, right=True),
         Column("blocked", lambda queue: count(queue.blocked), lambda queue: queue.blocked, 9, 7, right=True),
-        Column("failed", lambda queue: count(queue.line.failed, "red"), lambda queue: queue.line.failed, 3, 9,
-               right=True),
+        Column("failed", lambda queue: count(queue.line.failed, "red"),
+               lambda queue: queue.line.failed, 3, 9, right=True),
         Column("handled", lambda queue: count(queue.handled), lambda queue: queue.handled, 10, 12, right=True),
         Column("oldest", lambda queue: age(queue.line.oldest_s), lambda queue: queue.line.oldest_s, 5, 8, right=True),
         Column("rate", lambda queue: Text(rate(queue.per_s), "" if queue.per_s else "dim"),
-               lambda queue: queue.per_s, 7, 9, right=True),
+               lambda queue: queue.per_s, 7, 9,
+               right=True),
         Column("outlook", _outlook, lambda queue: str(_outlook(queue)), 4, 27),
     ],
     _read_queues,
@@ -133,10 +134,10 @@ TASKS: Final = View[TaskLine](
         Column("task", lambda line: Text.assemble(("‖ " if line.paused else "", "yellow"), line.stats.name),
                lambda line: line.stats.name),
         Column("queue", lambda line: line.stats.queue or "", lambda line: line.stats.queue, 5, 14),
-        Column("succeeded", lambda line: count(line.stats.succeeded), lambda line: line.stats.succeeded, 1, 10,
-               right=True),
-        Column("failed", lambda line: count(line.stats.failed, "red"), lambda line: line.stats.failed, 2, 8,
-               right=True),
+        Column("succeeded", lambda line: count(line.stats.succeeded),
+               lambda line: line.stats.succeeded, 1, 10, right=True),
+        Column("failed", lambda line: count(line.stats.failed, "red"),
+               lambda line: line.stats.failed, 2, 8, right=True),
         Column("retried", lambda line: count(line.stats.retried, "magenta"), lambda line: line.stats.retried, 3, 8,
                right=True),
         Column("mean", lambda line: age(line.stats.mean_s), lambda line: line.stats.mean_s, 7, 8, right=True),
@@ -164,7 +165,8 @@ WORKERS: Final = View[WorkerLine](
     [
         Column("worker", lambda worker: worker.name, lambda worker: worker.name),
         Column("state", lambda worker: Text(worker.state, STATE_STYLES.get(worker.state, "")),
-               lambda worker: worker.state, 1, 8),
+               lambda worker: worker.state,
+               1, 8),
         Column("slots", lambda worker: f"{worker.running:,}/{worker.slots:,}", lambda worker: worker.running, 2, 9,
                right=True),
         Column("last beat", lambda worker: age(worker.silent_s), lambda worker: worker.silent_s, 3, 9, right=True),
@@ -223,15 +225,12 @@ def _facts(row: JobRow) -> Text:
         ("queue", f"{row.queue}, priority {row.priority}"),
         ("attempt", f"{row.attempt} of {row.max_attempts}" + (f", {row.crashes} crashes" if row.crashes else "")),
         ("reason", row.reason),
+        ("created", _when(row.created_at)),
+        ("due", _when(row.due_at)),
+        ("expires", _when(row.expires_at)),
+        ("started", _when(row.started_at)),
+        ("finished", _when(row.finished_at)),
     ]
-    moments = {
-        "created": row.created_at,
-        "due": row.due_at,
-        "expires": row.expires_at,
-        "started": row.started_at,
-        "finished": row.finished_at,
-    }
-    facts += [(name, f"{at:%Y-%m-%d %H:%M:%S%z}, {_when(at)}") for name, at in moments.items() if at is not None]
     for name, value in facts:
         if value is not None:
             text.append(f"{name:9} ", "dim").append_text(value if isinstance(value, Text) else Text(value)).append("\n")
@@ -239,9 +238,11 @@ def _facts(row: JobRow) -> Text:
     return text
 
 
-def _when(moment: datetime) -> str:
+def _when(moment: datetime | None) -> str | None:
+    if moment is None:
+        return None
     off_s = (moment - datetime.now(UTC)).total_seconds()
-    return f"in {about(off_s)}" if off_s > 0 else f"{about(-off_s)} ago"
+    return f"{moment:%Y-%m-%d %H:%M:%S%z}, " + (f"in {about(off_s)}" if off_s > 0 else f"{about(-off_s)} ago")
 
 
 def _ask_retry(row: JobRow) -> str | None:
@@ -259,7 +260,8 @@ JOBS: Final = View["JobRow"](
     [
         Column("task", lambda row: row.task, lambda row: row.task),
         Column("status", lambda row: Text(row.status.value, STATUS_STYLES[row.status.value]),
-               lambda row: row.status.value, 1, 9),
+               lambda row: row.status.value,
+               1, 9),
         Column("queue", lambda row: row.queue, lambda row: row.queue, 4, 12),
         Column("attempt", lambda row: f"{row.attempt}/{row.max_attempts}", lambda row: row.attempt, 5, 7, right=True),
         Column("age", lambda row: ago(row.created_at), lambda row: -row.created_at.timestamp(), 2, 8, right=True),
@@ -330,8 +332,8 @@ FAILURES: Final = View[Alike](
         Column("attempts", lambda alike: count(alike.attempts), lambda alike: alike.attempts, 4, 8, right=True),
         Column("jobs", lambda alike: count(alike.jobs), lambda alike: alike.jobs, 3, 7, right=True),
         Column("failed", lambda alike: count(alike.failed, "red"), lambda alike: alike.failed, 1, 7, right=True),
-        Column("last seen", lambda alike: ago(alike.last_at), lambda alike: -alike.last_at.timestamp(), 1, 9,
-               right=True),
+        Column("last seen", lambda alike: ago(alike.last_at),
+               lambda alike: -alike.last_at.timestamp(), 1, 9, right=True),
     ],
     _read_failures,
     lambda alike: f"{alike.fingerprint} {alike.task}",
