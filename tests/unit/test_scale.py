@@ -87,7 +87,8 @@ def test_nothing_leaves_while_one_starts(scale: Scale, clock: Clock) -> None:
 @pytest.mark.parametrize("demand", range(1, 13))
 def test_steady_load_settles(demand: int, scale: Scale, clock: Clock) -> None:
     """So many jobs always want to run: there is no number of processes between which it swings for ever."""
-    processes, steps = 1, []
+    processes = 1
+    steps: list[int] = []
     for _ in range(600):
         slots = processes * 4
         now = load(processes, min(demand, slots))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
 from pgjobs.worker import stacks
@@ -21,9 +21,9 @@ def spin_here(gate: threading.Event) -> None:
 
 
 @contextmanager
-def running(target: object, name: str) -> Iterator[threading.Thread]:
+def running(target: Callable[[threading.Event], None], name: str) -> Generator[threading.Thread]:
     gate = threading.Event()
-    thread = threading.Thread(target=target, args=(gate,), name=name)  # type: ignore[arg-type]
+    thread = threading.Thread(target=target, args=(gate,), name=name)
     thread.start()
     try:
         yield thread
