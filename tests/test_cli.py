@@ -327,3 +327,9 @@ def test_names_from_rows_are_text_and_no_markup(jobs: PgJobs, database_url: str)
         said = ok(database_url, "jobs", *command)
         assert "[red]mail[/red]" in said
         assert "[/bold] [link=x]" in said
+
+
+@pytest.mark.parametrize("words", [("alerts", "--url", "x", "test", "a"), ("failures", "--url", "x", "show", "a")])
+def test_database_is_named_behind_the_subcommand_and_not_passed_over_before_it(words: tuple[str, ...]) -> None:
+    done = pgjobs("", *words)
+    assert (done.returncode, f"write --url behind {words[3]}" in done.stderr) == (2, True)

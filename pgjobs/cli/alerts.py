@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 def command(ctx: click.Context, /, as_json: bool, app: str | None, url: str | None, schema: str | None) -> None:
     """Show how the alerts of the applications stand, those that fire first; or test the targets of one."""
     if ctx.invoked_subcommand is not None:
+        options.refuse_before(ctx)
         return
     from pgjobs import statements
 

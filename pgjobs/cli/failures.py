@@ -29,6 +29,7 @@ def command(
     To run them again: pgjobs jobs retry --fingerprint FINGERPRINT
     """
     if ctx.invoked_subcommand is not None:
+        options.refuse_before(ctx)
         return
     from pgjobs import statements
     from pgjobs.config import seconds

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from uuid import UUID
 
 import click
+from click.core import ParameterSource
 
 if TYPE_CHECKING:
     from psycopg import Connection
@@ -115,3 +116,15 @@ def plain(value: Any) -> Any:
             return dataclasses.asdict(value)
         case _:
             raise TypeError(f"{type(value).__name__} is not JSON")
+
+
+def refuse_before(ctx: click.Context) -> None:
+    """Refuses options before a subcommand, which are not its: without this, it would be done in another database.
+
+    Raises:
+        click.UsageError: there are some.
+    """
+    for option in ctx.command.params:
+        name = str(option.name)
+        if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            raise click.UsageError(f"write {option.opts[-1]} behind {ctx.invoked_subcommand}", ctx)

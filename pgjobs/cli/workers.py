@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
 import click
-from click.core import ParameterSource
 
 from pgjobs.cli import options
 
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
 def command(ctx: click.Context, /, as_json: bool, app: str | None, url: str | None, schema: str | None) -> None:
     """List the workers that count as alive, and what they hold; or have them do something."""
     if ctx.invoked_subcommand is not None:
-        _refuse_options_before(ctx)
+        options.refuse_before(ctx)
         return
     from pgjobs import statements
     from pgjobs.overview import WorkerLine
@@ -40,14 +39,6 @@ def command(ctx: click.Context, /, as_json: bool, app: str | None, url: str | No
         options.console().print(worker_table(lines))
     else:
         click.echo("no worker; start one with: pgjobs worker -A app.tasks")
-
-
-def _refuse_options_before(ctx: click.Context) -> None:
-    """Options before a subcommand are not its: without this, it would be done to workers of another database."""
-    for option in ctx.command.params:
-        name = str(option.name)
-        if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE:
-            raise click.UsageError(f"write {option.opts[-1]} behind {ctx.invoked_subcommand}", ctx)
 
 
 @command.command()
