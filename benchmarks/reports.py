@@ -42,11 +42,6 @@ VIEWS: Final = {
     "throughput_hour, a day": "SELECT * FROM pgjobs_bench.throughput_hour WHERE hour >= now() - interval '1 day'",
     "throughput_day, a month": "SELECT * FROM pgjobs_bench.throughput_day WHERE day >= now() - interval '30 days'",
     "history, the latest 50": "SELECT * FROM pgjobs_bench.history ORDER BY id DESC LIMIT 50",
-    "history, the last second": (
-        "SELECT status, count(*) FROM pgjobs_bench.history"
-        " WHERE id >= pgjobs_bench.id_at((SELECT max(finished_at) FROM (SELECT finished_at FROM pgjobs_bench.jobs"
-        " WHERE finished_at IS NOT NULL ORDER BY id DESC LIMIT 1) AS last) - interval '1 second') GROUP BY status"
-    ),
 }
 
 JOBS: Final = """
