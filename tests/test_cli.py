@@ -138,6 +138,8 @@ def test_info_shows_queues_and_workers(lived_in: PgJobs, database_url: str) -> N
     queues = {queue["queue"]: queue for queue in seen["queues"]}
     assert (queues["default"]["succeeded"], queues["default"]["failed"], queues["default"]["retried"]) == (3, 1, 1)
     assert (queues["mail"]["queued"], queues["mail"]["scheduled"]) == (1, 1)
+    assert queues["default"]["oldest_s"] is None, "nothing waits there"
+    assert queues["mail"]["oldest_s"] > 0
     assert [(w["name"], w["queues"], w["slots"], w["state"]) for w in seen["workers"]] == [
         ("mine", ["other"], 7, "idle")
     ]

@@ -25,7 +25,7 @@ SELECT queue,
 
 -- name: waits
 -- How long the jobs of each queue wait, in seconds: the one next in line, and those that began lately.
-SELECT queue, greatest(oldest_seconds, 0) AS oldest_s, p50_seconds, p95_seconds
+SELECT queue, CASE WHEN oldest_seconds IS NOT NULL THEN greatest(oldest_seconds, 0) END AS oldest_s, p50_seconds, p95_seconds
   FROM pgjobs.waits
 
 

@@ -22,7 +22,6 @@ from pgjobs.report import Desk
 from pgjobs.run import released
 from pgjobs.worker import identity, stacks
 from pgjobs.worker.admission import Admission
-from pgjobs.worker.alerting import Alerting
 from pgjobs.worker.claimer import Claimer, DeclaredDeadError
 from pgjobs.worker.lanes import PRIVATE, Lanes
 from pgjobs.worker.lifespan import Lifespan
@@ -135,6 +134,8 @@ class Life:
         """The service that sees to the alerts; none, and no connection, where the application has no alerts."""
         if not worker.jobs.alerts:
             return None
+        from pgjobs.worker.alerting import Alerting  # the modules of mail are 2 MB, which few workers need
+
         link = Link(worker.jobs.database, "pgjobs alerts")
         alerting = Alerting(worker.jobs.alerts, worker.jobs.webhook_secrets, link, worker.emit)
         return Service("alerts", alerting.tick, worker.outage, worker.emit, close=link.close)
