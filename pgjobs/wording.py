@@ -1,6 +1,8 @@
-"""How numbers and lengths of time are said to people."""
+"""How numbers, lengths of time and exit codes are said to people."""
 
 from __future__ import annotations
+
+import signal
 
 
 def plural(count: int, word: str) -> str:
@@ -34,3 +36,13 @@ def rate(per_s: float) -> str:
         if value >= 1:
             return f"{value:,.{0 if value >= 10 else 1}f}/{unit}"
     return "0/s"
+
+
+def describe_exit(code: int) -> str:
+    """An exit code as a person says it."""
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        return signal.Signals(-code).name
+    except ValueError:
+        return f"signal {-code}"

@@ -26,9 +26,9 @@ AT_ONCE: Final = 2
 
 CLAIM, COMPLETE = "pgjobs/sql/claim.sql", "pgjobs/sql/complete.sql"
 MAINTAIN, WORKERS = "pgjobs/sql/maintain.sql", "pgjobs/sql/workers.sql"
-CLAIMER, COMPLETER = "pgjobs/worker/claimer.py", "pgjobs/worker/completer.py"
-HINTS, LIFE = "pgjobs/worker/hints.py", "pgjobs/worker/life.py"
-LANES, SLOTS, RUN = "pgjobs/worker/lanes.py", "pgjobs/worker/slots.py", "pgjobs/run.py"
+CLAIMER, COMPLETER = "pgjobs/worker/claiming/claimer.py", "pgjobs/worker/claiming/completer.py"
+HINTS, LIFE = "pgjobs/worker/claiming/hints.py", "pgjobs/worker/life.py"
+LANES, SLOTS, RUN = "pgjobs/worker/claiming/lanes.py", "pgjobs/worker/claiming/slots.py", "pgjobs/run.py"
 
 MODEL = "tests/model"
 FENCING, SUSPECTS, TIMEOUTS = "tests/test_fencing.py", "tests/test_suspects.py", "tests/test_timeouts.py"

@@ -29,7 +29,7 @@ from pgjobs import (
 from pgjobs.job import new_id
 from pgjobs.link import Link
 from pgjobs.statements import Range
-from pgjobs.worker import claimer
+from pgjobs.worker.claiming import claimer
 from tests.support import eventually
 from tests.test_fencing import engine_of
 
@@ -239,7 +239,7 @@ def test_running_thread_is_asked(told: None, jobs: PgJobs) -> None:
 def test_stop_is_noticed_though_the_notification_is_missed(
     is_async: bool, jobs: PgJobs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pgjobs.worker.claimer.Claimer.hint_stops", lambda self: None)
+    monkeypatch.setattr("pgjobs.worker.claiming.claimer.Claimer.hint_stops", lambda self: None)
     started = threading.Event()
 
     def work() -> None:

@@ -18,7 +18,7 @@ import yaml
 
 from pgjobs import PgJobs
 from pgjobs.cli import COMMANDS, Commands
-from pgjobs.worker.process import KILL_S, Settings
+from pgjobs.supervisor.process import KILL_S, Settings
 from tests.privileges import login, schema_with_roles
 from tests.processes import ROOT, WorkerProcess
 from tests.support import eventually

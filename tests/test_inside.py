@@ -520,7 +520,7 @@ def test_following_job_that_was_deleted_does_not_come_back_with_a_completion_sen
     from pgjobs.report import Child
     from pgjobs.run import Claim, Outcome, Run
     from pgjobs.statements import Range
-    from pgjobs.worker.completer import Completer
+    from pgjobs.worker.claiming.completer import Completer
 
     jobs.task(name="work")(lambda: None).enqueue()
     link = Link(jobs.database, "test")
@@ -547,7 +547,7 @@ def test_following_job_that_was_deleted_does_not_come_back_with_a_completion_sen
 
 
 def test_idle_worker_is_told_of_jobs_that_follow(jobs: PgJobs, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pgjobs.worker.pace.POLL_S", 60.0)
+    monkeypatch.setattr("pgjobs.worker.claiming.pace.POLL_S", 60.0)
     follower = jobs.task(name="follow.thread", queue="other")(lambda i: i)
 
     @jobs.task

@@ -24,10 +24,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from pgjobs import PgJobs, events
 from pgjobs.job import new_id
-from pgjobs.worker.health import Health, Standing
-from pgjobs.worker.metrics import METRICS, Metrics, QueueGauge
-from pgjobs.worker.monitor import Monitor, QueueGauges, address
-from pgjobs.worker.notify import Notifier
+from pgjobs.supervisor.health import Health, Standing
+from pgjobs.supervisor.metrics import METRICS, Metrics, QueueGauge
+from pgjobs.supervisor.monitor import Monitor, QueueGauges, address
+from pgjobs.supervisor.notify import Notifier
 from pgjobs.worker.tally import BUCKETS, MAX_NAMES, OTHERS, Tally
 from tests.apps import watched
 from tests.processes import ROOT, WorkerProcess, environment, pgjobs

@@ -16,7 +16,7 @@ from pgjobs import PgJobs, Status, listener
 from pgjobs.embedded import ControlledServer
 from pgjobs.events import DatabaseAway, DatabaseBack, Event
 from pgjobs.migrations import migrate
-from pgjobs.worker import pace
+from pgjobs.worker.claiming import pace
 from tests.proxy import Proxy
 from tests.support import eventually, scratch_directory
 

@@ -13,7 +13,8 @@ import psycopg
 import pytest
 
 from pgjobs import Job, JobFailedError, OptionError, PgJobs, Status
-from pgjobs.worker import Worker, apart, pool
+from pgjobs.worker import Worker
+from pgjobs.worker.executors import apart, pool
 from tests.apps import pooled
 from tests.processes import WorkerProcess
 from tests.support import eventually

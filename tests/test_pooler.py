@@ -63,7 +63,7 @@ def test_worker_says_that_it_is_not_told_and_looks(pooled: PgJobs, mode: str, se
 
 def test_listen_url_reaches_the_server_itself(pooled: PgJobs, direct_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PGJOBS_LISTEN_URL", direct_url)
-    monkeypatch.setattr("pgjobs.worker.pace.POLL_S", 60.0)
+    monkeypatch.setattr("pgjobs.worker.claiming.pace.POLL_S", 60.0)
     events: list[Event] = []
     hear(pooled, events)
     assert not [event for event in events if isinstance(event, Unheard)]

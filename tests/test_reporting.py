@@ -20,7 +20,7 @@ from pgjobs import Cancel, PgJobs, Retry, current_job, statements
 from pgjobs.job import new_id
 from pgjobs.link import Link
 from pgjobs.statements import Range
-from pgjobs.worker.metrics import Metrics
+from pgjobs.supervisor.metrics import Metrics
 from pgjobs.worker.tally import Tally
 from tests.privileges import login, schema_with_roles
 from tests.processes import ROOT, pgjobs

@@ -11,7 +11,7 @@ import pytest
 
 from pgjobs import PgJobs
 from pgjobs.errors import ConfigurationError
-from pgjobs.worker.statsd import MAX_PACKET, Format, Statsd
+from pgjobs.supervisor.statsd import MAX_PACKET, Format, Statsd
 from pgjobs.worker.tally import Histogram, Sums
 from tests.processes import ROOT, WorkerProcess
 from tests.support import eventually
@@ -105,7 +105,7 @@ def test_nothing_is_sent_twice_and_nothing_more_often_than_each_second(
 ) -> None:
     statsd = Statsd(server.where)
     clock = time.monotonic()
-    monkeypatch.setattr("pgjobs.worker.statsd.time.monotonic", lambda: clock)
+    monkeypatch.setattr("pgjobs.supervisor.statsd.time.monotonic", lambda: clock)
     statsd.hear(0, {"jobs": [("t", "q", "failed", 1)], "busy": 2, "slots": 4})
     statsd.hear(1, {"nonsense": [1], "busy": "x"})
     statsd.turned(processes=2, ready=1, reachable=True)
@@ -156,7 +156,7 @@ def test_page_names_what_is_sent(server: Server, monkeypatch: pytest.MonkeyPatch
     counts = dict.fromkeys((*names, "process_restarts"), 1)
     statsd.absorb(Sums([("t", "q", "failed", 1)], {"t": one}, {"t": one}, counts))
     later = time.monotonic() + 2
-    monkeypatch.setattr("pgjobs.worker.statsd.time.monotonic", lambda: later)
+    monkeypatch.setattr("pgjobs.supervisor.statsd.time.monotonic", lambda: later)
     statsd.turned(processes=1, ready=1, reachable=True)
     statsd.close()
     found = {line.partition(":")[0].split(".")[1] for line in server.hear()}

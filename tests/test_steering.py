@@ -35,7 +35,7 @@ from pgjobs import (
     current_job,
     statements,
 )
-from pgjobs.worker import pauses
+from pgjobs.worker.claiming import pauses
 from tests.processes import WorkerProcess, pgjobs
 from tests.support import eventually
 from tests.test_budgets import explain
@@ -99,7 +99,7 @@ def test_paused_queue_is_not_claimed_from_until_it_is_resumed(
 def test_running_worker_hears_of_pause_and_resumption(
     told: None, jobs: PgJobs, note: Task[..., Any, Any], ran: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pgjobs.worker.pace.POLL_S", 60.0)
+    monkeypatch.setattr("pgjobs.worker.claiming.pace.POLL_S", 60.0)
     reads = counted(monkeypatch)
     with jobs.worker(queues="mail,default"):
         note.using(queue="mail").enqueue(1).get(10)
@@ -132,7 +132,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
 def test_pause_is_noticed_though_the_notification_is_missed(
     jobs: PgJobs, note: Task[..., Any, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pgjobs.worker.claimer.Claimer.hint_pauses", lambda self: None)
+    monkeypatch.setattr("pgjobs.worker.claiming.claimer.Claimer.hint_pauses", lambda self: None)
     reads = counted(monkeypatch)
     with jobs.worker():
         note.enqueue(1).get(10)
@@ -422,8 +422,8 @@ def test_job_that_goes_first_still_does_after_a_move(jobs: PgJobs, note: Task[..
 def test_running_worker_takes_at_once_what_was_moved(
     jobs: PgJobs, note: Task[..., Any, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pgjobs.worker.pace.POLL_S", 60.0)
-    monkeypatch.setattr("pgjobs.worker.sweep.rest_after", lambda took_s: 60.0)
+    monkeypatch.setattr("pgjobs.worker.claiming.pace.POLL_S", 60.0)
+    monkeypatch.setattr("pgjobs.worker.claiming.sweep.rest_after", lambda took_s: 60.0)
     with jobs.worker(queues="mail,default"):
         note.enqueue(0).get(10)
         scheduled, held, elsewhere = (
@@ -636,7 +636,7 @@ def test_inline_job_completes_within_the_callers_transaction_too() -> None:
 @pytest.fixture
 def blind(monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker that claims nothing of its own accord."""
-    monkeypatch.setattr("pgjobs.worker.claimer.Claimer._room", lambda self: 0)
+    monkeypatch.setattr("pgjobs.worker.claiming.claimer.Claimer._room", lambda self: 0)
 
 
 def test_job_starts_here_right_after_its_commit(
@@ -682,7 +682,7 @@ def test_job_of_a_savepoint_that_was_rolled_back_never_runs(
 def test_job_whose_commit_nobody_can_know_runs_as_any_other(
     jobs: PgJobs, note: Task[..., Any, Any], direct_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pgjobs.worker.claimer.RECONCILE_S", 0.2)
+    monkeypatch.setattr("pgjobs.worker.claiming.claimer.RECONCILE_S", 0.2)
     with jobs.worker(), psycopg.connect(direct_url) as app:
         job = note.using(app, here=True).enqueue(1)
         app.commit()
@@ -814,8 +814,8 @@ def test_depth_that_cannot_be_meant_is_refused(jobs: PgJobs, options: Any, words
 def test_every_worker_runs_its_own_job_and_no_other(
     jobs: PgJobs, database_url: str, conn: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pgjobs.worker.pace.POLL_S", 60.0)
-    monkeypatch.setattr("pgjobs.worker.sweep.rest_after", lambda took_s: 60.0)
+    monkeypatch.setattr("pgjobs.worker.claiming.pace.POLL_S", 60.0)
+    monkeypatch.setattr("pgjobs.worker.claiming.sweep.rest_after", lambda took_s: 60.0)
     ran: list[tuple[str, UUID]] = []
     apps = {name: PgJobs(database_url) for name in ("all", "mail")}
     with ExitStack() as stack:
@@ -837,7 +837,7 @@ def test_every_worker_runs_its_own_job_and_no_other(
 def test_sweep_finds_a_broadcast_that_nobody_has_told_of(
     jobs: PgJobs, note: Task[..., Any, Any], conn: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pgjobs.worker.lanes.FORGET_S", 0.1)
+    monkeypatch.setattr("pgjobs.worker.claiming.lanes.FORGET_S", 0.1)
     with jobs.worker(queues="mail") as worker:
         lanes = worker._life_now().claimer._lanes
         conn.execute(

@@ -13,9 +13,9 @@ import psycopg
 import pytest
 
 from pgjobs import Job, PgJobs, Status
+from pgjobs.supervisor.process import Settings
+from pgjobs.supervisor.supervisor import Supervisor
 from pgjobs.worker import identity
-from pgjobs.worker.process import Settings
-from pgjobs.worker.supervisor import Supervisor
 from tests.apps import basic
 from tests.processes import WorkerProcess
 from tests.support import eventually

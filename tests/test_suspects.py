@@ -16,9 +16,9 @@ from pgjobs.job import new_id
 from pgjobs.link import Link
 from pgjobs.run import Claim, Run
 from pgjobs.statements import Range
-from pgjobs.worker import suspects as module
-from pgjobs.worker.slots import Slots
-from pgjobs.worker.suspects import Suspects
+from pgjobs.worker.claiming import suspects as module
+from pgjobs.worker.claiming.slots import Slots
+from pgjobs.worker.claiming.suspects import Suspects
 from tests.support import eventually
 
 pytestmark = pytest.mark.server

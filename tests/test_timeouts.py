@@ -14,7 +14,7 @@ from pgjobs import JobFailedError, PgJobs, Retry, Status, statements
 from pgjobs.job import new_id
 from pgjobs.link import Link
 from pgjobs.statements import Range
-from pgjobs.worker import threads
+from pgjobs.worker.executors import threads
 from tests.support import eventually
 
 pytestmark = pytest.mark.server

@@ -299,7 +299,7 @@ def test_jobs_that_go_first_run_before_all_others_the_last_one_first(jobs: PgJob
 
 
 def test_running_worker_takes_what_goes_first(jobs: PgJobs, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pgjobs.worker.pace.POLL_S", 60.0)
+    monkeypatch.setattr("pgjobs.worker.claiming.pace.POLL_S", 60.0)
     task = jobs.task(name="note")(lambda i: i)
     with jobs.worker():
         for i in range(5):

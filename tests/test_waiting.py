@@ -23,7 +23,7 @@ from pgjobs import (
     waiting,
 )
 from pgjobs.job import new_id
-from pgjobs.worker import completer
+from pgjobs.worker.claiming import completer
 from tests.support import eventually
 
 pytestmark = pytest.mark.server

@@ -33,7 +33,7 @@ from pgjobs import (
 from pgjobs.events import Event, Recorded, Unrunnable
 from pgjobs.job import new_id
 from pgjobs.statements import Range
-from pgjobs.worker import pace
+from pgjobs.worker.claiming import pace
 from tests.support import eventually
 
 pytestmark = pytest.mark.server
@@ -147,7 +147,7 @@ def test_queues_are_served_in_the_order_written(queues: Any, order: list[str], j
 
 def test_weights_share_a_worker_between_queues(jobs: PgJobs, monkeypatch: pytest.MonkeyPatch) -> None:
     """They are drawn claim by claim: here each claim takes one job."""
-    monkeypatch.setattr("pgjobs.worker.slots.BUFFER_S", 0.0)
+    monkeypatch.setattr("pgjobs.worker.claiming.slots.BUFFER_S", 0.0)
     done: list[str] = []
 
     @jobs.task

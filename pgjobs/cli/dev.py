@@ -36,9 +36,9 @@ def command(
         import watchfiles
     except ImportError:
         raise click.UsageError("pgjobs dev needs watchfiles; install the extra dev: pgjobs-queue[dev]") from None
+    from pgjobs.supervisor.process import Settings
+    from pgjobs.supervisor.supervisor import Supervisor
     from pgjobs.telemetry import set_up_logging
-    from pgjobs.worker.process import Settings
-    from pgjobs.worker.supervisor import Supervisor
 
     _name_database(url, schema)
     set_up_logging("info")

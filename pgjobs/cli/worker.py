@@ -146,9 +146,9 @@ def command(
     if schema:
         os.environ["PGJOBS_SCHEMA"] = schema
     os.environ["PGJOBS_LOG_FORMAT"] = log_format  # for the processes of the pool, too
+    from pgjobs.supervisor.process import Settings
+    from pgjobs.supervisor.supervisor import Supervisor
     from pgjobs.telemetry import set_up_logging
-    from pgjobs.worker.process import Settings
-    from pgjobs.worker.supervisor import Supervisor
 
     if aging is not None and seconds(aging, what="--aging") == 0:
         raise click.UsageError("--aging is 0; write how long a job waits for a point of priority, as in 60s")

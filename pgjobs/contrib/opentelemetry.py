@@ -28,7 +28,7 @@ from pgjobs.events import Event, WorkerStopped
 from pgjobs.middleware import Middleware
 from pgjobs.newjob import NewJob, Prepared
 from pgjobs.run import CURRENT, outcome_of
-from pgjobs.worker.pool import APART
+from pgjobs.worker.executors.pool import APART
 
 try:
     from opentelemetry import context, propagate, trace

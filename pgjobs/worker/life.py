@@ -21,17 +21,17 @@ from pgjobs.options import retentions
 from pgjobs.report import Desk
 from pgjobs.run import released
 from pgjobs.worker import identity, stacks
-from pgjobs.worker.admission import Admission
-from pgjobs.worker.claimer import Claimer, DeclaredDeadError
-from pgjobs.worker.lanes import PRIVATE, Lanes
+from pgjobs.worker.claiming.admission import Admission
+from pgjobs.worker.claiming.claimer import Claimer, DeclaredDeadError
+from pgjobs.worker.claiming.lanes import PRIVATE, Lanes
+from pgjobs.worker.claiming.slots import Executor
+from pgjobs.worker.executors.loop import AsyncExecutor
+from pgjobs.worker.executors.pool import APART, ProcessExecutor
+from pgjobs.worker.executors.threads import ThreadExecutor
 from pgjobs.worker.lifespan import Lifespan
-from pgjobs.worker.loop import AsyncExecutor
 from pgjobs.worker.maintenance import Maintenance
-from pgjobs.worker.pool import APART, ProcessExecutor
 from pgjobs.worker.service import Service
-from pgjobs.worker.slots import Executor
 from pgjobs.worker.telling import slots_for
-from pgjobs.worker.threads import ThreadExecutor
 
 if TYPE_CHECKING:
     from pgjobs.worker.runtime import Worker

@@ -14,7 +14,7 @@ from pgjobs.events import Event, Reaped, Recorded, TimedOut
 from pgjobs.link import Link
 from pgjobs.run import MAX_CRASHES, Claim, Failure, Outcome, Run
 from pgjobs.statements import Duty, Row
-from pgjobs.worker.pace import rest_after
+from pgjobs.worker.service import rest_after
 
 TICK_S: Final = 0.05
 """How often due jobs are looked for: a scheduled job starts at most this late, and a little."""

@@ -31,8 +31,8 @@ from pgjobs.worker.answers import Answers
 from pgjobs.worker.board import Board
 from pgjobs.worker.calling import Calls, wanted
 from pgjobs.worker.deaths import LOOK_S, Deaths
+from pgjobs.worker.executors.pool import APART, check
 from pgjobs.worker.life import Life
-from pgjobs.worker.pool import APART, check
 from pgjobs.worker.service import Outage, Service
 from pgjobs.worker.subscription import Subscription
 from pgjobs.worker.telling import Telling

@@ -13,6 +13,17 @@ from pgjobs.events import DatabaseAway, DatabaseBack, Event, Trouble
 
 MAX_BACKOFF_S: Final = 2.0
 
+WHOLE_S: Final = 1.0
+SHARE: Final = 50
+
+
+def rest_after(took_s: float) -> float:
+    """Seconds until a look at everything may come again: once a second, and two percent of the time, at most.
+
+    With many dead entries such a look takes long; the longer, the more seldom.
+    """
+    return max(WHOLE_S, SHARE * took_s)
+
 
 class Outage:
     """Says once, for all services of a worker, that the database is away, and once that it is back."""

@@ -18,7 +18,7 @@ from pgjobs.events import (
     Recorded,
 )
 from pgjobs.run import Outcome, Run
-from pgjobs.worker.slots import Slots
+from pgjobs.worker.claiming.slots import Slots
 
 _ENDINGS = (JobSucceeded, JobRetried, JobSnoozed, JobFailed, JobCancelled)
 

@@ -15,7 +15,7 @@ from pgjobs import statements
 from pgjobs.job import Draft, Template, new_id
 from pgjobs.run import Claim, Run
 from pgjobs.statements import NO_BOUND, Expired, Range, Statement
-from pgjobs.worker.claimer import DeclaredDeadError
+from pgjobs.worker.claiming.claimer import DeclaredDeadError
 from tests.model import world
 from tests.model.book import NEW, Book, Expected, Member, Plan
 from tests.model.scene import ENDINGS, Live, Open, Scene

@@ -13,9 +13,9 @@ from pgjobs.events import ClaimLost, Event, Recorded
 from pgjobs.link import Link
 from pgjobs.run import Failure, Outcome, Run, crashed
 from pgjobs.statements import Statement
-from pgjobs.worker.claimer import Claimer
-from pgjobs.worker.lanes import Lanes
-from pgjobs.worker.slots import Slots
+from pgjobs.worker.claiming.claimer import Claimer
+from pgjobs.worker.claiming.lanes import Lanes
+from pgjobs.worker.claiming.slots import Slots
 from pgjobs.worker.subscription import Subscription
 from tests.model import world
 from tests.model.book import Plan

@@ -123,7 +123,7 @@ def triggered(conn: psycopg.Connection) -> psycopg.Connection:
 def test_trigger_tells_idle_workers_of_raw_inserts(
     jobs: PgJobs, triggered: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pgjobs.worker.pace.POLL_S", 60.0)
+    monkeypatch.setattr("pgjobs.worker.claiming.pace.POLL_S", 60.0)
     jobs.task(name="echo")(lambda i: i)
     with jobs.worker():
         jobs.using().enqueue("echo", 0).get(10)

@@ -13,8 +13,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from pgjobs.errors import OptionError
 from pgjobs.statements import LOWEST, NO_BOUND, Range
-from pgjobs.worker import lanes as module
-from pgjobs.worker.lanes import FORGET_S, KEPT, NOTED, PATIENCE_S, REFRESH_S, SETTLE_S, Bound, Lanes
+from pgjobs.worker.claiming import lanes as module
+from pgjobs.worker.claiming.lanes import FORGET_S, KEPT, NOTED, PATIENCE_S, REFRESH_S, SETTLE_S, Bound, Lanes
 from pgjobs.worker.subscription import Subscription
 
 NAMES = st.from_regex(r"[a-z_*?][a-z0-9_.*?-]{0,9}", fullmatch=True)

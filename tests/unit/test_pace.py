@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from pgjobs.job import new_id
-from pgjobs.worker import pace
-from pgjobs.worker.pace import FLAG_S, POLL_S, RAMP_S, Pace
+from pgjobs.worker.claiming import pace
+from pgjobs.worker.claiming.pace import FLAG_S, POLL_S, RAMP_S, Pace
 
 
 class Clock:

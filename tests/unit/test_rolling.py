@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pgjobs.worker.rolling import START_S, Roll
+from pgjobs.supervisor.rolling import START_S, Roll
 
 
 class Member:

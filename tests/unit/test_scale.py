@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pgjobs.worker.scale import Load, Scale
+from pgjobs.supervisor.scale import Load, Scale
 
 
 class Clock:

@@ -14,9 +14,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from pgjobs.job import new_id
 from pgjobs.run import Claim, Outcome, Run, released
-from pgjobs.worker import slots as module
 from pgjobs.worker.board import Board
-from pgjobs.worker.slots import FLUSH_S, MAX_BUFFER, STALE_S, Slots
+from pgjobs.worker.claiming import slots as module
+from pgjobs.worker.claiming.slots import FLUSH_S, MAX_BUFFER, STALE_S, Slots
 
 KINDS = st.sampled_from(["thread", "async"])
 

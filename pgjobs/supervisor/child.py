@@ -1,6 +1,6 @@
 """The process in which jobs run: loads the application, runs a Worker, and does what its supervisor says.
 
-Started by the supervisor as ``python -m pgjobs.worker.child FD BOARD_FD SETTINGS``; it exits when the pipe closes.
+Started by the supervisor as ``python -m pgjobs.supervisor.child FD BOARD_FD SETTINGS``; it exits when the pipe closes.
 """
 
 from __future__ import annotations

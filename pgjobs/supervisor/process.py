@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from pgjobs.statements import Orders
+from pgjobs.wording import describe_exit
 from pgjobs.worker import dump, identity
 from pgjobs.worker.board import Board
 from pgjobs.worker.deaths import Death
@@ -95,7 +95,7 @@ class Process:
         document["stacks_fd"] = self._stacks_fd
         arguments = [str(theirs.fileno()), str(self.board.fd), json.dumps(document)]
         self.popen = subprocess.Popen(
-            [sys.executable, "-m", "pgjobs.worker.child", *arguments],
+            [sys.executable, "-m", "pgjobs.supervisor.child", *arguments],
             pass_fds=[fd for fd in (theirs.fileno(), self.board.fd, self._stacks_fd) if fd is not None],
             stdin=subprocess.DEVNULL,
         )
@@ -274,13 +274,3 @@ def _message(line: bytes) -> dict[str, Any] | None:
         return dict(json.loads(line))
     except (ValueError, TypeError, RecursionError):
         return None
-
-
-def describe_exit(code: int) -> str:
-    """An exit code as a person says it."""
-    if code >= 0:
-        return f"exit code {code}"
-    try:
-        return signal.Signals(-code).name
-    except ValueError:
-        return f"signal {-code}"

@@ -18,9 +18,9 @@ import msgspec
 from pgjobs.errors import OptionError, ProcessDiedError
 from pgjobs.run import Outcome, Run, cancelled, crashed, failed, released, timed_out, too_late
 from pgjobs.task import Task
-from pgjobs.worker.apart import START_S, PoolProcess
-from pgjobs.worker.crossing import exit_of, outcome_of, run_line, said_of
-from pgjobs.worker.slots import Slots
+from pgjobs.worker.claiming.slots import Slots
+from pgjobs.worker.executors.apart import START_S, PoolProcess
+from pgjobs.worker.executors.crossing import exit_of, outcome_of, run_line, said_of
 
 APART: Final = ("process", "fork")
 """The executors that run jobs in processes of their own."""

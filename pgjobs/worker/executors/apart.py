@@ -13,8 +13,8 @@ import time
 from typing import Any, Final
 
 from pgjobs.run import Account, Run, Usage, storable
+from pgjobs.wording import describe_exit
 from pgjobs.worker import identity
-from pgjobs.worker.process import describe_exit
 
 START_S: Final = 60.0
 """How long a fresh process may take to import the application."""
@@ -51,7 +51,7 @@ class PoolProcess:
         fds = (theirs.fileno(), their_life, their_output)
         document = json.dumps({**settings, "nice": nice})
         self.popen = subprocess.Popen(
-            [sys.executable, "-m", "pgjobs.worker.pooled", *map(str, fds), document],
+            [sys.executable, "-m", "pgjobs.worker.executors.pooled", *map(str, fds), document],
             pass_fds=fds,
             stdin=subprocess.DEVNULL,
             start_new_session=True,  # a job's own processes end with it, and a Ctrl-C is ours to pass on

@@ -24,23 +24,22 @@ from pgjobs.database import Database
 from pgjobs.events import Event
 from pgjobs.job import new_id
 from pgjobs.link import Link
+from pgjobs.supervisor.health import Health, Standing
+from pgjobs.supervisor.notify import Notifier
+from pgjobs.supervisor.process import KILL_S, Process, Settings
+from pgjobs.supervisor.rolling import Roll
+from pgjobs.supervisor.scale import Load, Scale
 from pgjobs.worker import identity
 from pgjobs.worker.answers import Answers
 from pgjobs.worker.deaths import LOOK_S, Deaths
-from pgjobs.worker.health import Health, Standing
-from pgjobs.worker.notify import Notifier
-from pgjobs.worker.pace import rest_after
-from pgjobs.worker.process import KILL_S, Process, Settings
-from pgjobs.worker.rolling import Roll
-from pgjobs.worker.scale import Load, Scale
-from pgjobs.worker.service import Outage, Service
+from pgjobs.worker.service import Outage, Service, rest_after
 from pgjobs.worker.subscription import Subscription
 from pgjobs.worker.tally import Tally
 
 if TYPE_CHECKING:
-    from pgjobs.worker.metrics import Metrics
-    from pgjobs.worker.monitor import Monitor
-    from pgjobs.worker.statsd import Format, Statsd
+    from pgjobs.supervisor.metrics import Metrics
+    from pgjobs.supervisor.monitor import Monitor
+    from pgjobs.supervisor.statsd import Format, Statsd
 
 BEAT_S: Final = 3.0
 STEADY_S: Final = 10.0
@@ -486,7 +485,7 @@ def _ignore(number: int, frame: object) -> None:
 def _monitor(settings: Settings, emit: Callable[[Event], None]) -> Monitor | None:
     if settings.http is None:
         return None
-    from pgjobs.worker.monitor import Monitor  # an HTTP server is 2 MB, which few supervisors need
+    from pgjobs.supervisor.monitor import Monitor  # an HTTP server is 2 MB, which few supervisors need
 
     return Monitor(settings.http, settings.stall_timeout, emit)
 
@@ -494,6 +493,6 @@ def _monitor(settings: Settings, emit: Callable[[Event], None]) -> Monitor | Non
 def _statsd(settings: Settings) -> Statsd | None:
     if settings.statsd is None:
         return None
-    from pgjobs.worker.statsd import Statsd
+    from pgjobs.supervisor.statsd import Statsd
 
     return Statsd(settings.statsd, cast("Format", settings.statsd_format))

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from pgjobs.errors import SoftTimeoutError, TimeoutExceededError
 from pgjobs.run import CURRENT, Outcome, Run, StoppedError, raised, released, returned, timed_out, too_late
-from pgjobs.worker.slots import Slots
+from pgjobs.worker.claiming.slots import Slots
 
 GRACE_S: Final = 1.0
 """How long code may take to unwind after it was told of its timeout, before its slot is given to others."""

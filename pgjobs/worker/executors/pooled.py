@@ -1,7 +1,7 @@
 """A process of the pool: runs the jobs that its worker hands it, one at a time, and says how each ended.
 
-Started as ``python -m pgjobs.worker.pooled PIPE LIFELINE OUTPUT SETTINGS``; it ends with its worker, and when the
-socket closes. Of the kind ``fork`` it runs none itself, but forks a process for each.
+Started as ``python -m pgjobs.worker.executors.pooled PIPE LIFELINE OUTPUT SETTINGS``; it ends with its worker, and
+when the socket closes. Of the kind ``fork`` it runs none itself, but forks a process for each.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ from pgjobs.report import Desk
 from pgjobs.run import CURRENT, Outcome, Run, Usage, raised, returned
 from pgjobs.task import Task
 from pgjobs.telemetry import JobLogHandler, set_up_logging
+from pgjobs.wording import describe_exit
 from pgjobs.worker import identity
-from pgjobs.worker.crossing import exit_line, outcome_line, run_of, said_line
-from pgjobs.worker.eventloop import new_loop
+from pgjobs.worker.executors.crossing import exit_line, outcome_line, run_of, said_line
+from pgjobs.worker.executors.eventloop import new_loop
+from pgjobs.worker.executors.meter import RSS_UNIT, Meter, max_rss_bytes
+from pgjobs.worker.executors.soft import alarm, softly
 from pgjobs.worker.lifespan import Lifespan
-from pgjobs.worker.meter import RSS_UNIT, Meter, max_rss_bytes
-from pgjobs.worker.process import describe_exit
-from pgjobs.worker.soft import alarm, softly
 
 SAID_S = 0.1
 

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 
 from pgjobs.config import MAX_PRIORITY
 from pgjobs.statements import LOWEST, NO_BOUND, Lane, Range
-from pgjobs.worker.lanes import Lanes
-from pgjobs.worker.pace import Pace
+from pgjobs.worker.claiming.lanes import Lanes
+from pgjobs.worker.claiming.pace import Pace
 
 
 class Hints:

@@ -10,9 +10,9 @@ from collections.abc import Coroutine
 from typing import Any, Final
 
 from pgjobs.run import CURRENT, Outcome, Run, cancelled, raised, released, returned, timed_out, too_late
-from pgjobs.worker.eventloop import new_loop
-from pgjobs.worker.slots import Slots
-from pgjobs.worker.soft import Softly
+from pgjobs.worker.claiming.slots import Slots
+from pgjobs.worker.executors.eventloop import new_loop
+from pgjobs.worker.executors.soft import Softly
 
 SLICE_S: Final = 0.005
 """A coroutine slot that goes from job to job lets the loop's other coroutines run after this long."""

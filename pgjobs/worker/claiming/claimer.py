@@ -23,14 +23,14 @@ from pgjobs.link import Link
 from pgjobs.report import Desk
 from pgjobs.run import Claim, Outcome, Run, released
 from pgjobs.statements import Lane, Range, Row, Rows, Statement
-from pgjobs.worker.completer import Completer, is_unstorable
-from pgjobs.worker.hints import Hints
-from pgjobs.worker.lanes import Lanes, in_order
-from pgjobs.worker.pace import POLL_S, Pace
-from pgjobs.worker.pauses import Pauses
-from pgjobs.worker.slots import Slots
-from pgjobs.worker.suspects import Suspects
-from pgjobs.worker.sweep import Sweep
+from pgjobs.worker.claiming.completer import Completer, is_unstorable
+from pgjobs.worker.claiming.hints import Hints
+from pgjobs.worker.claiming.lanes import Lanes, in_order
+from pgjobs.worker.claiming.pace import POLL_S, Pace
+from pgjobs.worker.claiming.pauses import Pauses
+from pgjobs.worker.claiming.slots import Slots
+from pgjobs.worker.claiming.suspects import Suspects
+from pgjobs.worker.claiming.sweep import Sweep
 
 RECONCILE_S: Final = 3.0
 """How often a worker compares what it holds with what the database believes."""

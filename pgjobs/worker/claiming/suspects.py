@@ -10,7 +10,7 @@ from typing import Final
 from pgjobs import statements
 from pgjobs.link import Link
 from pgjobs.run import Outcome, Run, released
-from pgjobs.worker.slots import Slots
+from pgjobs.worker.claiming.slots import Slots
 
 PATIENCE_S: Final = 1.0
 """A suspect that has waited here for so long goes back, for another worker to run."""

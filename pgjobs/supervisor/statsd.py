@@ -19,8 +19,8 @@ import msgspec
 
 from pgjobs.database import Database
 from pgjobs.errors import ConfigurationError
-from pgjobs.worker.metrics import QueueGauge
-from pgjobs.worker.monitor import QueueGauges, address
+from pgjobs.supervisor.metrics import QueueGauge
+from pgjobs.supervisor.monitor import QueueGauges, address
 from pgjobs.worker.tally import BUCKETS, Histogram, Sums
 
 Format = Literal["statsd", "dogstatsd"]

@@ -12,8 +12,8 @@ from typing import Final
 from pgjobs import statements
 from pgjobs.link import Link
 from pgjobs.statements import NO_BOUND, Range
-from pgjobs.worker.lanes import Lanes
-from pgjobs.worker.pace import rest_after
+from pgjobs.worker.claiming.lanes import Lanes
+from pgjobs.worker.service import rest_after
 
 NOTE_S: Final = 1.0
 STEP_S: Final = 0.02

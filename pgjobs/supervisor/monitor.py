@@ -19,8 +19,8 @@ from pgjobs.database import Database
 from pgjobs.errors import ConfigurationError
 from pgjobs.events import Event
 from pgjobs.link import Link
-from pgjobs.worker.health import Health
-from pgjobs.worker.metrics import CONTENT_TYPE, Metrics, QueueGauge
+from pgjobs.supervisor.health import Health
+from pgjobs.supervisor.metrics import CONTENT_TYPE, Metrics, QueueGauge
 from pgjobs.worker.service import Outage, Service
 
 LOOPBACK: Final = "127.0.0.1"

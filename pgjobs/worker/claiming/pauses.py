@@ -8,7 +8,7 @@ from typing import Final
 from pgjobs import statements
 from pgjobs.link import Link
 from pgjobs.statements import Paused
-from pgjobs.worker.lanes import Lanes
+from pgjobs.worker.claiming.lanes import Lanes
 
 READ_S: Final = 3.0
 """How often the pauses are read where nobody has told of one."""

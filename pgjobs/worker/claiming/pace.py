@@ -27,18 +27,6 @@ BUSY_S: Final = 0.2
 """A worker that has had work for this long takes its flag away."""
 
 
-WHOLE_S: Final = 1.0
-SHARE: Final = 50
-
-
-def rest_after(took_s: float) -> float:
-    """Seconds until a look at everything may come again: once a second, and two percent of the time, at most.
-
-    With many dead entries such a look takes long; the longer, the more seldom.
-    """
-    return max(WHOLE_S, SHARE * took_s)
-
-
 class Pace:
     """The rhythm of one worker's looks, and its idle flags. Instants are of time.monotonic.
 

@@ -1,0 +1,1 @@
+"""Where jobs run: on an event loop, on threads, in processes of their own."""
