@@ -29,6 +29,7 @@ class Meter:
         self._begun_s = 0.0
         self._faults = -1
         self._taken_bytes = 0
+        self._is_passed = False
         self._clear_refs = _opened("/proc/self/clear_refs", os.O_WRONLY)
         self._status = _opened("/proc/self/status", os.O_RDONLY)
         self.max_rss_bytes = 0
@@ -36,6 +37,10 @@ class Meter:
 
     def begin(self) -> None:
         """An attempt begins."""
+        if self._is_passed and self._clear_refs is not None:
+            with contextlib.suppress(OSError):
+                os.pwrite(self._clear_refs, _RESET_PEAK, 0)
+        self._is_passed = False
         self._begun_s = _cpu_s(resource.getrusage(resource.RUSAGE_SELF))
 
     def read(self) -> Usage:
@@ -53,7 +58,7 @@ class Meter:
             with contextlib.suppress(OSError, ValueError, IndexError):
                 status = os.pread(self._status, 4096, 0)
                 peak_bytes, self._taken_bytes = (_kilobytes(status, name) * 1024 for name in (b"VmHWM:", b"VmRSS:"))
-                os.pwrite(self._clear_refs, _RESET_PEAK, 0)
+                self._is_passed = True
         self._faults = faults
         return peak_bytes
 
