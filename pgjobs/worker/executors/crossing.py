@@ -11,6 +11,7 @@ from uuid import UUID
 
 import msgspec
 
+from pgjobs.codec import Json
 from pgjobs.report import Child, Desk, Line, Said
 from pgjobs.run import Claim, Ending, Failure, Outcome, Run, Usage
 
@@ -29,10 +30,16 @@ class Handed(msgspec.Struct):
         return Run(self.row, Claim(self.claim, 1, desk), time.perf_counter(), self.schema)
 
 
+def _as_it_is(value: Json) -> Json:
+    """A value of the row, in JSON; a number that no float holds has become infinite, of which msgspec makes null."""
+    data = msgspec.json.encode(value)
+    return msgspec.Raw(json.dumps(value).encode() if b"null" in data else data)
+
+
 def _line(document: object) -> bytes:
     try:
         return msgspec.json.encode(document) + b"\n"
-    except UnicodeEncodeError:  # half a character, which the other way of writing JSON has an escape for
+    except UnicodeEncodeError:  # half a character, for which the other way of writing JSON has an escape
         return json.dumps(msgspec.to_builtins(document)).encode() + b"\n"
 
 
@@ -45,7 +52,7 @@ def run_line(run: Run) -> bytes:
     function = run.task.function
     row = (
         run.id, run.task_name, run.queue, run.priority, run.attempt, run.max_attempts, run.crashes,
-        run.timeout_s, run.created_at, run.args, run.meta, _aged(run),
+        run.timeout_s, run.created_at, _as_it_is(run.args), _as_it_is(run.meta), _as_it_is(_aged(run)),
     )  # fmt: skip
     where = (function.__module__, function.__qualname__)
     return _line(Handed(row, run.claim.id, run.schema, where, run.task.capture))
