@@ -18,8 +18,8 @@ from pgjobs import codec, resources, statements
 from pgjobs.job import new_id
 from pgjobs.link import Link
 from pgjobs.options import retentions
+from pgjobs.outcome import released
 from pgjobs.report import Desk
-from pgjobs.run import released
 from pgjobs.worker import identity, stacks
 from pgjobs.worker.claiming.admission import Admission
 from pgjobs.worker.claiming.claimer import Claimer, DeclaredDeadError

@@ -12,7 +12,8 @@ import sys
 import time
 from typing import Any, Final
 
-from pgjobs.run import Account, Run, Usage, storable
+from pgjobs.outcome import Account, Usage, storable
+from pgjobs.run import Run
 from pgjobs.wording import describe_exit
 from pgjobs.worker import identity
 

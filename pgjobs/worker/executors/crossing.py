@@ -11,8 +11,9 @@ from uuid import UUID
 
 import msgspec
 
+from pgjobs.outcome import Ending, Failure, Outcome, Usage
 from pgjobs.report import Child, Desk, Line, Said
-from pgjobs.run import Claim, Ending, Failure, Outcome, Run, Usage
+from pgjobs.run import Claim, Run
 
 
 def run_line(run: Run) -> bytes:
