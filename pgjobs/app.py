@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
     from pgjobs.alerts import Alert
     from pgjobs.context import Carrier
+    from pgjobs.events import Event
     from pgjobs.worker import Worker
 
 R = TypeVar("R")
@@ -373,12 +374,20 @@ class PgJobs(Doorway, Hooks, Notifying, Controls):
         runner = importlib.import_module("pgjobs.inline").Inline(self, resources)
         self._producer.inline, self._ledger = runner, runner.memory
 
-    def worker(self, **settings: Any) -> Worker:
-        """Makes a worker that runs in this process: ``with jobs.worker(queues="mail"):``; see ``pgjobs.worker.Worker``.
+    def worker(self, *, emit: Callable[[Event], None] | None = None, **settings: Any) -> Worker:
+        """Makes a worker that runs in this process: ``with jobs.worker(queues="mail"):``.
 
         The one call up the layers; bound late, so that producers do not load the worker.
+
+        Args:
+            emit: takes what happens in it, in place of the log.
+            **settings: see ``pgjobs.worker.WorkerSettings``.
+
+        Raises:
+            OptionError: a setting that cannot be meant.
         """
-        worker: Worker = importlib.import_module("pgjobs.worker").Worker(self, **settings)
+        room = importlib.import_module("pgjobs.worker")
+        worker: Worker = room.Worker(self, room.WorkerSettings(**settings), emit=emit)
         return worker
 
     def find_task(self, name: str) -> Task[..., Any, Any]:

@@ -14,9 +14,10 @@ from typing import Any
 
 from pgjobs import borrowed, resources
 from pgjobs.current import current_job
+from pgjobs.outcome import stored
 from pgjobs.resources import Want
 from pgjobs.retry import Snooze
-from pgjobs.run import CURRENT, stored
+from pgjobs.run import CURRENT
 from pgjobs.task import Task
 
 Body = Callable[..., Any]

@@ -21,8 +21,9 @@ from pgjobs.errors import JobStateError, NoCurrentJobError, OptionError
 from pgjobs.handle import Job
 from pgjobs.job import Draft, Template
 from pgjobs.options import Options, level_name
+from pgjobs.outcome import result_text, storable, stored
 from pgjobs.report import MAX_LINE, Child, Desk
-from pgjobs.run import CURRENT, Run, lost, result_text, storable, stored
+from pgjobs.run import CURRENT, Run, lost
 from pgjobs.statements import Statement
 from pgjobs.task import P, Task
 

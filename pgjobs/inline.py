@@ -25,9 +25,10 @@ from pgjobs.errors import JobNotFoundError, ResultTimeoutError, TaskNotFoundErro
 from pgjobs.handle import Job
 from pgjobs.job import Draft, FailureRow, JobRow, Status, Template, new_id
 from pgjobs.ledger import Ledger
+from pgjobs.outcome import Outcome, raised, returned
 from pgjobs.registry import Registry
 from pgjobs.report import Desk
-from pgjobs.run import CURRENT, Claim, Outcome, Run, raised, returned
+from pgjobs.run import CURRENT, Claim, Run
 
 if TYPE_CHECKING:
     from pgjobs.app import PgJobs

@@ -17,7 +17,8 @@ from uuid import UUID
 
 from pgjobs import events
 from pgjobs.errors import ConfigurationError
-from pgjobs.run import CURRENT, MAX_CRASHES, Outcome, Run, storable
+from pgjobs.outcome import MAX_CRASHES, Outcome, storable
+from pgjobs.run import CURRENT, Run
 from pgjobs.wording import duration, plural
 
 FORMATS: Final = ("text", "json")

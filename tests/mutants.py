@@ -28,13 +28,13 @@ CLAIM, COMPLETE = "pgjobs/sql/claim.sql", "pgjobs/sql/complete.sql"
 MAINTAIN, WORKERS = "pgjobs/sql/maintain.sql", "pgjobs/sql/workers.sql"
 CLAIMER, COMPLETER = "pgjobs/worker/claiming/claimer.py", "pgjobs/worker/claiming/completer.py"
 HINTS, LIFE = "pgjobs/worker/claiming/hints.py", "pgjobs/worker/life.py"
-LANES, SLOTS, RUN = "pgjobs/worker/claiming/lanes.py", "pgjobs/worker/claiming/slots.py", "pgjobs/run.py"
+LANES, SLOTS, OUTCOME = "pgjobs/worker/claiming/lanes.py", "pgjobs/worker/claiming/slots.py", "pgjobs/outcome.py"
 
 MODEL = "tests/model"
 FENCING, SUSPECTS, TIMEOUTS = "tests/test_fencing.py", "tests/test_suspects.py", "tests/test_timeouts.py"
 PAIRS = "tests/sql/test_interleavings.py"
 WORKER, CONTROL = "tests/test_worker.py", "tests/test_control.py"
-BOUNDS, SLOT, RUNS = "tests/unit/test_lanes.py", "tests/unit/test_slots.py", "tests/unit/test_run.py"
+BOUNDS, SLOT, ENDS = "tests/unit/test_lanes.py", "tests/unit/test_slots.py", "tests/unit/test_outcome.py"
 
 
 @dataclass(frozen=True)
@@ -231,10 +231,12 @@ MUTANTS: Final = (
            (SLOT, WORKER, TIMEOUTS)),
     Mutant("a slot is not given back", SLOTS, "def finish", "self._free.append(run.slot)", "pass", (SLOT, WORKER)),
     Mutant("stale jobs stay", SLOTS, "def take_stale", "return self._take_waiting()", "return []", (SLOT, WORKER)),
-    Mutant("a rolled-back completion succeeds", RUN, "def returned", "if run.completed:", "if False:", (FENCING, RUNS)),
-    Mutant("attempts without end", RUN, "def failed", "if run.attempt < run.max_attempts:", "if True:", (RUNS, WORKER)),
-    Mutant("crashes without end", RUN, "def crashed", "run.crashes + 1 >= MAX_CRASHES", "False", (MODEL, RUNS)),
-    Mutant("a snooze burns an attempt", RUN, "def raised", "refund=1", "refund=0", (RUNS, WORKER)),
+    Mutant("a rolled-back completion succeeds", OUTCOME, "def returned",
+           "if run.completed:", "if False:", (FENCING, ENDS)),
+    Mutant("attempts without end", OUTCOME, "def failed",
+           "if run.attempt < run.max_attempts:", "if True:", (ENDS, WORKER)),
+    Mutant("crashes without end", OUTCOME, "def crashed", "run.crashes + 1 >= MAX_CRASHES", "False", (MODEL, ENDS)),
+    Mutant("a snooze burns an attempt", OUTCOME, "def raised", "refund=1", "refund=0", (ENDS, WORKER)),
 )  # fmt: skip
 
 

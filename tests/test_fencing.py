@@ -18,7 +18,8 @@ from pgjobs import ClaimLostError, Job, PgJobs, Retry, RetryLater, Status, curre
 from pgjobs.events import ClaimLost, Event, Recorded
 from pgjobs.job import new_id
 from pgjobs.link import Link
-from pgjobs.run import Claim, Outcome, Run
+from pgjobs.outcome import Outcome
+from pgjobs.run import Claim, Run
 from pgjobs.statements import Range
 from pgjobs.worker import Worker
 from pgjobs.worker.claiming import completer as completing

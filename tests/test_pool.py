@@ -229,9 +229,7 @@ def test_completion_in_the_applications_transaction(app: PgJobs, worker: Worker)
 
 
 def test_process_that_cannot_start_fails_the_attempt_and_says_why(app: PgJobs, monkeypatch: pytest.MonkeyPatch) -> None:
-    worker = app.worker()
-    worker.app = "tests.apps.broken"
-    with worker:
+    with app.worker(app="tests.apps.broken"):
         job = app.using(retry=1).enqueue(f"{APP}.pid")
         with pytest.raises(JobFailedError, match="ZeroDivisionError"):
             job.get(10)

@@ -258,7 +258,7 @@ def test_signal_that_comes_between_two_turns_is_passed_on(signals: int, words: l
     """Only a signal during the wait was; the children were killed instead, as if their time had long been over."""
     supervisor = Supervisor(Settings(app="none"))
     child: Any = Told()
-    supervisor._children[0] = child
+    supervisor._children._by_pid[0] = child
     for _ in range(signals):
         supervisor._asked(signal.SIGTERM, None)
     for _ in range(2):

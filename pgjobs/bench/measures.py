@@ -17,7 +17,7 @@ from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, LiteralString
 from uuid import UUID
 
 import psycopg
@@ -27,21 +27,12 @@ from pgjobs.app import PgJobs
 from pgjobs.bench import tasks
 from pgjobs.bench.tasks import SCHEMA
 from pgjobs.errors import ConfigurationError
+from pgjobs.statements import QUERIES
 from pgjobs.worker import identity
 
-SPAN: Final = """
-    SELECT count(*) / extract(epoch FROM max(finished_at) - min(started_at))
-      FROM pgjobs_bench.jobs WHERE status = 'succeeded'
-"""
-RECORDED: Final = "SELECT sum(jobs) FROM pgjobs_bench.rollups WHERE status = 'succeeded'"
-"""Jobs whose end stands in the table; cheap to ask, however many there are."""
-
-LEFT: Final = "SELECT count(*) FROM pgjobs_bench.jobs WHERE position IS NOT NULL OR status = 'running'"
-COUNTERS: Final = """
-    SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::float8, xact_commit::float8,
-           (blks_hit + blks_read)::float8
-      FROM pg_stat_database WHERE datname = current_database()
-"""
+NOOP: Final = "pgjobs.bench.tasks.noop"
+RECORDED: Final = QUERIES["bench_recorded"].text(SCHEMA)
+LEFT: Final = QUERIES["bench_left"].text(SCHEMA)
 
 
 class Database:
@@ -72,7 +63,7 @@ class Database:
     def counters(self) -> tuple[float, float, float]:
         """Bytes of WAL, commits and buffers so far, of the whole database."""
         self.conn.execute("SELECT pg_stat_clear_snapshot()")
-        row = self.conn.execute(COUNTERS.encode()).fetchone()
+        row = self.conn.execute(_text("bench_counters")).fetchone()
         assert row is not None  # noqa: S101 - we are in that database
         return row[0], row[1], row[2]
 
@@ -115,7 +106,7 @@ def drain(database: Database, task: str, count: int, *, processes: int = 1, slot
     time.sleep(1.1)  # the server's statistics come a second late
     wal, commits, buffers = (now - then for now, then in zip(database.counters(), before, strict=True))
     return {
-        "jobs/s": database.number(SPAN),
+        "jobs/s": database.number(_text("bench_rate")),
         "WAL bytes/job": wal / count,
         "commits/job": commits / count,
         "buffers/job": buffers / count,
@@ -125,7 +116,7 @@ def drain(database: Database, task: str, count: int, *, processes: int = 1, slot
 def enqueue_each(database: Database, count: int) -> float:
     """Jobs a second, one by one, each in a transaction of its own."""
     database.fresh()
-    noop = database.jobs.tasks["pgjobs.bench.tasks.noop"]
+    noop = database.jobs.tasks[NOOP]
     noop.enqueue(0)
     started = time.perf_counter()
     for i in range(count):
@@ -136,7 +127,7 @@ def enqueue_each(database: Database, count: int) -> float:
 def enqueue_async(database: Database, count: int, at_once: int) -> float:
     """The same by coroutines, several at once."""
     database.fresh()
-    noop = database.jobs.tasks["pgjobs.bench.tasks.noop"]
+    noop = database.jobs.tasks[NOOP]
 
     async def produce(share: int) -> None:
         for i in range(share):
@@ -156,22 +147,19 @@ def enqueue_async(database: Database, count: int, at_once: int) -> float:
 def insert_each(database: Database, count: int) -> float:
     """The floor of the same: a bare autocommit INSERT of such a row, by psycopg alone."""
     database.fresh()
-    insert = (
-        "INSERT INTO pgjobs_bench.jobs (id, task, args)"
-        " VALUES (gen_random_uuid(), 'pgjobs.bench.tasks.noop', %s::jsonb)"
-    )
+    insert = _text("bench_insert")
     with psycopg.connect(database.url, autocommit=True) as conn:
-        conn.execute(insert, ['{"i": 0}'], prepare=True)
+        conn.execute(insert, {"task": NOOP, "args": '{"i": 0}'}, prepare=True)
         started = time.perf_counter()
         for i in range(count):
-            conn.execute(insert, [f'{{"i": {i}}}'], prepare=True)
+            conn.execute(insert, {"task": NOOP, "args": f'{{"i": {i}}}'}, prepare=True)
         return count / (time.perf_counter() - started)
 
 
 def enqueue_bulk(database: Database, count: int) -> float:
     """Jobs a second in one transaction."""
     database.fresh()
-    database.jobs.tasks["pgjobs.bench.tasks.noop"].enqueue(0)
+    database.jobs.tasks[NOOP].enqueue(0)
     started = time.perf_counter()
     database.enqueue("noop", count)
     return count / (time.perf_counter() - started)
@@ -182,8 +170,8 @@ def copy_bulk(database: Database, count: int) -> float:
     database.fresh()
     with psycopg.connect(database.url) as conn:
         started = time.perf_counter()
-        with conn.cursor() as cursor, cursor.copy("COPY pgjobs_bench.jobs (task, args) FROM STDIN") as stream:
-            stream.write("".join(f'pgjobs.bench.tasks.noop\t{{"i": {i}}}\n' for i in range(count)))
+        with conn.cursor() as cursor, cursor.copy(_text("bench_copy")) as stream:
+            stream.write("".join(f'{NOOP}\t{{"i": {i}}}\n' for i in range(count)))
         conn.commit()
         return count / (time.perf_counter() - started)
 
@@ -192,20 +180,12 @@ def claim_and_complete(database: Database, count: int, batch: int = 100) -> floa
     """The floor of a drain: bare claims and completions of the same rows by one client, with no queue around them."""
     database.fresh()
     database.enqueue("noop", count)
-    claim = (
-        "UPDATE pgjobs_bench.jobs SET status = 'running', position = NULL, attempt = attempt + 1, started_at = now()"
-        " WHERE id = ANY (ARRAY (SELECT id FROM pgjobs_bench.jobs WHERE position IS NOT NULL"
-        " AND queue = 'default' AND priority = 0 ORDER BY position LIMIT %s FOR UPDATE SKIP LOCKED)) RETURNING id, args"
-    )
-    complete = (
-        "UPDATE pgjobs_bench.jobs SET status = 'succeeded', finished_at = now()"
-        " WHERE id = ANY (%s) AND status = 'running'"
-    )
+    claim, complete = _text("bench_claim"), _text("bench_complete")
     with psycopg.connect(database.url, autocommit=True) as conn:
         conn.execute("ANALYZE pgjobs_bench.jobs")
         started = time.perf_counter()
-        while rows := conn.execute(claim, [batch], prepare=True, binary=True).fetchall():
-            conn.execute(complete, [[row[0] for row in rows]], prepare=True)
+        while rows := conn.execute(claim, {"limit": batch}, prepare=True, binary=True).fetchall():
+            conn.execute(complete, {"ids": [row[0] for row in rows]}, prepare=True)
         return count / (time.perf_counter() - started)
 
 
@@ -249,7 +229,7 @@ def round_trip(database: Database, count: int) -> list[float]:
         for _ in range(count):
             time.sleep(0.005)
             before = time.perf_counter()
-            database.jobs.enqueue("pgjobs.bench.tasks.noop", 1).get(timeout=30)
+            database.jobs.enqueue(NOOP, 1).get(timeout=30)
             waits.append(1000 * (time.perf_counter() - before))
     return waits
 
@@ -278,11 +258,7 @@ def together(database: Database, rate: int, seconds: float) -> list[float]:
         deadline = time.monotonic() + 60
         while database.number(LEFT) and time.monotonic() < deadline:
             time.sleep(0.05)
-    query = (
-        "SELECT 1000 * extract(epoch FROM finished_at - created_at)::float8 FROM pgjobs_bench.jobs"
-        " WHERE task LIKE '%noop' AND status = 'succeeded'"
-    )
-    return [row[0] for row in database.conn.execute(query.encode())]
+    return [row[0] for row in database.conn.execute(_text("bench_waits"), {"task": NOOP})]
 
 
 @contextmanager
@@ -340,10 +316,7 @@ def machine(conn: psycopg.Connection[Any]) -> dict[str, Any]:
     import platform
 
     server = conn.execute("SELECT version()").fetchone()
-    settings = conn.execute(
-        "SELECT name, setting FROM pg_settings"
-        " WHERE name IN ('fsync', 'synchronous_commit', 'full_page_writes', 'shared_buffers', 'max_wal_size')"
-    ).fetchall()
+    settings = conn.execute(_text("bench_settings")).fetchall()
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()} {platform.release()}",
@@ -351,3 +324,7 @@ def machine(conn: psycopg.Connection[Any]) -> dict[str, Any]:
         "server": "" if server is None else server[0].split(",")[0],
         "settings": dict(settings),
     }
+
+
+def _text(name: str) -> LiteralString:
+    return QUERIES[name].text(SCHEMA)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
+from typing import Any
 
 import click
 
@@ -104,30 +105,14 @@ from pgjobs.config import SYNCHRONOUS_COMMIT, seconds
 @click.option("--wait-for-db", is_flag=True, help="Wait for a database that is not there yet.")
 @options.schema
 def command(
+    *,
     app: str | None,
-    queues: str,
-    concurrency: int,
+    schema: str | None,
     processes: int | None,
     least: int | None,
     most: int | None,
-    scale_wait: float,
-    scale_idle: float,
-    burst: bool,
-    max_jobs: int | None,
-    shutdown_timeout: float,
-    max_rss: int | None,
-    pool_max_jobs: int | None,
-    allow_shell: bool,
-    stall_timeout: float,
-    aging: str | None,
-    synchronous_commit: str | None,
-    log_level: str,
     log_format: str,
-    http: str | None,
-    statsd: str | None,
-    statsd_format: str,
-    wait_for_db: bool,
-    schema: str | None,
+    **told: Any,
 ) -> None:
     """Run jobs until told to stop.
 
@@ -142,7 +127,9 @@ def command(
     """
     if not app:
         raise click.UsageError("say which application, as in: pgjobs worker -A app.tasks (or set PGJOBS_APP)")
-    count, most = _how_many(processes, least, most, counted=burst or max_jobs is not None)
+    count, most = _how_many(processes, least, most, counted=told["burst"] or told["max_jobs"] is not None)
+    if told["aging"] is not None and seconds(told["aging"], what="--aging") == 0:
+        raise click.UsageError("--aging is 0; write how long a job waits for a point of priority, as in 60s")
     if schema:
         os.environ["PGJOBS_SCHEMA"] = schema
     os.environ["PGJOBS_LOG_FORMAT"] = log_format  # for the processes of the pool, too
@@ -150,33 +137,8 @@ def command(
     from pgjobs.supervisor.supervisor import Supervisor
     from pgjobs.telemetry import set_up_logging
 
-    if aging is not None and seconds(aging, what="--aging") == 0:
-        raise click.UsageError("--aging is 0; write how long a job waits for a point of priority, as in 60s")
-    set_up_logging(log_level, f"{socket.gethostname()}:{os.getpid()}")
-    settings = Settings(
-        app=app,
-        queues=queues,
-        concurrency=concurrency,
-        processes=count,
-        max_processes=most,
-        scale_wait=scale_wait,
-        scale_idle=scale_idle,
-        burst=burst,
-        max_jobs=max_jobs,
-        shutdown_timeout=shutdown_timeout,
-        max_rss=max_rss,
-        pool_max_jobs=pool_max_jobs,
-        allow_shell=allow_shell,
-        stall_timeout=stall_timeout,
-        aging=aging,
-        synchronous_commit=synchronous_commit,
-        log_level=log_level,
-        http=http,
-        statsd=statsd,
-        statsd_format=statsd_format,
-        wait_for_db=wait_for_db,
-    )
-    sys.exit(Supervisor(settings).run())
+    set_up_logging(told["log_level"], f"{socket.gethostname()}:{os.getpid()}")
+    sys.exit(Supervisor(Settings(app=app, processes=count, max_processes=most, **told)).run())
 
 
 def _how_many(processes: int | None, least: int | None, most: int | None, *, counted: bool) -> tuple[int, int | None]:

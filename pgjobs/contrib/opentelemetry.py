@@ -27,7 +27,8 @@ from pgjobs.current import CurrentJob
 from pgjobs.events import Event, WorkerStopped
 from pgjobs.middleware import Middleware
 from pgjobs.newjob import NewJob, Prepared
-from pgjobs.run import CURRENT, outcome_of
+from pgjobs.outcome import outcome_of
+from pgjobs.run import CURRENT
 from pgjobs.worker.executors.pool import APART
 
 try:

@@ -23,8 +23,9 @@ from sentry_sdk.integrations.logging import ignore_logger
 
 from pgjobs.app import PgJobs
 from pgjobs.callbacks import Ended
+from pgjobs.outcome import Outcome, outcome_of
 from pgjobs.privacy import masked
-from pgjobs.run import CURRENT, Outcome, Run, outcome_of
+from pgjobs.run import CURRENT, Run
 
 if TYPE_CHECKING:
     from sentry_sdk.types import Event, Hint

@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any, Final, LiteralString
 
 import psycopg
 from rich.console import Console
@@ -19,26 +19,11 @@ from pgjobs import migrations
 from pgjobs.database import Database
 from pgjobs.demo import site
 from pgjobs.demo.tasks import SCHEMA, count_words_at_url
+from pgjobs.statements import QUERIES
 
 DEAD_LINKS: Final = ("asyncio.nothing", "click.missing", "rich.gone")
 PATIENCE_S: Final = 75.0
 """By then every job must have ended, the killed worker's included."""
-
-RESULTS: Final = """\
-SELECT substring(args->>'url' FROM '[^/]+$') AS page, result::int AS words, attempt,
-       round(extract(epoch FROM finished_at - started_at), 2) AS seconds
-  FROM pgjobs_demo.jobs
- WHERE status = 'succeeded'
- ORDER BY words DESC
- LIMIT 8"""
-STATUSES: Final = "SELECT status, count(*) AS jobs FROM pgjobs_demo.jobs GROUP BY status ORDER BY jobs DESC"
-TROUBLES: Final = """\
-SELECT reason, exception, count(*) AS attempts, count(DISTINCT job_id) AS jobs
-  FROM pgjobs_demo.failures
- GROUP BY reason, exception
- ORDER BY attempts DESC"""
-ENDED: Final = "SELECT count(*) FROM pgjobs_demo.jobs WHERE finished_at IS NOT NULL"
-HELD: Final = "SELECT count(*) FROM pgjobs_demo.running WHERE worker LIKE %s"
 
 
 def run(url: str, *, workers: int = 2) -> bool:
@@ -86,12 +71,13 @@ def _workers(url: str, count: int) -> Generator[list[subprocess.Popen[bytes]]]:
 def _kill_one(conn: psycopg.Connection[Any], process: subprocess.Popen[bytes], total: int, out: Console) -> None:
     """Waits until a third has ended and the victim holds jobs; then kills it, parent and child, without a word."""
     deadline = time.monotonic() + 60
-    while not (held := _number(conn, HELD, f"%:{process.pid}.%")) or _number(conn, ENDED) < total // 3:
+    theirs = f"%:{process.pid}.%"
+    while not (held := _count(conn, "demo_held", worker=theirs)) or _count(conn, "demo_ended") < total // 3:
         if time.monotonic() > deadline:
             raise TimeoutError("the workers did not start; run `pgjobs worker -A pgjobs.demo.tasks` to see why")
         time.sleep(0.01)
     os.killpg(process.pid, signal.SIGKILL)
-    ended = _number(conn, ENDED)
+    ended = _count(conn, "demo_ended")
     out.print(
         f"Two workers have ended {ended} jobs. [red]kill -9[/red] to one of them, which holds {held}.\n"
         "The other goes on, and takes these over when the dead one has missed its beats …"
@@ -101,16 +87,17 @@ def _kill_one(conn: psycopg.Connection[Any], process: subprocess.Popen[bytes], t
 def _await_end(conn: psycopg.Connection[Any], total: int, out: Console) -> None:
     started = time.monotonic()
     deadline = started + PATIENCE_S
-    while (ended := _number(conn, ENDED)) < total and time.monotonic() < deadline:
+    while (ended := _count(conn, "demo_ended")) < total and time.monotonic() < deadline:
         time.sleep(0.05)
     out.print(f"… and {time.monotonic() - started:.1f} s later {ended} of the {total} jobs have ended.\n")
 
 
 def _report(conn: psycopg.Connection[Any], ids: list[Any], out: Console) -> bool:
-    for query in (RESULTS, STATUSES, TROUBLES):
+    for name in ("demo_results", "demo_statuses", "demo_troubles"):
+        query = _text(name)
         out.print(f"[dim]{query}[/dim]", soft_wrap=True)
         out.print(_table(conn, query), "")
-    known = {row[0] for row in conn.execute("SELECT id FROM pgjobs_demo.jobs WHERE finished_at IS NOT NULL")}
+    known = {row[0] for row in conn.execute(_text("demo_ended"))}
     lost = [job_id for job_id in ids if job_id not in known]
     if lost:
         out.print(f"[bold red]{len(lost)} of {len(ids)} jobs did not end, such as {lost[0]}.[/bold red]")
@@ -119,8 +106,8 @@ def _report(conn: psycopg.Connection[Any], ids: list[Any], out: Console) -> bool
     return not lost
 
 
-def _table(conn: psycopg.Connection[Any], query: str) -> Table:
-    cursor = conn.execute(query.encode())
+def _table(conn: psycopg.Connection[Any], query: LiteralString) -> Table:
+    cursor = conn.execute(query)
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in cursor.description or ():
         is_number = column.type_display in ("int2", "int4", "int8", "numeric")
@@ -130,7 +117,9 @@ def _table(conn: psycopg.Connection[Any], query: str) -> Table:
     return table
 
 
-def _number(conn: psycopg.Connection[Any], query: str, *parameters: str) -> int:
-    row = conn.execute(query.encode(), parameters).fetchone()
-    assert row is not None  # noqa: S101 - it counts
-    return int(row[0])
+def _count(conn: psycopg.Connection[Any], name: str, **params: str) -> int:
+    return len(conn.execute(_text(name), params).fetchall())
+
+
+def _text(name: str) -> LiteralString:
+    return QUERIES[name].text(SCHEMA)

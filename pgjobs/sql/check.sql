@@ -1,33 +1,9 @@
 -- name: ages_of_queues
 -- For how many seconds the longest waiting job of each queue has waited for its first attempt: since its enqueue, or since it was to
--- start; queues may be NULL for all but those that are one worker's own. Lanes are leapt through by index; of each the first
--- hundred jobs are looked at, and of those that were put before them (lifo) the hundred that came first. A retry has no time of
--- its own from which it waits, and is passed over. Of the scheduled jobs whose time has come, which workers queue at once, the
--- first ten thousand are looked at.
-WITH RECURSIVE lane AS (
-    (SELECT queue, priority
-       FROM pgjobs.jobs
-      WHERE position IS NOT NULL
-      ORDER BY queue, priority DESC
-      LIMIT 1)
-    UNION ALL
-    SELECT next.queue, next.priority
-      FROM lane
-     CROSS JOIN LATERAL (
-         (SELECT queue, priority
-            FROM pgjobs.jobs
-           WHERE position IS NOT NULL AND queue = lane.queue AND priority < lane.priority
-           ORDER BY queue, priority DESC
-           LIMIT 1)
-         UNION ALL
-         (SELECT queue, priority
-            FROM pgjobs.jobs
-           WHERE position IS NOT NULL AND queue > lane.queue
-           ORDER BY queue, priority DESC
-           LIMIT 1)
-         LIMIT 1
-     ) AS next
-), wanted AS (
+-- start; queues may be NULL for all but those that are one worker's own. Of each lane the first hundred jobs are looked at, and of
+-- those that were put before them (lifo) the hundred that came first. A retry has no time of its own from which it waits, and is
+-- passed over. Of the scheduled jobs whose time has come, which workers queue at once, the first ten thousand are looked at.
+WITH RECURSIVE lane AS (SELECT queue, priority FROM pgjobs.lanes /* leaps */), wanted AS (
     SELECT queue, priority
       FROM lane
      WHERE queue = ANY (%(queues)s::text[]) OR (%(queues)s::text[] IS NULL AND queue NOT LIKE '@%%')

@@ -3,30 +3,7 @@
 -- are looked for where they must be. Jobs are claimed first in, first out, so what began last was enqueued just before what
 -- now waits longest in its lane, or is among what was enqueued last; what retries or was scheduled is known while it is held,
 -- or shortly before it is due, and the caller watches it from then on. Each place is read up to a limit.
-WITH RECURSIVE lane AS (
-    (SELECT queue, priority
-       FROM pgjobs.jobs
-      WHERE position IS NOT NULL AND %(job)s::uuid IS NULL
-      ORDER BY queue, priority DESC
-      LIMIT 1)
-    UNION ALL
-    SELECT next.queue, next.priority
-      FROM lane
-     CROSS JOIN LATERAL (
-         (SELECT queue, priority
-            FROM pgjobs.jobs
-           WHERE position IS NOT NULL AND queue = lane.queue AND priority < lane.priority
-           ORDER BY queue, priority DESC
-           LIMIT 1)
-         UNION ALL
-         (SELECT queue, priority
-            FROM pgjobs.jobs
-           WHERE position IS NOT NULL AND queue > lane.queue
-           ORDER BY queue, priority DESC
-           LIMIT 1)
-         LIMIT 1
-     ) AS next
-), head AS MATERIALIZED (
+WITH RECURSIVE lane AS (SELECT queue, priority FROM pgjobs.lanes /* leaps */), head AS MATERIALIZED (
     SELECT first.id
       FROM lane
      CROSS JOIN LATERAL (
@@ -35,6 +12,7 @@ WITH RECURSIVE lane AS (
           WHERE position IS NOT NULL AND queue = lane.queue AND priority = lane.priority
           ORDER BY position
           LIMIT 1) AS first
+     WHERE %(job)s::uuid IS NULL
 ), candidate AS MATERIALIZED (
     SELECT before.id
       FROM (SELECT id FROM head

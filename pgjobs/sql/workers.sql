@@ -26,8 +26,10 @@ RETURNING worker.id, worker.quiet_at IS NOT NULL, worker.stopping_at IS NOT NULL
           CASE WHEN worker.told IS NULL THEN worker.asked END
 
 
--- name: make_quiet
--- Has workers claim no more, or claim again; they hear of it at once, or with their next beat. Returns those that live.
+-- name: order
+-- Asks of workers to claim no more or to claim again (quiet), to leave as with a first signal, or to answer a question, in the same
+-- row; what is NULL, or not to be done, stays as it was. They hear of it at once, or with their next beat; whoever has asked
+-- something before is answered no more. Returns those that live.
 -- Locks: workers, by id: for as long as a beat takes.
 WITH wanted AS MATERIALIZED (
     SELECT id
@@ -39,48 +41,12 @@ WITH wanted AS MATERIALIZED (
     SELECT pg_notify('pgjobs.jobs', 'asked')
 )
 UPDATE pgjobs.workers AS worker
-   SET quiet_at = CASE WHEN %(quiet)s::boolean THEN coalesce(worker.quiet_at, now()) END
-  FROM wanted
- CROSS JOIN told
- WHERE worker.id = wanted.id
-RETURNING worker.id
-
-
--- name: dismiss
--- Has workers leave, as with a first signal; they hear of it at once, or with their next beat. Returns those that live.
--- Locks: workers, by id: for as long as a beat takes.
-WITH wanted AS MATERIALIZED (
-    SELECT id
-      FROM pgjobs.workers
-     WHERE id = ANY (%(workers)s::uuid[]) AND dead_at IS NULL
-     ORDER BY id
-       FOR UPDATE
-), told AS (
-    SELECT pg_notify('pgjobs.jobs', 'asked')
-)
-UPDATE pgjobs.workers AS worker
-   SET stopping_at = coalesce(worker.stopping_at, now())
-  FROM wanted
- CROSS JOIN told
- WHERE worker.id = wanted.id
-RETURNING worker.id
-
-
--- name: ask
--- Asks workers something; the answer is to stand in the same row. Whoever has asked before is answered no more. Returns those that
--- live.
--- Locks: workers, by id: for as long as a beat takes.
-WITH wanted AS MATERIALIZED (
-    SELECT id
-      FROM pgjobs.workers
-     WHERE id = ANY (%(workers)s::uuid[]) AND dead_at IS NULL
-     ORDER BY id
-       FOR UPDATE
-), told AS (
-    SELECT pg_notify('pgjobs.jobs', 'asked')
-)
-UPDATE pgjobs.workers AS worker
-   SET asked = %(question)s::jsonb, told = NULL
+   SET quiet_at = CASE %(quiet)s::boolean WHEN true THEN coalesce(worker.quiet_at, now())
+                                          WHEN false THEN NULL
+                                          ELSE worker.quiet_at END,
+       stopping_at = CASE WHEN %(leave)s::boolean THEN coalesce(worker.stopping_at, now()) ELSE worker.stopping_at END,
+       asked = coalesce(%(question)s::jsonb, worker.asked),
+       told = CASE WHEN %(question)s::jsonb IS NULL THEN worker.told END
   FROM wanted
  CROSS JOIN told
  WHERE worker.id = wanted.id
@@ -122,32 +88,9 @@ RETURNING worker.id
 
 -- name: longest_wait
 -- For how many seconds the first jobs of some queues have waited for their first attempt: the longest of each queue that is not
--- paused. Lanes are leapt through by index, and ten jobs of each are looked at, from where the last worker has noted that live ones
+-- paused. Ten jobs of each lane are looked at, from where the last worker has noted that live ones
 -- begin: so it reads a few pages a lane, whatever waits. Queues that are one worker's own count not.
-WITH RECURSIVE lane AS (
-    (SELECT queue, priority
-       FROM pgjobs.jobs
-      WHERE position IS NOT NULL
-      ORDER BY queue, priority DESC
-      LIMIT 1)
-    UNION ALL
-    SELECT next.queue, next.priority
-      FROM lane
-     CROSS JOIN LATERAL (
-         (SELECT queue, priority
-            FROM pgjobs.jobs
-           WHERE position IS NOT NULL AND queue = lane.queue AND priority < lane.priority
-           ORDER BY queue, priority DESC
-           LIMIT 1)
-         UNION ALL
-         (SELECT queue, priority
-            FROM pgjobs.jobs
-           WHERE position IS NOT NULL AND queue > lane.queue
-           ORDER BY queue, priority DESC
-           LIMIT 1)
-         LIMIT 1
-     ) AS next
-)
+WITH RECURSIVE lane AS (SELECT queue, priority FROM pgjobs.lanes /* leaps */)
 SELECT lane.queue, max(extract(epoch FROM clock_timestamp() - greatest(first.created_at, first.run_at)))::float8
   FROM lane
   LEFT JOIN pgjobs.lanes AS known ON known.queue = lane.queue AND known.priority = lane.priority

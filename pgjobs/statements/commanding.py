@@ -43,17 +43,24 @@ def beat(workers: Sequence[UUID], leaving: Sequence[UUID] = ()) -> Statement[dic
 
 def make_quiet(workers: Sequence[UUID], *, quiet: bool) -> Statement[Sequence[UUID]]:
     """Has workers claim no more, or claim again; returns those that live."""
-    return Statement(QUERIES["make_quiet"], {"workers": list(workers), "quiet": quiet}, column)
+    return _order(workers, quiet=quiet)
 
 
 def dismiss(workers: Sequence[UUID]) -> Statement[Sequence[UUID]]:
     """Has workers leave; returns those that live."""
-    return Statement(QUERIES["dismiss"], {"workers": list(workers)}, column)
+    return _order(workers, leave=True)
 
 
 def ask(workers: Sequence[UUID], question: Question) -> Statement[Sequence[UUID]]:
     """Asks workers something; returns those that live."""
-    return Statement(QUERIES["ask"], {"workers": list(workers), "question": json.dumps(question._asdict())}, column)
+    return _order(workers, question=json.dumps(question._asdict()))
+
+
+def _order(
+    workers: Sequence[UUID], *, quiet: bool | None = None, leave: bool = False, question: str | None = None
+) -> Statement[Sequence[UUID]]:
+    params = {"workers": list(workers), "quiet": quiet, "leave": leave, "question": question}
+    return Statement(QUERIES["order"], params, column)
 
 
 def answer(worker: UUID, question: str, answer: str) -> Statement[Sequence[UUID]]:

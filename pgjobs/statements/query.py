@@ -70,6 +70,7 @@ class Query:
 
 _PLACE: Final = "true /* where */"
 _ALIKE: Final = "true /* alike */"
+_LEAPS: Final = "SELECT queue, priority FROM pgjobs.lanes /* leaps */"
 _TOKEN: Final = re.compile(r"\bpgjobs\.")
 _PARAMETER: Final = re.compile(r"%\((\w+)\)s")
 
@@ -96,12 +97,18 @@ Steps: TypeAlias = Generator["Statement[Any] | Rest", Any, T]
 
 
 def _load() -> Iterator[tuple[str, Query]]:
+    texts = dict(_read())
+    for name, text in texts.items():
+        yield name, Query(name, text.replace(_LEAPS, texts["leaps"]))
+
+
+def _read() -> Iterator[tuple[str, str]]:
     for file in sorted(files("pgjobs").joinpath("sql").iterdir(), key=lambda file: file.name):
         if file.name.endswith(".sql"):
             for name, text in re.findall(
                 r"^-- name: (\w+)\n(.*?)(?=^-- name: |\Z)", file.read_text(), re.MULTILINE | re.DOTALL
             ):
-                yield name, Query(name, _without_comments(text))
+                yield name, _without_comments(text)
 
 
 def _without_comments(text: str) -> str:

@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 import traceback
+from dataclasses import fields
 from functools import partial
 from typing import Any, Final
 from uuid import UUID
@@ -31,6 +32,7 @@ from pgjobs.worker import dump, identity
 from pgjobs.worker.board import Board
 from pgjobs.worker.life import Life
 from pgjobs.worker.runtime import Worker
+from pgjobs.worker.settings import WorkerSettings
 from pgjobs.worker.tally import Tally
 
 OK: Final = 0
@@ -105,47 +107,43 @@ class Child:
         settings, database = self._settings, application.jobs.database
         if settings["migrate"] and (applied := migrations.migrate(database.url, schema=database.schema)):
             logger.info("schema %s of %s: applied %s", database.schema, database.where, ", ".join(applied))
-        worker = Worker(
-            application.jobs,
-            queues=settings["queues"],
-            concurrency=settings["concurrency"],
-            burst=settings["burst"],
-            max_jobs=settings["max_jobs"],
-            shutdown_timeout=settings["shutdown_timeout"],
-            aging=settings["aging"],
-            synchronous_commit=settings["synchronous_commit"],
-            modules=application.modules,
-            name=settings["name"],
-            app=settings["app"],
-            max_rss=settings["max_rss"],
-            pool_max_jobs=settings["pool_max_jobs"],
-            allow_shell=settings["allow_shell"],
-            supervised=True,
-            supervisor_id=UUID(settings["supervisor"]),
-            board=self._board,
-            on_life=self._introduce,
-            on_asked=lambda: self._say({"asked": True}),
-            emit=self._tally,
-        )
-        self._worker = worker
-        while not self._stopping.is_set():
-            try:
-                worker.start()
-                break
-            except psycopg.Error as error:
-                if not (settings["wait_for_db"] and is_away(error)):
-                    raise
-                worker.outage.away(error)
-                self._stopping.wait(0.5)
-        else:
+        worker = self._worker = self._make_worker(application)
+        if not self._start(worker):
             return
-        worker.outage.back()
         try:
             worker.wait()
         finally:
             worker.stop()
         self._done = worker.done
         self._recycled = (worker.recycling or self._stopping.is_set()) and not self._told
+
+    def _make_worker(self, application: Application) -> Worker:
+        told = {each.name: self._settings[each.name] for each in fields(WorkerSettings) if each.name in self._settings}
+        return Worker(
+            application.jobs,
+            WorkerSettings(
+                modules=application.modules, supervised=True, supervisor_id=UUID(self._settings["supervisor"]), **told
+            ),
+            board=self._board,
+            on_life=self._introduce,
+            on_asked=lambda: self._say({"asked": True}),
+            emit=self._tally,
+        )
+
+    def _start(self, worker: Worker) -> bool:
+        """Starts it, once the database is there where that is to be waited for; returns whether it has started."""
+        while not self._stopping.is_set():
+            try:
+                worker.start()
+            except psycopg.Error as error:
+                if not (self._settings["wait_for_db"] and is_away(error)):
+                    raise
+                worker.outage.away(error)
+                self._stopping.wait(0.5)
+            else:
+                worker.outage.back()
+                return True
+        return False
 
     def _introduce(self, life: Life) -> None:
         """Tells the supervisor under which id we work, and where, so that it can beat for us."""
@@ -221,7 +219,7 @@ class Child:
         """Tells the supervisor what has happened in the last second, where somebody may ask it."""
         if self._tally is not None and self._worker is not None:
             worker = self._worker
-            sums = self._tally.take(worker.busy, worker.concurrency, worker.claims)
+            sums = self._tally.take(worker.busy, worker.settings.concurrency, worker.claims)
             self._say({"sums": msgspec.to_builtins(sums)})
 
 

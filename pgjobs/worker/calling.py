@@ -12,7 +12,7 @@ from typing import Any, Final, cast
 from pgjobs.app import PgJobs
 from pgjobs.callbacks import Callback, Ended, Moment
 from pgjobs.events import Event, Recorded, Trouble
-from pgjobs.run import Outcome
+from pgjobs.outcome import Outcome
 from pgjobs.task import Task
 
 _LAST_CALLS_S: Final = 10.0

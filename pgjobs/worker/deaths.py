@@ -11,7 +11,7 @@ from uuid import UUID
 from pgjobs import statements
 from pgjobs.events import Event, Reaped, TimedOut
 from pgjobs.link import Link
-from pgjobs.run import MAX_CRASHES
+from pgjobs.outcome import MAX_CRASHES
 from pgjobs.worker import identity
 
 LOOK_S: Final = 1.0

@@ -8,7 +8,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
@@ -18,13 +18,13 @@ from pgjobs import codec, resources, statements
 from pgjobs.job import new_id
 from pgjobs.link import Link
 from pgjobs.options import retentions
+from pgjobs.outcome import released
 from pgjobs.report import Desk
-from pgjobs.run import released
 from pgjobs.worker import identity, stacks
 from pgjobs.worker.claiming.admission import Admission
 from pgjobs.worker.claiming.claimer import Claimer, DeclaredDeadError
 from pgjobs.worker.claiming.lanes import PRIVATE, Lanes
-from pgjobs.worker.claiming.slots import Executor
+from pgjobs.worker.claiming.slots import Executor, Slots
 from pgjobs.worker.executors.loop import AsyncExecutor
 from pgjobs.worker.executors.pool import APART, ProcessExecutor
 from pgjobs.worker.executors.threads import ThreadExecutor
@@ -48,46 +48,18 @@ class Life:
     def __init__(self, worker: Worker) -> None:
         self.id = new_id()
         self._worker = worker
-        database = worker.jobs.database
-        self._link = Link(database, "pgjobs worker", worker.synchronous_commit)
-        self._upkeep = Link(database, "pgjobs upkeep")
-        self.slots = slots_for(worker.jobs.audience)(worker.concurrency, self._ready, worker.board)
+        self._link = Link(worker.jobs.database, "pgjobs worker", worker.settings.synchronous_commit)
+        self.slots = slots_for(worker.jobs.audience)(worker.settings.concurrency, self._ready, worker.board)
         self.desk = Desk(self._ready, self.slots.began)
         self.desk.jobs = worker.jobs
         self.desk.max_file_bytes = worker.jobs.max_file_bytes
         self._loop = AsyncExecutor(self.slots)
         self._lifespan = Lifespan(worker.jobs.lifespan, self._loop.run)
         self._threads = ThreadExecutor(self.slots, lost=self._lost_thread)
-        self._executors: dict[str, Executor] = {
-            "async": self._loop,
-            "thread": self._threads,
-            **{
-                kind: ProcessExecutor(
-                    self.slots,
-                    worker.app,
-                    worker.pool_max_jobs,
-                    worker.max_rss,
-                    kind=kind,
-                    allow_shell=worker.allow_shell,
-                    worker=worker.name,
-                )
-                for kind in APART
-            },
-        }
+        self._pools = {kind: _pool(kind, worker, self.slots) for kind in APART}
+        self._executors: dict[str, Executor] = {"async": self._loop, "thread": self._threads, **self._pools}
         self.slots.serve(self._executors)
-        self.claimer = Claimer(
-            self.id,
-            self._link,
-            Lanes(worker.subscription, private=f"{PRIVATE}{self.id}", aging_s=worker.aging_s),
-            self.slots,
-            flags=worker.subscription.flags,
-            schema=worker.jobs.schema,
-            admit=Admission(worker.registry, worker.emit, apart=worker.app is not None),
-            emit=worker.emit,
-            desk=self.desk,
-            limit=worker.max_jobs,
-        )
-        self.claimer.quiet = worker.quiet
+        self.claimer = self._make_claimer(worker)
         self.claiming = Service(
             "claimer",
             self._claim,
@@ -98,9 +70,30 @@ class Life:
             fatal=(DeclaredDeadError,),
             on_fatal=lambda _: worker.declared_dead(self.id),
         )
-        self._maintenance = Maintenance(
+        self._services = [self.claiming, self._upkeep(worker), *_alerting(worker)]
+
+    def _make_claimer(self, worker: Worker) -> Claimer:
+        served = worker.subscription
+        claimer = Claimer(
             self.id,
-            self._upkeep,
+            self._link,
+            Lanes(served, private=f"{PRIVATE}{self.id}", aging_s=worker.settings.aging_s),
+            self.slots,
+            flags=served.flags,
+            schema=worker.jobs.schema,
+            admit=Admission(worker.registry, worker.emit, apart=worker.settings.app is not None),
+            emit=worker.emit,
+            desk=self.desk,
+            limit=worker.settings.max_jobs,
+        )
+        claimer.quiet = worker.quiet
+        return claimer
+
+    def _upkeep(self, worker: Worker) -> Service:
+        link = Link(worker.jobs.database, "pgjobs upkeep")
+        maintenance = Maintenance(
+            self.id,
+            link,
             worker.emit,
             result_ttl_s=worker.jobs.result_ttl_s,
             failed_ttl_s=worker.jobs.failed_ttl_s,
@@ -108,10 +101,7 @@ class Life:
             promoted=self._promoted,
             workers=lambda: self.claimer.workers,
         )
-        self._maintaining = Service(
-            "upkeep", self._maintenance.tick, worker.outage, worker.emit, close=self._upkeep.close
-        )
-        self._alerting = self._alerting_of(worker)
+        return Service("upkeep", maintenance.tick, worker.outage, worker.emit, close=link.close)
 
     def start(self) -> None:
         """Registers, and starts the services."""
@@ -126,20 +116,8 @@ class Life:
             self._loop.close()
             raise
         worker.on_life(self)
-        self.claiming.start()
-        self._maintaining.start()
-        if self._alerting is not None:
-            self._alerting.start()
-
-    def _alerting_of(self, worker: Worker) -> Service | None:
-        """The service that sees to the alerts; none, and no connection, where the application has no alerts."""
-        if not worker.jobs.alerts:
-            return None
-        from pgjobs.worker.alerting import Alerting  # the modules of mail are 2 MB, which few workers need
-
-        link = Link(worker.jobs.database, "pgjobs alerts")
-        alerting = Alerting(worker.jobs.alerts, worker.jobs.webhook_secrets, link, worker.emit)
-        return Service("alerts", alerting.tick, worker.outage, worker.emit, close=link.close)
+        for service in self._services:
+            service.start()
 
     def _open_resources(self, worker: Worker) -> None:
         self.desk.resources = self._lifespan.open()
@@ -150,7 +128,7 @@ class Life:
     def _register(self, worker: Worker) -> None:
         self._link.check_schema()
         self._publish(worker)
-        document = json.dumps(identity.describe(os.getppid() if worker.supervised else None))
+        document = json.dumps(identity.describe(os.getppid() if worker.settings.supervised else None))
         self._link.one(
             statements.register(
                 self.id,
@@ -160,7 +138,7 @@ class Life:
                 pid=os.getpid(),
                 process=document,
                 queues=worker.subscription.patterns,
-                slots=worker.concurrency,
+                slots=worker.settings.concurrency,
                 quiet=worker.quiet,
             )
         )
@@ -211,14 +189,10 @@ class Life:
 
     def end(self) -> None:
         """Stops the services and takes leave of the database."""
-        self.claiming.stop()
-        self._maintaining.stop()
-        if self._alerting is not None:
-            self._alerting.stop()
-        self.claiming.join(5.0)
-        self._maintaining.join(5.0)
-        if self._alerting is not None:
-            self._alerting.join(5.0)
+        for service in self._services:
+            service.stop()
+        for service in self._services:
+            service.join(5.0)
         self._close_resources()
         for executor in self._executors.values():
             executor.close()
@@ -238,13 +212,11 @@ class Life:
         self.claimer.stop_claiming()
         self.slots.drop()
         self._interrupt()
-        self.claiming.stop()
-        self._maintaining.stop()
-        if self._alerting is not None:
-            self._alerting.stop()
-        self._executors["thread"].close()
-        for kind in APART:
-            self._executors[kind].close()
+        for service in self._services:
+            service.stop()
+        self._threads.close()
+        for pool in self._pools.values():
+            pool.close()
         self._close_resources()
 
     def be_quiet(self, quiet: bool) -> None:
@@ -289,3 +261,27 @@ class Life:
     def _recovered(self) -> None:
         self._link.close()
         self.claimer.reconnected()
+
+
+def _pool(kind: str, worker: Worker, slots: Slots) -> ProcessExecutor:
+    settings = worker.settings
+    return ProcessExecutor(
+        slots,
+        settings.app,
+        settings.pool_max_jobs,
+        settings.max_rss,
+        kind=kind,
+        allow_shell=settings.allow_shell,
+        worker=worker.name,
+    )
+
+
+def _alerting(worker: Worker) -> Iterator[Service]:
+    """The service that sees to the alerts; none, and no connection, where the application has no alerts."""
+    if not worker.jobs.alerts:
+        return
+    from pgjobs.worker.alerting import Alerting  # the modules of mail are 2 MB, which few workers need
+
+    link = Link(worker.jobs.database, "pgjobs alerts")
+    alerting = Alerting(worker.jobs.alerts, worker.jobs.webhook_secrets, link, worker.emit)
+    yield Service("alerts", alerting.tick, worker.outage, worker.emit, close=link.close)

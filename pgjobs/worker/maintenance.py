@@ -13,7 +13,8 @@ from uuid import UUID
 from pgjobs import statements
 from pgjobs.events import Event, Reaped, Recorded, TimedOut
 from pgjobs.link import Link
-from pgjobs.run import MAX_CRASHES, Claim, Failure, Outcome, Run
+from pgjobs.outcome import MAX_CRASHES, Failure, Outcome
+from pgjobs.run import Claim, Run
 from pgjobs.statements import Duty, Row
 from pgjobs.worker.service import rest_after
 

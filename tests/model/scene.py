@@ -11,7 +11,8 @@ import psycopg
 from pgjobs import PgJobs
 from pgjobs.events import ClaimLost, Event, Recorded
 from pgjobs.link import Link
-from pgjobs.run import Failure, Outcome, Run, crashed
+from pgjobs.outcome import Failure, Outcome, crashed
+from pgjobs.run import Run
 from pgjobs.statements import Statement
 from pgjobs.worker.claiming.claimer import Claimer
 from pgjobs.worker.claiming.lanes import Lanes

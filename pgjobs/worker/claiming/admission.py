@@ -7,8 +7,9 @@ from collections.abc import Callable
 from pgjobs.bodies import body_of
 from pgjobs.errors import ArgumentsError, ConfigurationError, DecryptionError, OptionError
 from pgjobs.events import Event, Unrunnable
+from pgjobs.outcome import Outcome
 from pgjobs.registry import Registry
-from pgjobs.run import Outcome, Run
+from pgjobs.run import Run
 
 
 class Admission:

@@ -20,8 +20,9 @@ from pgjobs.database import RESEND, is_away
 from pgjobs.events import Event, Released, Trouble
 from pgjobs.job import new_id
 from pgjobs.link import Link
+from pgjobs.outcome import Outcome, released
 from pgjobs.report import Desk
-from pgjobs.run import Claim, Outcome, Run, released
+from pgjobs.run import Claim, Run
 from pgjobs.statements import Lane, Range, Row, Rows, Statement
 from pgjobs.worker.claiming.completer import Completer, is_unstorable
 from pgjobs.worker.claiming.hints import Hints

@@ -13,8 +13,9 @@ import psycopg
 from pgjobs import arrays, statements
 from pgjobs.events import ClaimLost, Event, Recorded, Released
 from pgjobs.link import Link
+from pgjobs.outcome import Outcome, unstorable
 from pgjobs.report import Child, Desk, Said
-from pgjobs.run import Claim, Outcome, unstorable
+from pgjobs.run import Claim
 from pgjobs.statements import Recorded as RecordedIds
 from pgjobs.statements import Statement
 

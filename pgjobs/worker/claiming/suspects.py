@@ -9,7 +9,8 @@ from typing import Final
 
 from pgjobs import statements
 from pgjobs.link import Link
-from pgjobs.run import Outcome, Run, released
+from pgjobs.outcome import Outcome, released
+from pgjobs.run import Run
 from pgjobs.worker.claiming.slots import Slots
 
 PATIENCE_S: Final = 1.0

@@ -13,7 +13,8 @@ import time
 from typing import Any, Final
 
 from pgjobs.codec import loads
-from pgjobs.run import Account, Run, Usage, storable
+from pgjobs.outcome import Account, Usage, storable
+from pgjobs.run import Run
 from pgjobs.wording import describe_exit
 from pgjobs.worker import identity
 

@@ -12,8 +12,9 @@ from uuid import UUID
 import msgspec
 
 from pgjobs.codec import Json
+from pgjobs.outcome import Ending, Failure, Outcome, Usage
 from pgjobs.report import Child, Desk, Line, Said
-from pgjobs.run import Claim, Ending, Failure, Outcome, Run, Usage
+from pgjobs.run import Claim, Run
 
 
 class Handed(msgspec.Struct):

@@ -16,7 +16,8 @@ from typing import Any, Final
 import msgspec
 
 from pgjobs.errors import OptionError, ProcessDiedError
-from pgjobs.run import Outcome, Run, cancelled, crashed, failed, released, timed_out, too_late
+from pgjobs.outcome import Outcome, cancelled, crashed, failed, released, timed_out, too_late
+from pgjobs.run import Run
 from pgjobs.task import Task
 from pgjobs.worker.claiming.slots import Slots
 from pgjobs.worker.executors.apart import START_S, PoolProcess

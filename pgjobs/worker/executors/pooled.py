@@ -29,10 +29,11 @@ from pgjobs.bodies import body_of
 from pgjobs.errors import ArgumentsError, ConfigurationError, DecryptionError, OptionError
 from pgjobs.loading import load
 from pgjobs.options import log_level
+from pgjobs.outcome import Outcome, Usage, raised, returned
 from pgjobs.reference import resolve
 from pgjobs.registry import Registry
 from pgjobs.report import Desk
-from pgjobs.run import CURRENT, Outcome, Run, Usage, raised, returned
+from pgjobs.run import CURRENT, Run
 from pgjobs.task import Task
 from pgjobs.telemetry import JobLogHandler, set_up_logging
 from pgjobs.wording import describe_exit

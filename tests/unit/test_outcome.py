@@ -11,11 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pgjobs import run as runs
+from pgjobs import outcome as outcomes
 from pgjobs.errors import ClaimLostError
 from pgjobs.job import new_id
+from pgjobs.outcome import Outcome
 from pgjobs.retry import Cancel, Retry, RetryLater, Snooze
-from pgjobs.run import Claim, Outcome, Run
+from pgjobs.run import Claim, Run, lost
 from pgjobs.signature import Signature
 
 CREATED = datetime(2027, 1, 31, tzinfo=UTC)
@@ -64,14 +65,14 @@ def raised_from(place: int, error: Exception) -> Exception:
 
 @pytest.mark.parametrize(("value", "result"), [(None, None), (0, 0), ("", ""), ({"sent": [1]}, {"sent": [1]})])
 def test_a_function_that_returns_has_succeeded(value: Any, result: Any) -> None:
-    outcome = runs.returned(a_run(), value, 0.5)
+    outcome = outcomes.returned(a_run(), value, 0.5)
     assert (*summary(outcome), outcome.seconds) == ("succeeded", None, None, 0, 0.5)
     assert (None if outcome.result is None else json.loads(outcome.result)) == result
 
 
 @pytest.mark.parametrize("value", [object(), float("nan"), "\0"])
 def test_a_result_that_cannot_be_stored_fails_the_job_at_once(value: object) -> None:
-    outcome = runs.returned(a_run(attempt=1), value, 0.5)
+    outcome = outcomes.returned(a_run(attempt=1), value, 0.5)
     assert summary(outcome) == ("failed", "unstorable result", None, 0)
     assert outcome.failure is not None
     assert outcome.failure.message.startswith("result cannot be stored as JSON")
@@ -80,13 +81,13 @@ def test_a_result_that_cannot_be_stored_fails_the_job_at_once(value: object) -> 
 def test_a_completion_that_was_rolled_back_is_a_failed_attempt() -> None:
     made = a_run()
     made.completed = True
-    outcome = runs.returned(made, "sent", 0.5)
+    outcome = outcomes.returned(made, "sent", 0.5)
     assert summary(outcome) == ("scheduled", "error", 7, 0)
     assert outcome.failure is not None
     assert outcome.failure.exception == "pgjobs.errors.CompletionRolledBackError"
 
 
-@pytest.mark.parametrize("end", [runs.raised, runs.returned])
+@pytest.mark.parametrize("end", [outcomes.raised, outcomes.returned])
 @pytest.mark.parametrize("attempt", [1, 3])
 def test_a_snooze_gives_the_attempt_back(end: Any, attempt: int) -> None:
     outcome = end(a_run(attempt), Snooze("10m"), 0.5)
@@ -95,7 +96,7 @@ def test_a_snooze_gives_the_attempt_back(end: Any, attempt: int) -> None:
 
 
 def test_a_job_can_cancel_itself() -> None:
-    outcome = runs.raised(a_run(), Cancel("no such user"), 0.5)
+    outcome = outcomes.raised(a_run(), Cancel("no such user"), 0.5)
     assert summary(outcome) == ("cancelled", "no such user", None, 0)
     assert outcome.failure is None
 
@@ -119,7 +120,7 @@ def test_a_job_can_cancel_itself() -> None:
 def test_a_failed_attempt_is_followed_by_another_while_the_policy_allows_it(
     attempt: int, policy: dict[str, Any], error: BaseException, expected: tuple[str, float | None]
 ) -> None:
-    outcome = runs.raised(a_run(attempt, Retry(3, [7, 9], jitter=False, **policy)), error, 0.5)
+    outcome = outcomes.raised(a_run(attempt, Retry(3, [7, 9], jitter=False, **policy)), error, 0.5)
     assert (outcome.ending, outcome.delay_s) == expected
     assert (outcome.reason, outcome.refund, outcome.seconds) == ("error", 0, 0.5)
     assert outcome.failure is not None
@@ -127,35 +128,35 @@ def test_a_failed_attempt_is_followed_by_another_while_the_policy_allows_it(
 
 def test_a_policy_of_the_jobs_own_goes_before_its_tasks() -> None:
     own = Retry(3, [42], jitter=False).document()
-    assert runs.failed(a_run(options={"retry": own}), ValueError(), 0.5).delay_s == 42
-    assert runs.failed(a_run(options={"keep": 5}), ValueError(), 0.5).delay_s == 7
+    assert outcomes.failed(a_run(options={"retry": own}), ValueError(), 0.5).delay_s == 42
+    assert outcomes.failed(a_run(options={"keep": 5}), ValueError(), 0.5).delay_s == 7
 
 
 def test_an_attempt_over_its_timeout_has_failed() -> None:
     cause = raised_from(0, MailError("cut off"))
-    outcome = runs.timed_out(a_run(), 60.5, cause)
+    outcome = outcomes.timed_out(a_run(), 60.5, cause)
     assert summary(outcome) == ("scheduled", "timeout", 7, 0)
     assert outcome.failure is not None
     assert "timeout of 60 s" in outcome.failure.message
     assert "cut off" in outcome.failure.traceback
-    assert runs.timed_out(a_run(attempt=3), 60.5).ending == "failed"
+    assert outcomes.timed_out(a_run(attempt=3), 60.5).ending == "failed"
 
 
 def test_a_run_that_is_stopped_goes_back_or_stays_cancelled() -> None:
-    assert summary(runs.released(a_run())) == ("released", None, None, 0)
-    assert summary(runs.cancelled(a_run(), 0.5)) == ("cancelled", "cancelled", None, 0)
+    assert summary(outcomes.released(a_run())) == ("released", None, None, 0)
+    assert summary(outcomes.cancelled(a_run(), 0.5)) == ("cancelled", "cancelled", None, 0)
 
 
 @pytest.mark.parametrize(("begun", "wait_s"), [(12.5, 2.5), (10.0, 0.0), (0.0, 0.0)])
 def test_a_run_waits_from_its_arrival_to_its_start(begun: float, wait_s: float) -> None:
     made = a_run()
     made.begun = begun
-    assert runs.released(made).wait_s == wait_s
+    assert outcomes.released(made).wait_s == wait_s
 
 
 def test_a_lost_claim_is_told_by_its_job() -> None:
     made = a_run()
-    error = runs.lost(made)
+    error = lost(made)
     assert isinstance(error, ClaimLostError)
     assert error.job_id == made.id
 
@@ -172,14 +173,14 @@ def test_no_argument_shows_when_a_run_is_printed() -> None:
     ("error", "name", "message"),
     [
         (ValueError("no user 7"), "ValueError", "no user 7"),
-        (MailError(), "tests.unit.test_run.MailError", ""),
+        (MailError(), f"{__name__}.MailError", ""),
         (KeyError("to"), "KeyError", "'to'"),
         (ValueError("a\0b\udc80"), "ValueError", r"a\0b\udc80"),
-        (UnspeakableError(), "tests.unit.test_run.UnspeakableError", "<its text cannot be shown: ZeroDivisionError>"),
+        (UnspeakableError(), f"{__name__}.UnspeakableError", "<its text cannot be shown: ZeroDivisionError>"),
     ],
 )
 def test_an_exception_is_described_in_texts_that_can_be_stored(error: Exception, name: str, message: str) -> None:
-    failure = runs.describe(raised_from(0, error))
+    failure = outcomes.describe(raised_from(0, error))
     assert (failure.exception, failure.message) == (name, message)
     assert "in one\n" in failure.traceback
     assert "\0" not in failure.traceback.encode().decode()
@@ -187,7 +188,7 @@ def test_an_exception_is_described_in_texts_that_can_be_stored(error: Exception,
 
 def test_the_fingerprint_tells_kinds_and_places_apart_but_not_messages() -> None:
     def of(place: int, error: Exception) -> str:
-        return runs.describe(raised_from(place, error)).fingerprint
+        return outcomes.describe(raised_from(place, error)).fingerprint
 
     same = of(0, ValueError("user 7"))
     assert same == of(0, ValueError("user 8"))
@@ -195,9 +196,9 @@ def test_the_fingerprint_tells_kinds_and_places_apart_but_not_messages() -> None
 
 
 def test_an_exception_that_was_never_raised_can_be_described() -> None:
-    failure = runs.describe(MailError("down"))
+    failure = outcomes.describe(MailError("down"))
     assert failure.message == "down"
-    assert failure.traceback == "tests.unit.test_run.MailError: down\n"
+    assert failure.traceback == "tests.unit.test_outcome.MailError: down\n"
 
 
 @pytest.mark.parametrize("folder", ["/usr/lib/pgjobs/worker/", "C:\\lib\\pgjobs\\worker\\"])
@@ -210,7 +211,7 @@ def test_the_workers_own_frames_are_left_out_of_a_traceback(folder: str) -> None
     inside = caught.value.__traceback__
     assert inside is not None
     error = caught.value.with_traceback(inside.tb_next)
-    failure = runs.describe(error)
+    failure = outcomes.describe(error)
     assert "executor.py" not in failure.traceback
     assert "in one\n" in failure.traceback
 
@@ -218,7 +219,7 @@ def test_the_workers_own_frames_are_left_out_of_a_traceback(folder: str) -> None
 @settings(deadline=None)
 @given(st.text(st.characters() | st.sampled_from("\0\ud800"), max_size=50))
 def test_a_stored_text_has_nothing_that_postgresql_refuses(text: str) -> None:
-    stored = runs.storable(text)
+    stored = outcomes.storable(text)
     assert "\0" not in stored
     assert stored.encode().decode() == stored
     if text.isprintable():
@@ -228,7 +229,7 @@ def test_a_stored_text_has_nothing_that_postgresql_refuses(text: str) -> None:
 @pytest.mark.parametrize("length", [99_999, 100_000, 100_001, 500_000])
 def test_a_long_text_keeps_its_beginning_and_its_end(length: int) -> None:
     text = "<" + "x" * (length - 2) + ">"
-    stored = runs.storable(text)
-    assert (stored == text) == (length <= runs.MAX_TEXT)
-    assert len(stored) <= runs.MAX_TEXT + 10
+    stored = outcomes.storable(text)
+    assert (stored == text) == (length <= outcomes.MAX_TEXT)
+    assert len(stored) <= outcomes.MAX_TEXT + 10
     assert (stored[0], stored[-1]) == ("<", ">")
