@@ -24,7 +24,7 @@ def command(ctx: click.Context, /, as_json: bool, app: str | None, url: str | No
         return
     from pgjobs import statements
 
-    rows = options.jobs_of(app, url, schema).database.run(statements.alerts())
+    rows = options.database_of(app, url, schema).run(statements.alerts())
     if as_json:
         options.write_json([row._asdict() for row in rows])
         return

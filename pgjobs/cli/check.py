@@ -14,7 +14,7 @@ from pgjobs.cli import codes, completion, options
 from pgjobs.wording import duration, plural
 
 if TYPE_CHECKING:
-    from pgjobs.app import PgJobs
+    from pgjobs.database import Database
 
 
 class State(IntEnum):
@@ -141,8 +141,9 @@ def command(
     0 OK, 1 WARNING, 2 CRITICAL (the database is out of reach, too), 3 UNKNOWN. It reads indexes and rollups, so it is
     cheap on a table of any size.
     """
-    jobs = options.jobs_of(app, url, schema)
-    measures = list(_measure(jobs, list(queues) or None, max_age, max_failed, _seconds(within), min_workers, max_dead))
+    database = options.database_of(app, url, schema)
+    named, within_s = list(queues) or None, _seconds(within)
+    measures = list(_measure(database, named, max_age, max_failed, within_s, min_workers, max_dead))
     state = max(measure.state for measure in measures)
     if as_json:
         options.write_json({"status": state.name, "code": int(state), "measures": list(map(_document, measures))})
@@ -153,7 +154,7 @@ def command(
 
 
 def _measure(
-    jobs: PgJobs,
+    database: Database,
     queues: Sequence[str] | None,
     max_age: Limits,
     max_failed: Limits,
@@ -163,7 +164,7 @@ def _measure(
 ) -> Iterator[Measure]:
     from pgjobs import statements
 
-    run = jobs.database.run
+    run = database.run
     ages = run(statements.ages_of_queues(queues))
     yield _age(ages, max_age)
     failed = run(statements.failed_lately(within_s, queues))

@@ -35,7 +35,7 @@ def command(
     from pgjobs.config import seconds
 
     since_s = None if since is None else seconds(since, what="--since")
-    found = options.jobs_of(app, url, schema).database.run(statements.failures_alike(task, since_s, limit))
+    found = options.database_of(app, url, schema).run(statements.failures_alike(task, since_s, limit))
     if as_json:
         options.write_json(found)
         return
@@ -65,7 +65,7 @@ def show(fingerprint: str, limit: int, as_json: bool, app: str | None, url: str 
     """Show the traceback of the last of some failures, and the jobs that have failed so."""
     from pgjobs import statements
 
-    database = options.jobs_of(app, url, schema).database
+    database = options.database_of(app, url, schema)
     alike = database.run(statements.failures_alike(None, None, 10_000, fingerprint))
     jobs = database.run(statements.jobs_alike(fingerprint, limit))
     if as_json:

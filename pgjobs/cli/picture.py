@@ -108,9 +108,9 @@ def queue_table(queues: Sequence[QueueView]) -> Grid:
         Column("oldest", [Text(_age(line.oldest_s)) for line in lines], 4),
         Column("rate", [Text(rate(queue.per_s), "" if queue.per_s else "dim") for queue in queues], 6),
         *numbers("handled", 9, [queue.handled for queue in queues]),
-        *numbers("last hour", 11, [queue.handled_hour for queue in queues]),
+        *numbers("handled 1h", 11, [queue.handled_hour for queue in queues]),
         *numbers("failed", 3, [line.failed for line in lines], "red"),
-        *numbers("last hour", 10, [queue.failed_hour for queue in queues], "red"),
+        *numbers("failed 1h", 10, [queue.failed_hour for queue in queues], "red"),
     ]
     outlooks = [outlook(queue) for queue in queues]
     if any(outlooks):

@@ -30,7 +30,7 @@ def command(ctx: click.Context, /, as_json: bool, app: str | None, url: str | No
     from pgjobs import statements
     from pgjobs.overview import WorkerLine
 
-    lines = [WorkerLine(*row) for row in options.jobs_of(app, url, schema).database.run(statements.workers())]
+    lines = [WorkerLine(*row) for row in options.database_of(app, url, schema).run(statements.workers())]
     if as_json:
         options.write_json([line.document() for line in lines])
     elif lines:

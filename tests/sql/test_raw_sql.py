@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from typing import Any
 from uuid import RFC_4122, UUID, uuid4
 
@@ -231,6 +232,7 @@ def test_uuidv7_is_of_version_seven_and_ordered_by_time(conn: psycopg.Connection
     assert times == sorted(times)
     assert before <= times[0]
     assert times[-1] <= after
+    assert sum(one < next for one, next in pairwise(ids)) > 0.95 * len(ids)  # one clock ticks by the microsecond
 
 
 @pytest.mark.parametrize(
