@@ -319,6 +319,20 @@ def test_one_look_loads_what_it_needs_and_no_more(jobs: PgJobs, database_url: st
         assert not re.search(rf"\| +{re.escape(heavy)}\n", done.stderr), f"info imports {heavy}"
 
 
+def test_collector_leaves_a_start_alone(jobs: PgJobs, database_url: str) -> None:
+    code = """
+import atexit, gc, sys
+from pgjobs.cli import main
+before = gc.get_stats()[0]["collections"]
+atexit.register(lambda: print(gc.get_stats()[0]["collections"] - before))
+sys.argv = ["pgjobs", "info", "--json"]
+main()
+"""
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env=environment(database_url), capture_output=True, text=True, check=True, cwd=ROOT)
+    assert int(done.stdout.splitlines()[-1]) < 20
+
+
 @pytest.mark.server
 def test_watching_outlives_an_outage(jobs: PgJobs, database_url: str, conn: psycopg.Connection[Any]) -> None:
     """Its connections are cut: it asks again."""
