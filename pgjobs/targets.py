@@ -14,6 +14,7 @@ import ssl
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from email.message import EmailMessage
 from typing import Final, Protocol
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -96,9 +97,10 @@ class ToSlack:
 class ToMail:
     """A mail: ``smtps://user:password@host/?to=ops@example.com``, or ``smtp://…``.
 
-    TLS is there from the start with ``smtps``, and by STARTTLS where it is offered with ``smtp``. ``to`` may name
-    several, with commas between; ``from`` is the user, or pgjobs at this host, by default. A password is sent over TLS
-    alone. What is special in it is percent-encoded.
+    TLS is there from the start with ``smtps``, and by STARTTLS where it is offered with ``smtp``; the certificate is
+    checked, against those that the system trusts or SSL_CERT_FILE. ``to`` may name several, with commas
+    between; ``from`` is the user, or pgjobs at this host, by default. A password is sent over TLS alone. What is
+    special in it is percent-encoded.
 
     Raises:
         OptionError: no such URL.
@@ -157,6 +159,7 @@ class ToMail:
         mail["From"] = self._query.get("from", [own])[0]
         mail["To"] = ", ".join(self._to)
         mail["Subject"] = " ".join(line(document).split())
+        mail["Date"] = datetime.fromisoformat(document["timestamp"])
         mail["Message-ID"] = f"<{message_id}@pgjobs>"
         data = document["data"]
         mail.set_content(f"{data['says']}\n\nsince {data['since']}\n")

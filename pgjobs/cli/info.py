@@ -40,7 +40,7 @@ def command(watch: float | None, as_json: bool, app: str | None, url: str | None
         if as_json:
             options.write_json(seen.document())
         else:
-            _show(options.console(), seen)
+            _show(options.console(fits=True), seen)
         return
     try:
         if as_json:
@@ -80,7 +80,7 @@ def _stream(database: Database, rest_s: float) -> None:
 
 def _watch(database: Database, rest_s: float) -> None:
     """In a screen of its own, whose last picture stays when it is left; in a pipe one picture after the other."""
-    out = options.console()
+    out = options.console(fits=True)
     if not out.is_terminal or out.is_dumb_terminal:
         for seen in _each(database, rest_s):
             out.print(*seen, "", sep="\n")

@@ -12,7 +12,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import click
 
-from pgjobs.cli import codes, completion, options, selection
+from pgjobs.cli import codes, options, selection
 from pgjobs.cli.export import export
 from pgjobs.errors import JobStateError
 from pgjobs.job import as_id
@@ -37,27 +37,19 @@ command.add_command(export)
 
 
 @command.command("list")
-@click.option("--status", type=click.Choice(selection.STATUSES), help="Only these.")
-@click.option("-Q", "--queue", shell_complete=completion.queues, help="Only of this queue.")
-@click.option("--task", shell_complete=completion.tasks, help="Only of this task.")
+@selection.conditions
 @click.option("-n", "--limit", default=20, show_default=True, type=click.IntRange(1, 10_000))
 @options.as_json
 @options.database
-def list_(
-    status: str | None,
-    queue: str | None,
-    task: str | None,
-    limit: int,
-    as_json: bool,
-    app: str | None,
-    url: str | None,
-    schema: str | None,
-) -> None:
-    """List jobs, newest first."""
+def list_(limit: int, as_json: bool, app: str | None, url: str | None, schema: str | None, **said: Any) -> None:
+    """List jobs, newest first: all of them, or those that have something in common."""
     from pgjobs import statements
 
     known = options.jobs_of(app, url, schema)
-    rows = [without_private(known, row) for row in known.database.run(statements.jobs(status, queue, task, limit))]
+    chosen = selection.chosen(**said)
+    with selection.reading(known) as conn:
+        found = known.database.run(statements.jobs(chosen, limit), conn)
+    rows = [without_private(known, row) for row in found]
     if as_json:
         options.write_json(rows)
         return
@@ -262,7 +254,7 @@ def logs(job_id: str, follow: bool, as_json: bool, app: str | None, url: str | N
         ended = job.refresh().status.ended
         while lines := known.database.run(statements.logs(job.id, after, 10_000)):
             for line in lines:
-                click.echo(f"{line.at:%Y-%m-%d %H:%M:%S} {line.level.upper():7} {line.attempt:>2}  {_text(line.line)}")
+                click.echo(f"{options.moment(line.at)} {line.level.upper():7} {line.attempt:>2}  {_text(line.line)}")
             after = lines[-1].id
         if ended or not follow:
             return
@@ -280,7 +272,7 @@ def files(job_id: str, as_json: bool, app: str | None, url: str | None, schema: 
         options.write_json(found)
         return
     for file in found:
-        click.echo(f"{file.size:>12,}  {file.created_at:%Y-%m-%d %H:%M:%S}  {file.name}  {file.content_type or ''}")
+        click.echo(f"{file.size:>12,}  {options.moment(file.created_at)}  {file.name}  {file.content_type or ''}")
 
 
 @command.command()

@@ -87,12 +87,16 @@ def connection(url_: str | None, schema_: str | None) -> Generator[tuple[Connect
         yield conn, name
 
 
-def console() -> Console:
-    """A console for people: colours on a terminal, plain text in a pipe, as wide as COLUMNS says, which watch sets."""
+def console(*, fits: bool = False) -> Console:
+    """A console for people: colours on a terminal, plain text in a pipe.
+
+    Args:
+        fits: what is shown fits any width, so a pipe is as wide as COLUMNS says, which ``watch`` sets.
+    """
     from rich.console import Console
 
     out = Console(highlight=False)
-    if out.is_terminal or os.environ.get("COLUMNS", "").isdecimal():
+    if out.is_terminal or (fits and os.environ.get("COLUMNS", "").isdecimal()):
         return out
     return Console(highlight=False, width=200)
 
@@ -114,6 +118,11 @@ def coloured() -> bool | None:
 def write_json(value: Any) -> None:
     """Writes a value as JSON, one document."""
     click.echo(json.dumps(value, default=plain, ensure_ascii=False, indent=2))
+
+
+def moment(at: datetime) -> str:
+    """A moment for people, by the clock of this host: the server's zone is none of theirs."""
+    return f"{at.astimezone():%Y-%m-%d %H:%M:%S}"
 
 
 def plain(value: Any) -> Any:

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from pgjobs import statements
 from pgjobs.cipher import sealed
+from pgjobs.job import Status
 from pgjobs.overview import QueueView, WorkerLine, overview
 from pgjobs.shown import without_private
 from pgjobs.statements import Alike, Steps, TaskStats
@@ -185,7 +186,7 @@ WORKERS: Final = View[WorkerLine](
 def _read_jobs(jobs: PgJobs) -> Steps[list[JobRow]]:
     held: list[Any] = yield statements.held(LATEST)
     running: dict[Any, JobRow] = yield statements.jobs_by_id(held)
-    latest: list[JobRow] = yield statements.jobs(None, None, None, LATEST)
+    latest: list[JobRow] = yield statements.jobs(statements.Selection([each.value for each in Status]), LATEST)
     rows = {row.id: row for row in (*running.values(), *latest)}
     return [without_private(jobs, row) for row in rows.values()]
 

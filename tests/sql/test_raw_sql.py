@@ -14,7 +14,7 @@ from psycopg import errors
 from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
-from pgjobs import PgJobs, Retry, statements
+from pgjobs import PgJobs, Retry, Status, statements
 from pgjobs.link import Link
 
 pytestmark = pytest.mark.server
@@ -301,7 +301,7 @@ def test_moments_that_python_has_not_are_read_as_the_last_that_it_has(
     assert read.row.due_at == read.row.run_at == read.row.expires_at == read.row.created_at == shown
     assert read.refresh().row.cancel_at == shown
     run = jobs.database.run
-    assert run(statements.jobs(None, None, None, 10))[0].due_at == shown
+    assert run(statements.jobs(statements.Selection([each.value for each in Status]), 10))[0].due_at == shown
     assert run(statements.jobs_by_id([read.id]))[read.id].due_at == shown
     assert run(statements.export_jobs(statements.Selection(["scheduled"])))[0].due_at == shown
     read.cancel()
