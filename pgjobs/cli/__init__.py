@@ -29,7 +29,7 @@ COMMANDS: Final = {
     "mark": "Mark a moment, such as a deploy, or list the marks.",
     "migrate": "Bring the database up to this release.",
     "queues": "List, pause, resume, drain or clear queues.",
-    "tasks": "Pause or resume tasks.",
+    "tasks": "List, pause or resume tasks.",
     "purge": "Delete the jobs that wait in a queue.",
     "roles": "Make or check PostgreSQL roles with least privilege.",
     "tail": "Show what happens to jobs, as it happens.",
