@@ -5,9 +5,11 @@ No URL is shown in full: those of Slack and of mail servers hold secrets.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
+import signal
 import smtplib
 import socket
 import ssl
@@ -197,17 +199,34 @@ class ToCommand:
         }
         program = self.argv[0]
         try:
-            done = subprocess.run(
-                self.argv, input=text.encode(), env={**os.environ, **told}, capture_output=True, timeout=TIMEOUT_S,
-                check=False, start_new_session=True,
-            )  # fmt: skip
+            code, said = _run(self.argv, text.encode(), {**os.environ, **told})
         except subprocess.TimeoutExpired:
             raise AlertError(f"the command {program} had not ended after {TIMEOUT_S:g} s") from None
         except OSError as error:
             raise AlertError(f"the command {program} cannot be run: {error.strerror or error}") from None
-        if done.returncode:
-            last = done.stderr.decode(errors="replace").strip().rpartition("\n")[2][:200]
-            raise AlertError(f"the command {program} ended with {done.returncode}" + (f": {last}" if last else ""))
+        if code:
+            last = said.decode(errors="replace").strip().rpartition("\n")[2][:200]
+            raise AlertError(f"the command {program} ended with {code}" + (f": {last}" if last else ""))
+
+
+def _run(argv: Sequence[str], text: bytes, environment: Mapping[str, str]) -> tuple[int, bytes]:
+    """Runs a command; returns its exit code and what it has said on standard error.
+
+    Raises:
+        OSError: it cannot be run.
+        subprocess.TimeoutExpired: it took too long, and is killed with all that it has started.
+    """
+    with subprocess.Popen(
+        argv, env=environment, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+        start_new_session=True,
+    ) as process:  # fmt: skip
+        try:
+            _, said = process.communicate(text, TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            raise
+    return process.returncode, said
 
 
 def _encrypt(server: smtplib.SMTP, *, needed: bool) -> None:

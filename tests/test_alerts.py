@@ -566,6 +566,22 @@ def test_command_has_it_on_standard_input_and_in_its_environment(tmp_path: Path)
     assert json.loads(path.read_text()) == [{"id": "m1", **DOCUMENT}, "ALERT mail: it waits", "alert.firing"]
 
 
+def test_command_that_takes_too_long_ends_with_all_that_it_has_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pgjobs.targets.TIMEOUT_S", 1.0)
+    started = tmp_path / "pid"
+    with pytest.raises(AlertError, match="had not ended after 1 s"):
+        ToCommand("sh", "-c", f"sleep 60 & echo $! > {started}; wait").deliver("m1", DOCUMENT, [])
+    pid = int(started.read_text())
+
+    def is_gone() -> bool:
+        status = Path(f"/proc/{pid}/stat")
+        return not status.exists() or status.read_text().rpartition(") ")[2].startswith("Z")
+
+    eventually(is_gone)
+
+
 def test_command_that_fails_or_is_not_there_is_an_error() -> None:
     with pytest.raises(AlertError, match="ended with 3: it is broken"):
         ToCommand(sys.executable, "-c", "import sys; print('it is broken', file=sys.stderr); sys.exit(3)").deliver(
