@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from pgjobs.app import PgJobs
-    from pgjobs.job import JobRow
+    from pgjobs.job import JobRow, LogRow
     from pgjobs.statements import Statement
 
 COLOURS = {"succeeded": "green", "failed": "red", "running": "cyan", "queued": "yellow", "scheduled": "blue"}
@@ -241,12 +241,12 @@ def delete(job_ids: tuple[str, ...], app: str | None, url: str | None, schema: s
 @options.as_json
 @options.database
 def logs(job_id: str, follow: bool, as_json: bool, app: str | None, url: str | None, schema: str | None) -> None:
-    """Show what a job has logged; what is stored encrypted stays so."""
+    """Show what a job has logged; what is stored encrypted stays so. With -f and --json one object a line."""
     from pgjobs import statements
 
     known = options.jobs_of(app, url, schema)
     job = known.job(job_id)
-    if as_json:
+    if as_json and not follow:
         options.write_json(known.database.run(statements.logs(job.id, 0, 10_000)))
         return
     after = 0
@@ -254,11 +254,15 @@ def logs(job_id: str, follow: bool, as_json: bool, app: str | None, url: str | N
         ended = job.refresh().status.ended
         while lines := known.database.run(statements.logs(job.id, after, 10_000)):
             for line in lines:
-                click.echo(f"{options.moment(line.at)} {line.level.upper():7} {line.attempt:>2}  {_text(line.line)}")
+                click.echo(json.dumps(line, default=options.plain, ensure_ascii=False) if as_json else _line(line))
             after = lines[-1].id
         if ended or not follow:
             return
         time.sleep(0.5)
+
+
+def _line(row: LogRow) -> str:
+    return f"{options.moment(row.at)} {row.level.upper():7} {row.attempt:>2}  {_text(row.line)}"
 
 
 @command.command()
