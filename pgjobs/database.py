@@ -199,13 +199,17 @@ class Database:
             else:
                 answer = await self.arun(step, conn)
 
-    def look(self, steps: Steps[T]) -> T:
+    def look(self, steps: Steps[T], *, once: bool = False) -> T:
         """Runs reads for people, in one transaction of their own. Nothing is tried again: whoever looks, looks again.
+
+        Args:
+            once: nobody will look again; on a connection of its own, since a pool is slow to begin with.
 
         Raises:
             SchemaError: the tables are not there.
         """
-        with explained(self.schema), self.connection() as own, own.transaction():
+        lent = contextlib.closing(self.connect("pgjobs")) if once else self.connection()
+        with explained(self.schema), lent as own, own.transaction():
             self.run(statements.without_jit(), own)
             return self.run_steps(steps, own)
 

@@ -124,11 +124,15 @@ class Tail:
 
 
 def _key(each: Happening) -> tuple[Any, ...]:
-    """What makes it the same when it is seen again: a failure has one of the job's row and one of its own."""
+    """What makes it the same when it is seen again.
+
+    A failure is in the job's row and in one of its own, at one moment. The last of its job is no more the last when
+    somebody has retried that by hand; its attempts begin anew then, and the moment alone tells them apart.
+    """
     if each.what == "log":
         return each.id, each.at, each.text
-    if each.what == "failed":
-        return each.id, "failed", each.attempt
+    if each.what in ("failed", "retried"):
+        return each.id, "failed", each.at
     return each.id, each.what, each.attempt, each.at
 
 

@@ -5,15 +5,18 @@ No URL is shown in full: those of Slack and of mail servers hold secrets.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
+import signal
 import smtplib
 import socket
 import ssl
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from email.message import EmailMessage
 from typing import Final, Protocol
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -96,9 +99,10 @@ class ToSlack:
 class ToMail:
     """A mail: ``smtps://user:password@host/?to=ops@example.com``, or ``smtp://…``.
 
-    TLS is there from the start with ``smtps``, and by STARTTLS where it is offered with ``smtp``. ``to`` may name
-    several, with commas between; ``from`` is the user, or pgjobs at this host, by default. A password is sent over TLS
-    alone. What is special in it is percent-encoded.
+    TLS is there from the start with ``smtps``, and by STARTTLS where it is offered with ``smtp``; the certificate is
+    checked, against those that the system trusts or SSL_CERT_FILE. ``to`` may name several, with commas
+    between; ``from`` is the user, or pgjobs at this host, by default. A password is sent over TLS alone. What is
+    special in it is percent-encoded.
 
     Raises:
         OptionError: no such URL.
@@ -157,6 +161,7 @@ class ToMail:
         mail["From"] = self._query.get("from", [own])[0]
         mail["To"] = ", ".join(self._to)
         mail["Subject"] = " ".join(line(document).split())
+        mail["Date"] = datetime.fromisoformat(document["timestamp"])
         mail["Message-ID"] = f"<{message_id}@pgjobs>"
         data = document["data"]
         mail.set_content(f"{data['says']}\n\nsince {data['since']}\n")
@@ -194,17 +199,34 @@ class ToCommand:
         }
         program = self.argv[0]
         try:
-            done = subprocess.run(
-                self.argv, input=text.encode(), env={**os.environ, **told}, capture_output=True, timeout=TIMEOUT_S,
-                check=False, start_new_session=True,
-            )  # fmt: skip
+            code, said = _run(self.argv, text.encode(), {**os.environ, **told})
         except subprocess.TimeoutExpired:
             raise AlertError(f"the command {program} had not ended after {TIMEOUT_S:g} s") from None
         except OSError as error:
             raise AlertError(f"the command {program} cannot be run: {error.strerror or error}") from None
-        if done.returncode:
-            last = done.stderr.decode(errors="replace").strip().rpartition("\n")[2][:200]
-            raise AlertError(f"the command {program} ended with {done.returncode}" + (f": {last}" if last else ""))
+        if code:
+            last = said.decode(errors="replace").strip().rpartition("\n")[2][:200]
+            raise AlertError(f"the command {program} ended with {code}" + (f": {last}" if last else ""))
+
+
+def _run(argv: Sequence[str], text: bytes, environment: Mapping[str, str]) -> tuple[int, bytes]:
+    """Runs a command; returns its exit code and what it has said on standard error.
+
+    Raises:
+        OSError: it cannot be run.
+        subprocess.TimeoutExpired: it took too long, and is killed with all that it has started.
+    """
+    with subprocess.Popen(
+        argv, env=environment, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+        start_new_session=True,
+    ) as process:  # fmt: skip
+        try:
+            _, said = process.communicate(text, TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            raise
+    return process.returncode, said
 
 
 def _encrypt(server: smtplib.SMTP, *, needed: bool) -> None:

@@ -20,7 +20,9 @@ def environment(url: str, **more: str) -> dict[str, str]:
     """The environment of a user whose database this is."""
     listen = "PGJOBS_LISTEN_URL"
     kept = {
-        name: value for name, value in os.environ.items() if name == listen or not name.startswith(("PG", "DATABASE_"))
+        name: value
+        for name, value in os.environ.items()
+        if name == listen or not name.startswith(("PG", "DATABASE_", "COLUMNS"))
     }
     return {**kept, "PGJOBS_URL": url, "PYTHONPATH": str(ROOT), "NO_COLOR": "1", **more}
 

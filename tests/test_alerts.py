@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
+import ssl
 import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,11 +14,16 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from pgjobs import PgJobs, statements, webhooks
 from pgjobs.alerts import (
@@ -36,6 +43,7 @@ from pgjobs.alerts import (
     ToWebhook,
     advance,
 )
+from pgjobs.database import Database
 from pgjobs.errors import AlertError, ConfigurationError, OptionError, WebhookError
 from pgjobs.events import AlertTurned, AlertUndelivered, Event, Trouble
 from pgjobs.job import new_id
@@ -228,10 +236,16 @@ def test_recovery_is_not_told_before_the_beginning(link: Link, conn: psycopg.Con
     assert target.types == ["alert.firing", "alert.recovered"]
 
 
-def test_rule_that_raises_keeps_no_other_from_being_judged(link: Link) -> None:
+@pytest.mark.parametrize(
+    "error", [LookupError("nothing there"), psycopg.OperationalError("another database is away"), "SELECT pg_sleep(9)"]
+)
+def test_rule_that_raises_keeps_no_other_from_being_judged(error: Exception | str, link: Link) -> None:
     class Raising:
-        def read(self, ask: object, /) -> Reading:
-            raise LookupError("nothing there")
+        def read(self, ask: Any, /) -> Reading:
+            if isinstance(error, Exception):
+                raise error
+            ask(statements.Statement(statements.Query("limit", "SET LOCAL statement_timeout = '50ms'"), {}, list))
+            return Reading(False, 0.0, str(ask(statements.Statement(statements.Query("slow", error), {}, list))))
 
     happened: list[Event] = []
     target = Noted()
@@ -239,6 +253,18 @@ def test_rule_that_raises_keeps_no_other_from_being_judged(link: Link) -> None:
     alerting(link, *alerts, emit=happened.append).tick()
     assert [document["data"]["alert"] for _, document in target.got] == ["b"]
     assert [event.service for event in happened if isinstance(event, Trouble)] == ["alert a"]
+
+
+def test_database_that_is_away_is_no_fault_of_a_rule(link: Link) -> None:
+    class Severed:
+        def read(self, ask: Any, /) -> Reading:
+            link.close()
+            link._database = Database("postgresql://127.0.0.1:1/none", "pgjobs")  # pyright: ignore[reportPrivateUsage]
+            ask(statements.alerts())
+            raise AssertionError
+
+    with pytest.raises(psycopg.OperationalError):
+        alerting(link, Alert(Severed(), Noted(), name="a")).tick()
 
 
 def test_alert_that_holds_for_a_moment_only_is_not_told() -> None:
@@ -382,10 +408,17 @@ def test_slack_is_told_in_one_line(posted: tuple[str, list[tuple[dict[str, str],
 
 
 class Mailbox:
-    """Speaks enough SMTP to take mails; keeps the lines that it was sent."""
+    """Speaks enough SMTP to take mails; keeps the lines that it was sent, and those of them that came over TLS.
 
-    def __init__(self) -> None:
+    Args:
+        tls: what it offers TLS with: from the start, or by STARTTLS.
+    """
+
+    def __init__(self, tls: ssl.SSLContext | None = None, *, implicit: bool = False) -> None:
         self.lines: list[str] = []
+        self.sealed: list[str] = []
+        self._tls = tls
+        self._implicit = implicit
         self._server = socket.create_server(("127.0.0.1", 0))
         self.port = self._server.getsockname()[1]
         threading.Thread(target=self._serve, daemon=True).start()
@@ -396,18 +429,38 @@ class Mailbox:
                 conn, _ = self._server.accept()
             except OSError:
                 return
-            with conn, conn.makefile("rwb", buffering=0) as file:
-                file.write(b"220 here\r\n")
-                mail = False
-                for raw in file:
-                    line = raw.decode().rstrip("\r\n")
-                    self.lines.append(line)
-                    word = line.split(" ")[0].upper()
-                    if mail and line != ".":
-                        continue
-                    answer = {"DATA": "354 go on", "QUIT": "221 bye", "AUTH": "535 wrong password"}.get(word, "250 ok")
-                    mail = word == "DATA"
-                    file.write(f"{answer}\r\n".encode())
+            with contextlib.suppress(OSError):  # whoever is not trusted is hung up on
+                self._take(self._seal(conn) if self._implicit else conn)
+
+    def _seal(self, conn: socket.socket) -> socket.socket:
+        assert self._tls is not None
+        return self._tls.wrap_socket(conn, server_side=True)
+
+    def _take(self, conn: socket.socket, greeting: bytes = b"220 here\r\n") -> None:
+        is_sealed = isinstance(conn, ssl.SSLSocket)
+        with conn, conn.makefile("rwb", buffering=0) as file:
+            file.write(greeting)
+            mail = False
+            for raw in file:
+                line = raw.decode().rstrip("\r\n")
+                self.lines.append(line)
+                if is_sealed:
+                    self.sealed.append(line)
+                word = line.split(" ")[0].upper()
+                if mail and line != ".":
+                    continue
+                mail = word == "DATA"
+                if word == "STARTTLS":
+                    file.write(b"220 go on\r\n")
+                    self._take(self._seal(conn), b"")
+                    return
+                file.write(f"{self._answer(word, is_sealed=is_sealed)}\r\n".encode())
+
+    def _answer(self, word: str, *, is_sealed: bool) -> str:
+        if word == "EHLO" and self._tls is not None:
+            return "250-here\r\n250 AUTH PLAIN" if is_sealed else "250-here\r\n250 STARTTLS"
+        code = "235" if is_sealed else "535"
+        return {"DATA": "354 go on", "QUIT": "221 bye", "AUTH": f"{code} so it is"}.get(word, "250 ok")
 
     def close(self) -> None:
         self._server.close()
@@ -440,6 +493,62 @@ def test_password_goes_over_tls_alone_and_is_shown_nowhere(mailbox: Mailbox) -> 
     assert "canary" not in str(refused.value)
 
 
+def certificate(folder: Path, name: str) -> tuple[Path, Path]:
+    """A certificate that signs itself, for an address or a host, and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "mail")])
+    host = x509.IPAddress(ip_address(name)) if name[0].isdigit() else x509.DNSName(name)
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(hours=1))
+        .not_valid_after(now + timedelta(hours=1))
+        .add_extension(x509.SubjectAlternativeName([host]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    paths = folder / f"{name}.crt", folder / f"{name}.key"
+    paths[0].write_bytes(made.public_bytes(Encoding.PEM))
+    paths[1].write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    return paths
+
+
+@pytest.mark.parametrize("scheme", ["smtp", "smtps"])
+@pytest.mark.parametrize(
+    ("name", "trusted", "refused"),
+    [
+        ("127.0.0.1", True, None),
+        ("127.0.0.1", False, "self-signed certificate"),
+        ("mail.example.com", True, "IP address mismatch"),
+    ],
+)
+def test_mail_goes_over_tls_to_a_server_whose_certificate_is_right(
+    scheme: str, name: str, trusted: bool, refused: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chain, key = certificate(tmp_path, name)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(chain, key)
+    if trusted:
+        monkeypatch.setenv("SSL_CERT_FILE", str(chain))
+    with closing(Mailbox(context, implicit=scheme == "smtps")) as mailbox:
+        target = ToMail(f"{scheme}://ann:canary@127.0.0.1:{mailbox.port}/?to=ops@example.com&from=q@example.com")
+        if refused is None:
+            target.deliver("m1", DOCUMENT, [])
+            assert {"Subject: ALERT mail: it waits", "Date: Thu, 01 Jan 2026 00:00:00 +0000"} <= set(mailbox.sealed)
+            assert any(line.startswith("AUTH PLAIN ") for line in mailbox.sealed)
+            open_words = [line.split(" ")[0] for line in mailbox.lines if line not in mailbox.sealed]
+            assert {word.upper() for word in open_words} <= {"EHLO", "STARTTLS"}
+        else:
+            with pytest.raises(AlertError, match=refused) as caught:
+                target.deliver("m1", DOCUMENT, [])
+            assert "canary" not in str(caught.value)
+            assert mailbox.sealed == []
+
+
 def test_mail_server_out_of_reach_is_an_error() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -455,6 +564,22 @@ def test_command_has_it_on_standard_input_and_in_its_environment(tmp_path: Path)
     path = tmp_path / "$(echo told).json"
     ToCommand(sys.executable, "-c", code, str(path)).deliver("m1", DOCUMENT, [])
     assert json.loads(path.read_text()) == [{"id": "m1", **DOCUMENT}, "ALERT mail: it waits", "alert.firing"]
+
+
+def test_command_that_takes_too_long_ends_with_all_that_it_has_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pgjobs.targets.TIMEOUT_S", 1.0)
+    started = tmp_path / "pid"
+    with pytest.raises(AlertError, match="had not ended after 1 s"):
+        ToCommand("sh", "-c", f"sleep 60 & echo $! > {started}; wait").deliver("m1", DOCUMENT, [])
+    pid = int(started.read_text())
+
+    def is_gone() -> bool:
+        status = Path(f"/proc/{pid}/stat")
+        return not status.exists() or status.read_text().rpartition(") ")[2].startswith("Z")
+
+    eventually(is_gone)
 
 
 def test_command_that_fails_or_is_not_there_is_an_error() -> None:

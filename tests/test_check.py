@@ -128,7 +128,7 @@ def test_real_worker_counts(check: Any, jobs: PgJobs) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [
-        (["--max-age", "soon"], 3, "is no limit; write one value, or two as in WARN,CRIT"),
+        (["--max-age", "soon"], 3, "is no limit; write one value, or two as in 5m,30m"),
         (["--no-such"], 3, "No such option"),
         (["--within", "soon"], 3, "'10m'"),
         (["--schema", "nowhere"], 3, "pgjobs migrate --schema nowhere"),
@@ -142,6 +142,19 @@ def test_what_keeps_it_from_looking_is_a_line_too(
     assert (done.returncode, done.stderr) == (code, "")
     assert re.fullmatch(r"PGJOBS (UNKNOWN|CRITICAL) - [^\n]+\n", done.stdout)
     assert says in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [(["--url", "postgresql://127.0.0.1:1/none"], 2, "refused"), (["--within", "soon"], 3, "'10m'"), (["-x"], 3, "-x")],
+)
+def test_json_is_json_where_something_keeps_it_from_looking(
+    arguments: list[str], code: int, says: str, database_url: str
+) -> None:
+    done = pgjobs(database_url, "check", "--json", *arguments)
+    document = json.loads(done.stdout)
+    assert (done.returncode, document["code"], document["measures"]) == (code, code, [])
+    assert says in document["says"]
 
 
 def test_json_has_every_measure(check: Any, conn: Conn) -> None:

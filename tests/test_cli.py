@@ -158,6 +158,20 @@ def test_jobs_are_listed_shown_and_retried(lived_in: PgJobs, database_url: str) 
     assert len(listed.splitlines()) == 7
     assert len(ok(database_url, "jobs", "list", "-Q", "mail", "-n", "1").splitlines()) == 2
     assert ok(database_url, "jobs", "list", "--task", "none").strip() == "no such jobs"
+    where = ["--where", "status = 'failed' AND task LIKE 'b%'", "--older-than", "0s"]
+    assert [job["id"] for job in json.loads(ok(database_url, "jobs", "list", *where, "--json"))] == [job_id]
+    alike = json.loads(ok(database_url, "failures", "--json"))[0]["fingerprint"]
+    assert [job["id"] for job in json.loads(ok(database_url, "jobs", "list", "--fingerprint", alike, "--json"))] == [
+        job_id
+    ]
+    several = json.loads(ok(database_url, "jobs", "list", "--status", "failed", "--status", "succeeded", "--json"))
+    assert {job["status"] for job in several} == {"failed", "succeeded"}
+    refused = pgjobs(database_url, "jobs", "list", "--where", "pgjobs.uuidv7() IS NULL; DELETE FROM pgjobs.jobs")
+    assert (refused.returncode, "one SQL expression" in refused.stderr) == (2, True)
+    nothing = pgjobs(database_url, "failures", "show", "none", "--json")
+    assert (nothing.returncode, json.loads(nothing.stdout)) == (1, {"failures": [], "jobs": []})
+    here = ok(database_url, "failures", TZ="Etc/GMT-9")
+    assert ok(database_url, "failures", TZ="UTC") != here, "times are those of this host"
     shown = ok(database_url, "jobs", "show", job_id)
     for words in (job_id, "failed", "attempt   2 of 2", "ValueError: [red]no[/red] way", "attempt 1 failed"):
         assert words in shown

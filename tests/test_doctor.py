@@ -112,6 +112,21 @@ def test_autovacuum_that_is_off(find: Find, conn: Conn, direct_url: str) -> None
     eventually(lambda: find(server, tables) == {})
 
 
+def test_commits_that_are_not_durable(find: Find, jobs: PgJobs, conn: Conn) -> None:
+    name = sql.Identifier(conn.info.dbname)
+    conn.execute(sql.SQL("ALTER DATABASE {} SET synchronous_commit = on").format(name))
+    assert "synchronous_commit" not in {each.code for each in examine(jobs.database, checks=server.CHECKS)}
+    conn.execute(sql.SQL("ALTER DATABASE {} SET synchronous_commit = off").format(name))
+    (finding,) = (each for each in examine(jobs.database, checks=server.CHECKS) if each.code == "synchronous_commit")
+    assert finding.severity is Severity.WARNING
+
+
+def test_notifications_that_nobody_hears(find: Find, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PGJOBS_LISTEN_URL", raising=False)
+    monkeypatch.setattr("pgjobs.doctor.server.arrives", lambda ear, conn: False)
+    assert find(server)["notifications"].what == "what is notified does not come back"
+
+
 def test_clock_that_differs(find: Find, monkeypatch: pytest.MonkeyPatch) -> None:
     now = time.time
     monkeypatch.setattr("pgjobs.doctor.server.time.time", lambda: now() + 60)
@@ -261,10 +276,21 @@ def test_schema_that_has_drifted(find: Find, conn: Conn) -> None:
     assert find() == {}
 
 
+def test_index_on_something_else(find: Find, conn: Conn) -> None:
+    conn.execute("DROP INDEX pgjobs.jobs_due; CREATE INDEX jobs_due ON pgjobs.jobs (created_at)")
+    drift = find()["drift"]
+    assert drift.what == "the index pgjobs.jobs_due is missing, or other than this release has it"
+    for statement in drift.remedy.split("; "):
+        conn.execute(statement.encode())
+    assert find() == {}
+
+
 DAMAGE = {
     "DROP FUNCTION pgjobs.run_now(uuid[])": "the function pgjobs.run_now is missing",
     "DROP VIEW pgjobs.failed_by_fingerprint": "the view pgjobs.failed_by_fingerprint is missing",
     "DROP TABLE pgjobs.audit": "the table pgjobs.audit is missing",
+    "ALTER TABLE pgjobs.jobs DROP CONSTRAINT jobs_priority_range": "the constraint jobs_priority_range of pgjobs.jobs",
+    "ALTER TABLE pgjobs.duties DROP CONSTRAINT duties_pkey": "the constraint duties_pkey of pgjobs.duties is missing",
     "ALTER TABLE pgjobs.logs DROP COLUMN level": "the column pgjobs.logs.level is missing",
     "ALTER TABLE pgjobs.logs ALTER COLUMN line TYPE varchar(9)": "the type of pgjobs.logs.line is VARCHAR(9)",
     "ALTER TABLE pgjobs.files ALTER COLUMN size DROP NOT NULL": "the nullability of pgjobs.files.size is True",
@@ -358,6 +384,17 @@ def test_task_that_nobody_knows(find: Find, jobs: PgJobs) -> None:
         unrunnable = find(fleet)["unrunnable"]
     assert unrunnable.what == "1 job of nobody.knows cannot run: unknown task"
     assert "pgjobs worker -A MODULE" in unrunnable.remedy
+
+
+def test_arguments_that_fit_no_more(find: Find, jobs: PgJobs, database_url: str) -> None:
+    job = jobs.task(name="work")(lambda i: i).enqueue(1)
+    newer = PgJobs(database_url)
+    newer.task(name="work")(lambda j, k: j)
+    with newer.worker():
+        eventually(lambda: (job.refresh().reason or "").startswith("arguments do not fit"))
+        unrunnable = find(fleet)["unrunnable"]
+    assert unrunnable.what.startswith("1 job of work cannot run: arguments do not fit")
+    assert unrunnable.remedy == "deploy a version that takes them, or: pgjobs jobs cancel --task work"
 
 
 def test_claims_of_dead_workers(find: Find, jobs: PgJobs, conn: Conn) -> None:

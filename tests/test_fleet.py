@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -23,7 +25,7 @@ from pgjobs.job import new_id
 from pgjobs.link import Link
 from tests.apps import basic
 from tests.privileges import login, schema_with_roles
-from tests.processes import ROOT, WorkerProcess, pgjobs
+from tests.processes import PGJOBS, ROOT, WorkerProcess, environment, pgjobs
 from tests.support import eventually
 from tests.test_budgets import buffers, explain, fill, scans_of_jobs
 
@@ -339,6 +341,7 @@ def test_stacks_of_a_worker_whose_slots_are_all_taken(
             assert any(f"{name} (" in frame and "basic.py:" in frame for frame in mine["frames"])
         text = ok(database_url, "stacks", facts["id"])
         assert f"runs {TASKS}.hold {held[0].id}" in text
+        assert re.search(r"pid \d+ .*\n  thread [^\n]+  runs ", text), "what runs a job stands first"
         assert conn.execute("SELECT asked, told FROM pgjobs.workers").fetchone() == (None, None)
         flag.unlink()
 
@@ -404,6 +407,22 @@ def test_question_is_answered_once_and_not_after_another_one(jobs: PgJobs, conn:
     assert link.one(statements.answers([worker], "second"))[worker] == (True, {"pid": 1}, True)
     assert link.one(statements.beat([worker]))[worker].question is None
     link.close()
+
+
+def test_whoever_does_not_wait_for_the_answer_leaves_no_question(
+    jobs: PgJobs, database_url: str, conn: psycopg.Connection[Any]
+) -> None:
+    worker = new_id()
+    jobs.database.run(
+        statements.register(worker, supervisor=worker, name="w", host="h", pid=1, process="{}", queues=["*"], slots=9)
+    )
+    asked = "SELECT 1 FROM pgjobs.workers WHERE asked IS NOT NULL"
+    command = [*PGJOBS, "workers", "stacks", "w"]
+    with subprocess.Popen(command, env=environment(database_url), stderr=subprocess.PIPE) as process:
+        eventually(lambda: conn.execute(asked).fetchone())
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=10)
+    assert conn.execute(asked).fetchone() is None
 
 
 def test_workers_are_named_or_all(database_url: str) -> None:

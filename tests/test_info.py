@@ -7,6 +7,7 @@ import json
 import re
 import signal
 import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -30,7 +31,7 @@ from pgjobs.overview import (
 )
 from pgjobs.statements import Arrivals, Mark, Pace, Pause, Query, Statement, Steps
 from pgjobs.wording import about, rate
-from tests.processes import PGJOBS, environment, pgjobs
+from tests.processes import PGJOBS, ROOT, environment, pgjobs
 from tests.sql.test_reporting import explain, fill, nodes
 from tests.support import eventually
 
@@ -96,7 +97,9 @@ def test_columns_are_dropped_the_least_important_first() -> None:
     assert "queued" in titles[40]
     assert {"running", "failed", "oldest"} <= titles[80]
     assert {"outlook", "rate", "scheduled"} <= titles[120]
-    assert {"handled", "last hour", "blocked"} <= titles[200]
+    assert {"handled", "handled 1h", "failed 1h", "blocked"} <= titles[200]
+    every = re.split(r" {2,}", kept[200])
+    assert len(every) == len(set(every)), "no two columns have one title"
 
 
 def test_picture_says_all_of_it() -> None:
@@ -298,6 +301,36 @@ def test_colours_are_as_the_environment_says(jobs: PgJobs, database_url: str) ->
     said = pgjobs(database_url, "info", NO_COLOR="", FORCE_COLOR="1", COLUMNS="60", TERM="xterm").stdout
     assert "\x1b[33m▇" in said
     assert max(len(re.sub(r"\x1b\[[\d;]*m", "", line)) for line in said.splitlines()) <= 60
+
+
+def test_a_pipe_is_as_wide_as_whoever_reads_it_says(jobs: PgJobs, database_url: str) -> None:
+    """``watch pgjobs info`` reads a pipe, and says in COLUMNS how wide its terminal is."""
+    jobs.task(name="t", queue="mail")(lambda: None).enqueue()
+    assert max(map(len, pgjobs(database_url, "info", COLUMNS="50").stdout.splitlines())) <= 50
+    wide = pgjobs(database_url, "info", COLUMNS="").stdout.splitlines()
+    assert any("failed 1h" in line for line in wide)
+
+
+def test_one_look_loads_what_it_needs_and_no_more(jobs: PgJobs, database_url: str) -> None:
+    """A start is most of what it takes: no pool, and nothing of what a PgJobs can do besides."""
+    command = [sys.executable, "-X", "importtime", "-m", "pgjobs", "info"]
+    done = subprocess.run(command, env=environment(database_url), capture_output=True, text=True, check=True, cwd=ROOT)
+    for heavy in ("pgjobs.app", "pgjobs.events", "psycopg_pool", "sqlalchemy", "alembic"):
+        assert not re.search(rf"\| +{re.escape(heavy)}\n", done.stderr), f"info imports {heavy}"
+
+
+def test_collector_leaves_a_start_alone(jobs: PgJobs, database_url: str) -> None:
+    code = """
+import atexit, gc, sys
+from pgjobs.cli import main
+before = gc.get_stats()[0]["collections"]
+atexit.register(lambda: print(gc.get_stats()[0]["collections"] - before))
+sys.argv = ["pgjobs", "info", "--json"]
+main()
+"""
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env=environment(database_url), capture_output=True, text=True, check=True, cwd=ROOT)
+    assert int(done.stdout.splitlines()[-1]) < 20
 
 
 @pytest.mark.server

@@ -309,6 +309,8 @@ def test_lines_and_files_are_shown_on_the_command_line(jobs: PgJobs, database_ur
     said = pgjobs(database_url, "jobs", "logs", str(job.id), "-f")
     assert "WARNING  1  hello" in said.stdout, said.stderr
     assert json.loads(pgjobs(database_url, "jobs", "logs", str(job.id), "--json").stdout)[0]["line"] == "hello"
+    followed = pgjobs(database_url, "jobs", "logs", str(job.id), "-f", "--json").stdout.splitlines()
+    assert json.loads(followed[0])["line"] == "hello", "an object a line"
     listed = pgjobs(database_url, "jobs", "files", str(job.id)).stdout
     assert listed.split()[0] == "4"
     assert listed.split()[-2:] == ["r.csv", "text/csv"]

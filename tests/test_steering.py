@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 from collections.abc import Callable, Generator
 from contextlib import ExitStack
@@ -489,6 +490,11 @@ def test_commands_do_the_same(jobs: PgJobs, note: Task[..., Any, Any], database_
     assert listed[0].startswith("mail: 1 queued, 0 running, 0 scheduled; paused until ")
     assert listed[0].endswith("(full)")
     assert listed[1] == "task note: paused"
+    assert run("tasks", "list") == "no task is known; workers publish theirs when they start"
+    with jobs.worker(queues="none"):
+        assert "‖ note" in run("tasks", "list")
+    (known,) = json.loads(run("tasks", "list", "--json"))
+    assert (known["name"], known["queue"], known["failed"], known["paused"]) == ("note", "default", 0, True)
     assert run("queues", "resume", "mail") == "queue mail is resumed"
     assert run("tasks", "resume", "note") == "task note is resumed"
     assert run("jobs", "hold", str(job.id)) == "1 put on hold"

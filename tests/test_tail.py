@@ -61,6 +61,18 @@ def test_life_of_a_job_is_told_once_and_in_order(busy: PgJobs) -> None:
     assert look(busy, tail) == []
 
 
+def test_job_that_is_retried_by_hand_fails_once_more(busy: PgJobs) -> None:
+    """Its attempts begin anew, so the numbers of those that fail come again."""
+    job = busy.tasks["flaky"].enqueue()
+    busy.worker(max_jobs=2).run()
+    tail = Tail(Scope())
+    assert [each.what for each in look(busy, tail)] == ["enqueued", "retried", "started", "failed"]
+    job.retry()
+    assert look(busy, tail) == [], "what was told is not told again as a retry"
+    busy.worker(max_jobs=2).run()
+    assert [each.what for each in look(busy, tail)] == ["retried", "started", "failed"]
+
+
 def test_job_that_was_scheduled_long_ago_is_followed(busy: PgJobs, conn: psycopg.Connection[Any]) -> None:
     old = busy.tasks["add"].using(delay=1).enqueue(1)
     conn.execute("UPDATE pgjobs.jobs SET created_at = now() - interval '1 day'")

@@ -29,6 +29,7 @@ from pgjobs.top.view import Column, View, fitted, matching, ordered
 from pgjobs.top.views import QUEUES, VIEWS
 from tests.processes import PGJOBS, environment, pgjobs
 from tests.support import eventually
+from tests.test_explain import put_worker
 
 SIZE = (80, 24)
 
@@ -174,6 +175,28 @@ async def test_tasks_are_paused_and_workers_seen(lived_in: PgJobs) -> None:
             await until(pilot, lambda: "default" in firsts(app))
             await pilot.press("shift+tab")
             await until(pilot, lambda: firsts(app) == ["ValueError: no way"])
+
+
+async def test_workers_are_quieted_and_stopped_after_a_question(
+    lived_in: PgJobs, conn: psycopg.Connection[Any]
+) -> None:
+    worker = put_worker(conn, "mail", "-1 hour")
+    stands = "SELECT quiet_at IS NOT NULL, stopping_at IS NOT NULL FROM pgjobs.workers WHERE id = %s"
+    app = Top(lived_in, 0.2, "workers")
+    async with app.run_test(size=SIZE) as pilot:
+        await until(pilot, lambda: firsts(app))
+        assert "claim no more? 0 jobs" in await answer(pilot, app, "p", "n")
+        assert conn.execute(stands, [worker]).fetchone() == (False, False)
+        await answer(pilot, app, "p", "y")
+        await until(pilot, lambda: "quiet" in rows(app)[0])
+        assert conn.execute(stands, [worker]).fetchone() == (True, False)
+        assert "claim again?" in await answer(pilot, app, "p", "y")
+        await until(pilot, lambda: "quiet" not in rows(app)[0])
+        assert "nobody follows it" in await answer(pilot, app, "x", "y")
+        await until(pilot, lambda: "stopping" in rows(app)[0])
+        assert conn.execute(stands, [worker]).fetchone() == (False, True)
+        await pilot.press("x")
+        await until(pilot, lambda: "allows no stop" in said(app))
 
 
 async def test_job_is_shown_whole_but_for_what_is_private_and_cancelled(lived_in: PgJobs) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from importlib import import_module
 from typing import Final, NoReturn
@@ -28,7 +29,7 @@ COMMANDS: Final = {
     "mark": "Mark a moment, such as a deploy, or list the marks.",
     "migrate": "Bring the database up to this release.",
     "queues": "List, pause, resume, drain or clear queues.",
-    "tasks": "Pause or resume tasks.",
+    "tasks": "List, pause or resume tasks.",
     "purge": "Delete the jobs that wait in a queue.",
     "roles": "Make or check PostgreSQL roles with least privilege.",
     "tail": "Show what happens to jobs, as it happens.",
@@ -36,6 +37,9 @@ COMMANDS: Final = {
     "worker": "Run jobs until told to stop.",
     "workers": "List, quiet, stop or look into workers, or have each of them run a job.",
 }
+
+YOUNG: Final = 50_000
+"""New objects after which the collector looks through them; a command's start makes as many, which all stay."""
 
 
 class Commands(click.Group):
@@ -77,6 +81,7 @@ def cli() -> None:
 
 def main() -> NoReturn:
     """Runs the command line, and ends the process with its exit code; an error is one line that says the remedy."""
+    gc.set_threshold(YOUNG)
     try:
         cli(prog_name="pgjobs")
     except Exception as error:

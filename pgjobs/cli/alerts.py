@@ -24,7 +24,7 @@ def command(ctx: click.Context, /, as_json: bool, app: str | None, url: str | No
         return
     from pgjobs import statements
 
-    rows = options.jobs_of(app, url, schema).database.run(statements.alerts())
+    rows = options.database_of(app, url, schema).run(statements.alerts())
     if as_json:
         options.write_json([row._asdict() for row in rows])
         return
@@ -36,10 +36,14 @@ def command(ctx: click.Context, /, as_json: bool, app: str | None, url: str | No
 
 def _line(row: AlertRow) -> str:
     said = f": {row.says}" if row.says else ""
-    turning = f", {'broken' if row.state == 'ok' else 'well'} since {row.turned_at:%H:%M:%S}" if row.turned_at else ""
+    turning = (
+        f", {'broken' if row.state == 'ok' else 'well'} since {row.turned_at.astimezone():%H:%M:%S}"
+        if row.turned_at
+        else ""
+    )
     untold = f", {row.untold:,} not delivered yet" if row.untold else ""
-    checked = f"judged {row.checked_at:%Y-%m-%d %H:%M:%S}" if row.checked_at else "not judged yet"
-    return f"{row.state:6}  {row.name}{said} (since {row.since:%Y-%m-%d %H:%M:%S}{turning}{untold}; {checked})"
+    checked = f"judged {options.moment(row.checked_at)}" if row.checked_at else "not judged yet"
+    return f"{row.state:6}  {row.name}{said} (since {options.moment(row.since)}{turning}{untold}; {checked})"
 
 
 @command.command()

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -14,7 +14,7 @@ from pgjobs.cli import codes, completion, options
 from pgjobs.wording import duration, plural
 
 if TYPE_CHECKING:
-    from pgjobs.app import PgJobs
+    from pgjobs.database import Database
 
 
 class State(IntEnum):
@@ -60,7 +60,7 @@ class Measure:
         return f"{self.name}={self.value:g}{self.unit};{self.warning};{self.critical};0"
 
 
-def _limits(parse: Callable[[str], float]) -> Callable[[Any, Any, str | None], Limits]:
+def _limits(parse: Callable[[str], float], example: str) -> Callable[[Any, Any, str | None], Limits]:
     """Reads ``CRITICAL``, ``WARNING,CRITICAL`` or ``WARNING,``."""
 
     def read(ctx: Any, param: click.Parameter, value: str | None) -> Limits:
@@ -70,7 +70,7 @@ def _limits(parse: Callable[[str], float]) -> Callable[[Any, Any, str | None], L
             limits = [parse(part) if part else None for part in value.rpartition(",")[::2]]
             return Limits(*limits)
         except ValueError:
-            raise click.BadParameter(f"{value!r} is no limit; write one value, or two as in {param.metavar}") from None
+            raise click.BadParameter(f"{value!r} is no limit; write one value, or two as in {example}") from None
 
     return read
 
@@ -82,22 +82,24 @@ def _seconds(text: str) -> float:
 
 
 class Monitored(click.Command):
-    """A command whose every end is one line and a state: what was misspelt on the command line is UNKNOWN too."""
+    """A command whose every end is one line, or a document, and a state: what was misspelt is UNKNOWN too."""
 
-    def make_context(self, *args: Any, **more: Any) -> click.Context:
+    def make_context(self, info_name: str | None, args: list[str], *more: Any, **named: Any) -> click.Context:
+        as_json = "--json" in args
         try:
-            return super().make_context(*args, **more)
+            return super().make_context(info_name, args, *more, **named)
         except click.UsageError as error:
-            _end(State.UNKNOWN, error.format_message())
-            raise AssertionError from error
+            _end(State.UNKNOWN, error.format_message(), as_json=as_json)
 
     def invoke(self, ctx: click.Context) -> Any:
+        as_json = bool(ctx.params["as_json"])
         try:
             return super().invoke(ctx)
         except click.UsageError as error:
-            _end(State.UNKNOWN, error.format_message())
+            _end(State.UNKNOWN, error.format_message(), as_json=as_json)
         except Exception as error:
-            _end(State.CRITICAL if codes.of(error) == codes.UNREACHABLE else State.UNKNOWN, str(error))
+            state = State.CRITICAL if codes.of(error) == codes.UNREACHABLE else State.UNKNOWN
+            _end(state, str(error), as_json=as_json)
 
 
 @click.command(cls=Monitored)
@@ -106,11 +108,11 @@ class Monitored(click.Command):
     help="Only this queue, and whether it is served; repeatable.",
 )  # fmt: skip
 @click.option(
-    "--max-age", default="5m,30m", show_default=True, metavar="WARN,CRIT", callback=_limits(_seconds),
+    "--max-age", default="5m,30m", show_default=True, metavar="WARN,CRIT", callback=_limits(_seconds, "5m,30m"),
     help="For how long a job may wait for its first attempt; one value is critical.",
 )  # fmt: skip
 @click.option(
-    "--max-failed", metavar="WARN,CRIT", callback=_limits(float),
+    "--max-failed", metavar="WARN,CRIT", callback=_limits(float, "20,200"),
     help="How many jobs may fail within --within; one value is critical.",
 )  # fmt: skip
 @click.option("--within", default="15m", show_default=True, metavar="DURATION", help="How far to look back.")
@@ -119,7 +121,7 @@ class Monitored(click.Command):
     help="How many workers must live, and serve each queue that is named; fewer is critical.",
 )  # fmt: skip
 @click.option(
-    "--max-dead", default="0,", metavar="WARN,CRIT", callback=_limits(float),
+    "--max-dead", default="0,", metavar="WARN,CRIT", callback=_limits(float, "0,5"),
     help="How many workers may have fallen silent within --within; by default one is a warning.",
 )  # fmt: skip
 @options.as_json
@@ -141,19 +143,17 @@ def command(
     0 OK, 1 WARNING, 2 CRITICAL (the database is out of reach, too), 3 UNKNOWN. It reads indexes and rollups, so it is
     cheap on a table of any size.
     """
-    jobs = options.jobs_of(app, url, schema)
-    measures = list(_measure(jobs, list(queues) or None, max_age, max_failed, _seconds(within), min_workers, max_dead))
+    database = options.database_of(app, url, schema)
+    named, within_s = list(queues) or None, _seconds(within)
+    measures = list(_measure(database, named, max_age, max_failed, within_s, min_workers, max_dead))
     state = max(measure.state for measure in measures)
-    if as_json:
-        options.write_json({"status": state.name, "code": int(state), "measures": list(map(_document, measures))})
-        sys.exit(state)
     bad = [measure.says for measure in measures if measure.state is not State.OK]
     says = ", ".join(bad or [measure.says for measure in measures])
-    _end(state, f"{says} | {' '.join(measure.perfdata for measure in measures)}")
+    _end(state, says, measures, as_json=as_json)
 
 
 def _measure(
-    jobs: PgJobs,
+    database: Database,
     queues: Sequence[str] | None,
     max_age: Limits,
     max_failed: Limits,
@@ -163,7 +163,7 @@ def _measure(
 ) -> Iterator[Measure]:
     from pgjobs import statements
 
-    run = jobs.database.run
+    run = database.run
     ages = run(statements.ages_of_queues(queues))
     yield _age(ages, max_age)
     failed = run(statements.failed_lately(within_s, queues))
@@ -198,7 +198,13 @@ def _document(measure: Measure) -> dict[str, Any]:
     return {"name": measure.name, "value": measure.value, "status": measure.state.name, "says": measure.says}
 
 
-def _end(state: State, says: str) -> None:
-    """Writes the line, and ends the process."""
-    click.echo(f"PGJOBS {state.name} - {' '.join(says.split())}")
+def _end(state: State, says: str, measures: Sequence[Measure] = (), *, as_json: bool) -> NoReturn:
+    """Writes the line or the document, and ends the process."""
+    says = " ".join(says.split())
+    if as_json:
+        documents = list(map(_document, measures))
+        options.write_json({"status": state.name, "code": int(state), "says": says, "measures": documents})
+    else:
+        figures = " ".join(measure.perfdata for measure in measures)
+        click.echo(f"PGJOBS {state.name} - {says}" + (f" | {figures}" if figures else ""))
     sys.exit(state)

@@ -37,7 +37,7 @@ def command(long_: str, as_json: bool, app: str | None, url: str | None, schema:
     from pgjobs.config import seconds
     from pgjobs.doctor import CHECKS, Limits, examine
 
-    database = options.jobs_of(app, url, schema).database
+    database = options.database_of(app, url, schema)
     findings = examine(database, Limits(long_s=seconds(long_, what="--long")))
     wrong = [finding for finding in findings if finding.is_wrong]
     if as_json:

@@ -68,13 +68,10 @@ def _chunks(jobs: PgJobs, job_ids: tuple[str, ...], said: Mapping[str, Any]) -> 
     from pgjobs import statements
     from pgjobs.errors import JobNotFoundError
     from pgjobs.job import as_id
-    from pgjobs.statements import Selection
 
     if job_ids and any(said.values()):
         raise click.UsageError("give ids or filters, not both")
-    chosen = Selection(selection.STATUSES)
-    if any(said.values()):
-        chosen = selection.selection(**said, by_default=selection.STATUSES)
+    chosen = selection.chosen(**said)
     ids = [as_id(job_id) for job_id in job_ids] or None
     if ids and (missing := set(ids) - jobs.database.run(statements.statuses(ids)).keys()):
         raise JobNotFoundError(min(missing))

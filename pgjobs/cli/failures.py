@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+
 import click
 
-from pgjobs.cli import completion, options
+from pgjobs.cli import codes, completion, options
 
 
 @click.group(invoke_without_command=True)
@@ -35,7 +37,7 @@ def command(
     from pgjobs.config import seconds
 
     since_s = None if since is None else seconds(since, what="--since")
-    found = options.jobs_of(app, url, schema).database.run(statements.failures_alike(task, since_s, limit))
+    found = options.database_of(app, url, schema).run(statements.failures_alike(task, since_s, limit))
     if as_json:
         options.write_json(found)
         return
@@ -49,7 +51,7 @@ def command(
     for title in ("fingerprint", "task", "attempts", "jobs", "failed", "first seen", "last seen", "exception"):
         table.add_column(title, no_wrap=title != "exception")
     for each in found:
-        times = (f"{each.first_at:%Y-%m-%d %H:%M:%S}", f"{each.last_at:%Y-%m-%d %H:%M:%S}")
+        times = (options.moment(each.first_at), options.moment(each.last_at))
         counts = map(str, (each.attempts, each.jobs, each.failed))
         what = ": ".join(text for text in (each.exception, (each.message or "").partition("\n")[0]) if text)
         table.add_row(each.fingerprint, escape(each.task), *counts, *times, escape(what[:200]))
@@ -65,12 +67,12 @@ def show(fingerprint: str, limit: int, as_json: bool, app: str | None, url: str 
     """Show the traceback of the last of some failures, and the jobs that have failed so."""
     from pgjobs import statements
 
-    database = options.jobs_of(app, url, schema).database
+    database = options.database_of(app, url, schema)
     alike = database.run(statements.failures_alike(None, None, 10_000, fingerprint))
     jobs = database.run(statements.jobs_alike(fingerprint, limit))
     if as_json:
         options.write_json({"failures": alike, "jobs": jobs})
-        return
+        sys.exit(codes.OK if alike else codes.FAILURE)
     if not alike:
         raise click.ClickException(f"no failure has the fingerprint {fingerprint}; see `pgjobs failures`")
     from rich.markup import escape
@@ -80,4 +82,4 @@ def show(fingerprint: str, limit: int, as_json: bool, app: str | None, url: str 
         out.print(f"[bold]{escape(each.task)}[/bold]  {each.attempts:,} attempts of {each.jobs:,} jobs", soft_wrap=True)
     out.print(escape((jobs[0].traceback or jobs[0].message or "").rstrip()), soft_wrap=True)
     for job in jobs:
-        out.print(f"{job.id}  {job.status:9}  attempt {job.attempt}  {job.failed_at:%Y-%m-%d %H:%M:%S}", soft_wrap=True)
+        out.print(f"{job.id}  {job.status:9}  attempt {job.attempt}  {options.moment(job.failed_at)}", soft_wrap=True)

@@ -14,7 +14,7 @@ from pgjobs.cli import codes, options
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
-    from pgjobs.app import PgJobs
+    from pgjobs.database import Database
     from pgjobs.overview import Overview
 
 
@@ -33,29 +33,29 @@ def command(watch: float | None, as_json: bool, app: str | None, url: str | None
     A rate is that of the last five minutes. An outlook is given only where it can be: not for what is paused, nor where
     more is scheduled than waits.
     """
-    jobs = options.jobs_of(app, url, schema)
+    database = options.database_of(app, url, schema)
     options.keep_drivers_quiet()
     if watch is None:
-        seen = read(jobs)
+        seen = read(database, once=True)
         if as_json:
             options.write_json(seen.document())
         else:
-            _show(options.console(), seen)
+            _show(options.console(fits=True), seen)
         return
     try:
         if as_json:
-            _stream(jobs, watch)
+            _stream(database, watch)
         else:
-            _watch(jobs, watch)
+            _watch(database, watch)
     except KeyboardInterrupt:
         return
 
 
-def read(jobs: PgJobs) -> Overview:
+def read(database: Database, *, once: bool = False) -> Overview:
     """Reads how all of it stands."""
     from pgjobs.overview import overview
 
-    return jobs.database.look(overview())
+    return database.look(overview(), once=once)
 
 
 def _show(out: Console, seen: Overview) -> None:
@@ -64,31 +64,31 @@ def _show(out: Console, seen: Overview) -> None:
     out.print(picture(seen))
 
 
-def _stream(jobs: PgJobs, rest_s: float) -> None:
+def _stream(database: Database, rest_s: float) -> None:
     """A document each time; where the database is away, standard error says so."""
-    seen: Overview | None = read(jobs)
+    seen: Overview | None = read(database)
     while True:
         if seen is not None:
             click.echo(json.dumps(seen.document(), default=options.plain, ensure_ascii=False))
         time.sleep(rest_s)
         try:
-            seen = read(jobs)
+            seen = read(database)
         except Exception as error:
             seen = None
             click.secho(codes.outage(error), fg="red", err=True)
 
 
-def _watch(jobs: PgJobs, rest_s: float) -> None:
+def _watch(database: Database, rest_s: float) -> None:
     """In a screen of its own, whose last picture stays when it is left; in a pipe one picture after the other."""
-    out = options.console()
+    out = options.console(fits=True)
     if not out.is_terminal or out.is_dumb_terminal:
-        for seen in _each(jobs, rest_s):
+        for seen in _each(database, rest_s):
             out.print(*seen, "", sep="\n")
         return
     from rich.console import Group
     from rich.live import Live
 
-    each = _each(jobs, rest_s)
+    each = _each(database, rest_s)
     last = next(each)
     try:
         with Live(Group(*last), console=out, screen=True, auto_refresh=False, vertical_overflow="crop") as live:
@@ -99,18 +99,18 @@ def _watch(jobs: PgJobs, rest_s: float) -> None:
         out.print(*last, sep="\n")
 
 
-def _each(jobs: PgJobs, rest_s: float) -> Iterator[list[RenderableType]]:
+def _each(database: Database, rest_s: float) -> Iterator[list[RenderableType]]:
     """A picture each time; where the database is away a line more, that says so. It must have been there once."""
     from rich.text import Text
 
     from pgjobs.cli.picture import picture
 
-    last: RenderableType = picture(read(jobs))
+    last: RenderableType = picture(read(database))
     yield [last]
     while True:
         time.sleep(rest_s)
         try:
-            last = picture(read(jobs))
+            last = picture(read(database))
             yield [last]
         except Exception as error:
             yield [last, Text(codes.outage(error), "red", no_wrap=True)]

@@ -12,7 +12,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import click
 
-from pgjobs.cli import codes, completion, options, selection
+from pgjobs.cli import codes, options, selection
 from pgjobs.cli.export import export
 from pgjobs.errors import JobStateError
 from pgjobs.job import as_id
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from pgjobs.app import PgJobs
-    from pgjobs.job import JobRow
+    from pgjobs.job import JobRow, LogRow
     from pgjobs.statements import Statement
 
 COLOURS = {"succeeded": "green", "failed": "red", "running": "cyan", "queued": "yellow", "scheduled": "blue"}
@@ -37,27 +37,19 @@ command.add_command(export)
 
 
 @command.command("list")
-@click.option("--status", type=click.Choice(selection.STATUSES), help="Only these.")
-@click.option("-Q", "--queue", shell_complete=completion.queues, help="Only of this queue.")
-@click.option("--task", shell_complete=completion.tasks, help="Only of this task.")
+@selection.conditions
 @click.option("-n", "--limit", default=20, show_default=True, type=click.IntRange(1, 10_000))
 @options.as_json
 @options.database
-def list_(
-    status: str | None,
-    queue: str | None,
-    task: str | None,
-    limit: int,
-    as_json: bool,
-    app: str | None,
-    url: str | None,
-    schema: str | None,
-) -> None:
-    """List jobs, newest first."""
+def list_(limit: int, as_json: bool, app: str | None, url: str | None, schema: str | None, **said: Any) -> None:
+    """List jobs, newest first: all of them, or those that have something in common."""
     from pgjobs import statements
 
     known = options.jobs_of(app, url, schema)
-    rows = [without_private(known, row) for row in known.database.run(statements.jobs(status, queue, task, limit))]
+    chosen = selection.chosen(**said)
+    with selection.reading(known) as conn:
+        found = known.database.run(statements.jobs(chosen, limit), conn)
+    rows = [without_private(known, row) for row in found]
     if as_json:
         options.write_json(rows)
         return
@@ -249,12 +241,12 @@ def delete(job_ids: tuple[str, ...], app: str | None, url: str | None, schema: s
 @options.as_json
 @options.database
 def logs(job_id: str, follow: bool, as_json: bool, app: str | None, url: str | None, schema: str | None) -> None:
-    """Show what a job has logged; what is stored encrypted stays so."""
+    """Show what a job has logged; what is stored encrypted stays so. With -f and --json one object a line."""
     from pgjobs import statements
 
     known = options.jobs_of(app, url, schema)
     job = known.job(job_id)
-    if as_json:
+    if as_json and not follow:
         options.write_json(known.database.run(statements.logs(job.id, 0, 10_000)))
         return
     after = 0
@@ -262,11 +254,15 @@ def logs(job_id: str, follow: bool, as_json: bool, app: str | None, url: str | N
         ended = job.refresh().status.ended
         while lines := known.database.run(statements.logs(job.id, after, 10_000)):
             for line in lines:
-                click.echo(f"{line.at:%Y-%m-%d %H:%M:%S} {line.level.upper():7} {line.attempt:>2}  {_text(line.line)}")
+                click.echo(json.dumps(line, default=options.plain, ensure_ascii=False) if as_json else _line(line))
             after = lines[-1].id
         if ended or not follow:
             return
         time.sleep(0.5)
+
+
+def _line(row: LogRow) -> str:
+    return f"{options.moment(row.at)} {row.level.upper():7} {row.attempt:>2}  {_text(row.line)}"
 
 
 @command.command()
@@ -280,7 +276,7 @@ def files(job_id: str, as_json: bool, app: str | None, url: str | None, schema: 
         options.write_json(found)
         return
     for file in found:
-        click.echo(f"{file.size:>12,}  {file.created_at:%Y-%m-%d %H:%M:%S}  {file.name}  {file.content_type or ''}")
+        click.echo(f"{file.size:>12,}  {options.moment(file.created_at)}  {file.name}  {file.content_type or ''}")
 
 
 @command.command()

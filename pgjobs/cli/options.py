@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from pgjobs.app import PgJobs
+    from pgjobs.database import Database
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -65,6 +66,16 @@ def jobs_of(app_name: str | None, url_: str | None, schema_: str | None) -> PgJo
     return PgJobs(url_, schema=schema_)
 
 
+def database_of(app_name: str | None, url_: str | None, schema_: str | None) -> Database:
+    """The same database, for commands that only look at it: what a PgJobs can do besides takes long to load."""
+    if app_name:
+        return jobs_of(app_name, url_, schema_).database
+    from pgjobs.config import DEFAULT_SCHEMA, schema_name
+    from pgjobs.database import Database
+
+    return Database(url_, schema_name(schema_ or DEFAULT_SCHEMA))
+
+
 @contextlib.contextmanager
 def connection(url_: str | None, schema_: str | None) -> Generator[tuple[Connection[Any], str]]:
     """A connection to the database, in autocommit, and the schema's name."""
@@ -76,12 +87,18 @@ def connection(url_: str | None, schema_: str | None) -> Generator[tuple[Connect
         yield conn, name
 
 
-def console() -> Console:
-    """A console for people: colours on a terminal, plain text in a pipe."""
+def console(*, fits: bool = False) -> Console:
+    """A console for people: colours on a terminal, plain text in a pipe.
+
+    Args:
+        fits: what is shown fits any width, so a pipe is as wide as COLUMNS says, which ``watch`` sets.
+    """
     from rich.console import Console
 
-    piped = Console(highlight=False, width=200)
-    return piped if not piped.is_terminal else Console(highlight=False)
+    out = Console(highlight=False)
+    if out.is_terminal or (fits and os.environ.get("COLUMNS", "").isdecimal()):
+        return out
+    return Console(highlight=False, width=200)
 
 
 def keep_drivers_quiet() -> None:
@@ -101,6 +118,11 @@ def coloured() -> bool | None:
 def write_json(value: Any) -> None:
     """Writes a value as JSON, one document."""
     click.echo(json.dumps(value, default=plain, ensure_ascii=False, indent=2))
+
+
+def moment(at: datetime) -> str:
+    """A moment for people, by the clock of this host: the server's zone is none of theirs."""
+    return f"{at.astimezone():%Y-%m-%d %H:%M:%S}"
 
 
 def plain(value: Any) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
@@ -16,7 +16,7 @@ from pgjobs.wording import about, duration, plural, rate
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 
-    from pgjobs.statements import Mark
+    from pgjobs.statements import Mark, TaskStats
 
 STYLES: Final = ("cyan", "yellow", "blue", "magenta")
 """Of running, queued, scheduled and blocked jobs."""
@@ -108,9 +108,9 @@ def queue_table(queues: Sequence[QueueView]) -> Grid:
         Column("oldest", [Text(_age(line.oldest_s)) for line in lines], 4),
         Column("rate", [Text(rate(queue.per_s), "" if queue.per_s else "dim") for queue in queues], 6),
         *numbers("handled", 9, [queue.handled for queue in queues]),
-        *numbers("last hour", 11, [queue.handled_hour for queue in queues]),
+        *numbers("handled 1h", 11, [queue.handled_hour for queue in queues]),
         *numbers("failed", 3, [line.failed for line in lines], "red"),
-        *numbers("last hour", 10, [queue.failed_hour for queue in queues], "red"),
+        *numbers("failed 1h", 10, [queue.failed_hour for queue in queues], "red"),
     ]
     outlooks = [outlook(queue) for queue in queues]
     if any(outlooks):
@@ -155,6 +155,27 @@ def worker_table(workers: Sequence[WorkerLine]) -> Grid:
             Column("last beat", [Text(f"{_age(worker.silent_s)} ago") for worker in workers], 3),
             Column("up for", [Text(_up(worker)) for worker in workers], 5),
             Column("queues", [Text(",".join(worker.queues)) for worker in workers], 4, right=False),
+        ]
+    )
+
+
+def task_table(tasks: Sequence[TaskStats], paused: Container[str]) -> Grid:
+    """Tasks, what each has ended in the last hour, and how long its successful runs took."""
+
+    def counts(title: str, rank: int, values: Sequence[int], style: str = "") -> Column:
+        return Column(title, [Text(f"{value:,}", style if value else "dim") for value in values], rank)
+
+    names = [Text.assemble(("‖ ", "yellow"), each.name) if each.name in paused else Text(each.name) for each in tasks]
+    return Grid(
+        [
+            Column("task", names, 0, right=False),
+            Column("queue", [Text(each.queue or "") for each in tasks], 6, right=False),
+            counts("succeeded 1h", 2, [each.succeeded for each in tasks]),
+            counts("failed 1h", 1, [each.failed for each in tasks], "red"),
+            counts("retried 1h", 3, [each.retried for each in tasks], "magenta"),
+            Column("mean", [Text(_age(each.mean_s)) for each in tasks], 7),
+            Column("p50", [Text(_age(each.p50_s)) for each in tasks], 5),
+            Column("p95", [Text(_age(each.p95_s)) for each in tasks], 4),
         ]
     )
 

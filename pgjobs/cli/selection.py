@@ -82,6 +82,13 @@ def selection(
     return Selection(list(statuses or by_default), queue, task, age_s, fingerprint, where)
 
 
+def chosen(**said: Any) -> Selection:
+    """What the options say, for a command that only reads: all jobs where they say nothing."""
+    from pgjobs.statements import Selection
+
+    return selection(**said, by_default=STATUSES) if any(said.values()) else Selection(STATUSES)
+
+
 def confirm(jobs: PgJobs, chosen: Selection, verb: str, *, yes: bool) -> int:
     """Counts the jobs and asks; returns how many there are, or ends the command."""
     from pgjobs import statements

@@ -12,7 +12,7 @@ import click
 from pgjobs.cli import codes, completion, options
 
 if TYPE_CHECKING:
-    from pgjobs.app import PgJobs
+    from pgjobs.database import Database
     from pgjobs.tail import Happening, Tail
 
 LOOK_S: Final = 0.5
@@ -55,23 +55,23 @@ def command(
     from pgjobs.statements import Scope
     from pgjobs.tail import Tail
 
-    jobs = options.jobs_of(app, url, schema)
+    database = options.database_of(app, url, schema)
     options.keep_drivers_quiet()
     tail = Tail(Scope(queue, task, None if job is None else as_id(job)), level)
     try:
-        last = jobs.database.look(tail.look())
+        last = database.look(tail.look())
         _write(last[len(last) - min(count, len(last)) :], as_json=as_json)
         while follow:
             time.sleep(LOOK_S)
-            _write(_look(jobs, tail), as_json=as_json)
+            _write(_look(database, tail), as_json=as_json)
     except KeyboardInterrupt:
         return
 
 
-def _look(jobs: PgJobs, tail: Tail) -> list[Happening]:
+def _look(database: Database, tail: Tail) -> list[Happening]:
     """What is new; nothing where the database is away, which is said and tried again."""
     try:
-        return jobs.database.look(tail.look())
+        return database.look(tail.look())
     except Exception as error:
         click.secho(codes.outage(error), fg="red", err=True)
         return []

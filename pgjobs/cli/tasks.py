@@ -1,6 +1,8 @@
-"""``pgjobs tasks``: pause and resume."""
+"""``pgjobs tasks``: list, pause and resume."""
 
 from __future__ import annotations
+
+from dataclasses import asdict
 
 import click
 
@@ -10,7 +12,30 @@ from pgjobs.cli.queues import after, reason
 
 @click.group()
 def command() -> None:
-    """Pause or resume tasks: their jobs are put on hold when it is their turn, and queued again in their old order."""
+    """List, pause or resume tasks.
+
+    Jobs of one that is paused are put on hold when it is their turn, and queued again in their old order.
+    """
+
+
+@command.command("list")
+@options.as_json
+@options.database
+def list_(as_json: bool, app: str | None, url: str | None, schema: str | None) -> None:
+    """List the tasks that workers know or have handled: what they have ended in the last hour, and what is paused."""
+    from pgjobs import statements
+
+    database = options.database_of(app, url, schema)
+    known = database.run(statements.task_stats())
+    paused = {pause.name: pause for pause in database.run(statements.pauses()) if pause.kind == "task"}
+    if as_json:
+        options.write_json([asdict(each) | {"paused": each.name in paused} for each in known])
+    elif known:
+        from pgjobs.cli.picture import task_table
+
+        options.console(fits=True).print(task_table(known, paused))
+    else:
+        click.echo("no task is known; workers publish theirs when they start")
 
 
 @command.command()

@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID, uuid4
 
 import click
@@ -16,6 +16,9 @@ from pgjobs.cli import options
 if TYPE_CHECKING:
     from pgjobs.app import PgJobs
     from pgjobs.overview import WorkerLine
+
+LOOK_S: Final = 0.1
+"""How often is looked whether answers have come."""
 
 
 @click.group(invoke_without_command=True)
@@ -30,13 +33,13 @@ def command(ctx: click.Context, /, as_json: bool, app: str | None, url: str | No
     from pgjobs import statements
     from pgjobs.overview import WorkerLine
 
-    lines = [WorkerLine(*row) for row in options.jobs_of(app, url, schema).database.run(statements.workers())]
+    lines = [WorkerLine(*row) for row in options.database_of(app, url, schema).run(statements.workers())]
     if as_json:
         options.write_json([line.document() for line in lines])
     elif lines:
         from pgjobs.cli.picture import worker_table
 
-        options.console().print(worker_table(lines))
+        options.console(fits=True).print(worker_table(lines))
     else:
         click.echo("no worker; start one with: pgjobs worker -A app.tasks")
 
@@ -202,19 +205,23 @@ def _ask(jobs: PgJobs, chosen: Mapping[UUID, str], what: str, seconds: float, pa
     """Asks workers something, and waits for the answers; what has not come within patience_s is absent."""
     from pgjobs import statements
 
-    ids = list(chosen)
+    awaited = list(chosen)
     question = statements.Question(uuid4().hex, what, seconds)
     run = jobs.database.run
-    run(statements.ask(ids, question))
+    run(statements.ask(awaited, question))
     deadline = time.monotonic() + patience_s
-    while True:
-        replies = run(statements.answers(ids, question.id))
-        awaited = [reply for reply in replies.values() if reply.stands and reply.lives and reply.answer is None]
-        if not awaited or time.monotonic() > deadline:
-            break
-        time.sleep(0.1)
-    run(statements.forget_question(ids, question.id))
-    return {id_: reply.answer for id_, reply in replies.items() if reply.stands and reply.answer is not None}
+    found: dict[UUID, Any] = {}
+    try:
+        while True:
+            replies = run(statements.answers(awaited, question.id))
+            found |= {id_: reply.answer for id_, reply in replies.items() if reply.stands and reply.answer is not None}
+            awaited = [id_ for id_, reply in replies.items() if reply.stands and reply.lives and reply.answer is None]
+            if not awaited or time.monotonic() > deadline:
+                break
+            time.sleep(LOOK_S)
+    finally:  # an answer may be large, and would stay in the worker's row
+        run(statements.forget_question(list(chosen), question.id))
+    return found
 
 
 def _show(
@@ -233,8 +240,9 @@ def _show(
 
 
 def _stacks_text(facts: Any) -> Iterator[str]:
+    """What runs jobs stands before what serves them."""
     for kind in ("threads", "coroutines"):
-        for each in facts[kind]:
+        for each in sorted(facts[kind], key=lambda each: each["job"] is None):
             yield f"  {kind[:-1]} {each['name']}" + (f"  runs {each['job']}" if each["job"] else "")
             yield from (f"    {frame}" for frame in each["frames"])
 

@@ -35,7 +35,7 @@ def revision(patient: Patient) -> Iterator[Finding]:
 
 
 def drift(patient: Patient) -> Iterator[Finding]:
-    """Tables, columns, indexes, views and functions that are missing or other than this release has them.
+    """Tables, columns, constraints, indexes, views and functions that are missing or other than this release has them.
 
     What somebody has added is left alone.
     """
@@ -48,7 +48,7 @@ def drift(patient: Patient) -> Iterator[Finding]:
 
 
 def _missing(patient: Patient) -> Iterator[tuple[str, str]]:
-    """Views and functions, which Alembic does not compare, by their names."""
+    """Views, functions and constraints, which Alembic does not compare, by their names."""
     there = patient.ask(statements.relations())
     script = migrations.sql(schema=patient.schema)
     own = rf"FUNCTION (?:IF EXISTS )?{patient.schema}\.(\w+)"
@@ -61,6 +61,18 @@ def _missing(patient: Patient) -> Iterator[tuple[str, str]]:
             if ("relation" if kind == "view" else kind, name) not in there:
                 mend = f"run its CREATE {kind.upper()} from the script again: pgjobs migrate --sql{patient.option}"
                 yield f"the {kind} {patient.schema}.{name} is missing", mend
+    for table, name in _constraints(patient.schema):
+        if ("relation", table) in there and ("constraint", name) not in there:
+            mend = f"take its definition from the script, for ALTER TABLE … ADD: pgjobs migrate --sql{patient.option}"
+            yield f"the constraint {name} of {patient.schema}.{table} is missing", mend
+
+
+def _constraints(schema: str) -> Iterator[tuple[str, str]]:
+    for table in declared.tables(schema).metadata.tables.values():
+        if "is_view" not in table.info:
+            named = {each.name for each in table.constraints if each.name is not None}
+            keys = {f"{table.name}_pkey"} if table.primary_key.columns else set[str]()
+            yield from ((table.name, name) for name in sorted({*map(str, named), *keys}))
 
 
 def _different(patient: Patient) -> Iterator[tuple[str, str]]:

@@ -76,7 +76,7 @@ def worker_stats(metadata: MetaData) -> Table:
         Column("queues", ARRAY(Text())),
         *(Column(name, Integer()) for name in ("slots", "busy")),
         Column("held", BigInteger()),
-        *(moment(name) for name in ("oldest_started_at", "started_at", "seen_at", "stopping_at")),
+        *(moment(name) for name in ("oldest_started_at", "started_at", "seen_at", "stopping_at", "quiet_at")),
         info={"is_view": True},
     )
 

@@ -79,7 +79,7 @@ SELECT index.relname AS name, pg_index.indisvalid AS valid, pg_relation_size(ind
 
 
 -- name: relations
--- The names of what the schema holds: tables and views, and functions.
+-- The names of what the schema holds: tables and views, functions, and constraints.
 SELECT 'relation' AS kind, relname AS name
   FROM pg_class
  WHERE relnamespace = (SELECT relnamespace FROM pg_class WHERE oid = 'pgjobs.jobs'::regclass)
@@ -88,6 +88,10 @@ UNION
 SELECT 'function', proname
   FROM pg_proc
  WHERE pronamespace = (SELECT relnamespace FROM pg_class WHERE oid = 'pgjobs.jobs'::regclass)
+UNION
+SELECT 'constraint', conname
+  FROM pg_constraint
+ WHERE connamespace = (SELECT relnamespace FROM pg_class WHERE oid = 'pgjobs.jobs'::regclass)
 
 
 -- name: orphaned_claims

@@ -33,21 +33,24 @@ SELECT id, status
 
 
 -- name: jobs
--- The latest jobs of a status, queue or task (each NULL for any).
+-- The latest of some jobs.
 SELECT id, task, queue, status, priority, attempt, max_attempts, crashes, pgjobs.shown(run_at) AS run_at,
        pgjobs.shown(due_at) AS due_at, pgjobs.shown(expires_at) AS expires_at, pgjobs.shown(cancel_at) AS cancel_at,
        pgjobs.shown(created_at) AS created_at, pgjobs.shown(started_at) AS started_at,
        pgjobs.shown(finished_at) AS finished_at, timeout, reason, args, progress, result, meta, options, usage
   FROM pgjobs.jobs
- WHERE (%(status)s::text IS NULL OR status = %(status)s::text)
+ WHERE status = ANY (%(statuses)s::text[])
    AND (%(queue)s::text IS NULL OR queue = %(queue)s::text)
    AND (%(task)s::text IS NULL OR task = %(task)s::text)
+   AND (%(age)s::float8 IS NULL OR created_at < now() - %(age)s::float8 * interval '1 second')
+   AND true /* alike */
+   AND true /* where */
  ORDER BY id DESC
  LIMIT %(limit)s::int
 
 
 -- name: alike
--- The condition of the next three that an attempt of a job failed so. It is put in where a fingerprint is given: beside an OR the
+-- The condition of queries about some jobs that an attempt of a job failed so. It is put in where a fingerprint is given: beside an OR the
 -- planner would walk all jobs instead of going from the failures to theirs.
 id IN (SELECT job_id FROM pgjobs.failures WHERE coalesce(fingerprint, reason) = %(fingerprint)s::text)
 

@@ -80,7 +80,7 @@ def index_health() -> Statement[list[IndexHealth]]:
 
 
 def relations() -> Statement[set[tuple[str, str]]]:
-    """What the schema holds: (``relation`` or ``function``, name)."""
+    """What the schema holds: (``relation``, ``function`` or ``constraint``, name)."""
     return Statement(QUERIES["relations"], {}, lambda rows: {(row[0], row[1]) for row in rows})
 
 

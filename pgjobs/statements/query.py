@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib.resources import files
+from pathlib import Path
 from typing import Any, Final, Generic, LiteralString, NamedTuple, TypeAlias, TypeVar
 
 from pgjobs.errors import OptionError
@@ -103,12 +103,11 @@ def _load() -> Iterator[tuple[str, Query]]:
 
 
 def _read() -> Iterator[tuple[str, str]]:
-    for file in sorted(files("pgjobs").joinpath("sql").iterdir(), key=lambda file: file.name):
-        if file.name.endswith(".sql"):
-            for name, text in re.findall(
-                r"^-- name: (\w+)\n(.*?)(?=^-- name: |\Z)", file.read_text(), re.MULTILINE | re.DOTALL
-            ):
-                yield name, _without_comments(text)
+    for file in sorted(Path(__file__).parents[1].joinpath("sql").glob("*.sql")):
+        for name, text in re.findall(
+            r"^-- name: (\w+)\n(.*?)(?=^-- name: |\Z)", file.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
+        ):
+            yield name, _without_comments(text)
 
 
 def _without_comments(text: str) -> str:

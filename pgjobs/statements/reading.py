@@ -49,12 +49,6 @@ def statuses(ids: Sequence[UUID]) -> Statement[dict[UUID, Status]]:
     return Statement(QUERIES["statuses"], params, lambda rows: {row[0]: Status(row[1]) for row in rows})
 
 
-def jobs(status: str | None, queue: str | None, task: str | None, limit: int) -> Statement[list[JobRow]]:
-    """The latest jobs, newest first."""
-    params = {"status": status, "queue": queue, "task": task, "limit": limit}
-    return Statement(QUERIES["jobs"], params, lambda rows: [_job_row(row) for row in rows])
-
-
 @dataclass(frozen=True, slots=True)
 class Selection:
     """Jobs by what they have in common; None for any. age_s: enqueued at least so many seconds ago.
@@ -94,6 +88,12 @@ def select_jobs(chosen: Selection, after: UUID, limit: int) -> Statement[list[UU
     """The next ids after one, in order."""
     query = _chosen("select_jobs", chosen)
     return Statement(query, chosen.params() | {"after": str(after), "limit": limit}, column)
+
+
+def jobs(chosen: Selection, limit: int) -> Statement[list[JobRow]]:
+    """The latest of them, newest first."""
+    params = chosen.params() | {"limit": limit}
+    return Statement(_chosen("jobs", chosen), params, lambda rows: [_job_row(row) for row in rows])
 
 
 def export_jobs(chosen: Selection, ids: Sequence[UUID] | None = None) -> Statement[list[JobRow]]:

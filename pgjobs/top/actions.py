@@ -1,4 +1,4 @@
-"""What can be done to queues, tasks, jobs and failures from the screen. What is done to jobs is noted in the audit."""
+"""What can be done to the rows of the screen. What is done to jobs is noted in the audit."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pgjobs.wording import plural
 
 if TYPE_CHECKING:
     from pgjobs.app import PgJobs
+    from pgjobs.overview import WorkerLine
     from pgjobs.statements import Alike, Selection, Statement
 
 CHUNK: Final = 1_000
@@ -35,6 +36,20 @@ async def toggle_task(jobs: PgJobs, name: str, *, paused: bool) -> str:
         return f"task {name} is resumed"
     await jobs.apause(task=name, reason="paused in pgjobs top")
     return f"task {name} is paused"
+
+
+async def toggle_worker(jobs: PgJobs, worker: WorkerLine) -> str:
+    """Has a worker claim no more, or claim again where it is quiet."""
+    told = await jobs.database.arun(statements.make_quiet([worker.id], quiet=not worker.quiet))
+    if not told:
+        return f"{worker.name} lives no more"
+    return f"{worker.name} claims again" if worker.quiet else f"{worker.name} claims no more, and finishes what runs"
+
+
+async def stop_worker(jobs: PgJobs, worker: WorkerLine) -> str:
+    """Has a worker leave, as with a first signal."""
+    told = await jobs.database.arun(statements.dismiss([worker.id]))
+    return f"{worker.name} leaves when it has finished" if told else f"{worker.name} lives no more"
 
 
 async def retry_job(jobs: PgJobs, job_id: UUID) -> str:

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from pgjobs import statements
 from pgjobs.cipher import sealed
+from pgjobs.job import Status
 from pgjobs.overview import QueueView, WorkerLine, overview
 from pgjobs.shown import without_private
 from pgjobs.statements import Alike, Steps, TaskStats
@@ -160,6 +161,20 @@ def _read_workers(jobs: PgJobs) -> Steps[list[WorkerLine]]:
     return [WorkerLine(*row) for row in rows]
 
 
+def _ask_worker(worker: WorkerLine) -> str | None:
+    if worker.stopping:
+        return None
+    if worker.quiet:
+        return f"Have {worker.name} claim again?"
+    return (
+        f"Have {worker.name} claim no more? {plural(worker.running, 'job')} that it holds will be finished; it stays."
+    )
+
+
+def _ask_stop(worker: WorkerLine) -> str | None:
+    return None if worker.stopping else f"Stop {worker.name}? It finishes what runs, and nobody follows it."
+
+
 WORKERS: Final = View[WorkerLine](
     "workers",
     [
@@ -175,6 +190,10 @@ WORKERS: Final = View[WorkerLine](
     ],
     _read_workers,
     lambda worker: str(worker.id),
+    [
+        Action("p", "quiet or resume", _ask_worker, actions.toggle_worker),
+        Action("x", "stop", _ask_stop, actions.stop_worker),
+    ],
     empty="no worker; start one with: pgjobs worker -A app.tasks",
 )  # fmt: skip
 
@@ -185,7 +204,7 @@ WORKERS: Final = View[WorkerLine](
 def _read_jobs(jobs: PgJobs) -> Steps[list[JobRow]]:
     held: list[Any] = yield statements.held(LATEST)
     running: dict[Any, JobRow] = yield statements.jobs_by_id(held)
-    latest: list[JobRow] = yield statements.jobs(None, None, None, LATEST)
+    latest: list[JobRow] = yield statements.jobs(statements.Selection([each.value for each in Status]), LATEST)
     rows = {row.id: row for row in (*running.values(), *latest)}
     return [without_private(jobs, row) for row in rows.values()]
 

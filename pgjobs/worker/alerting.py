@@ -15,6 +15,7 @@ import psycopg
 from pgjobs import statements
 from pgjobs.alerts import TRIES, Alert, Outbox, Standing, advance, document
 from pgjobs.codec import Json
+from pgjobs.database import is_away
 from pgjobs.events import AlertTurned, AlertUndelivered, Event, Trouble
 from pgjobs.link import Link
 
@@ -55,15 +56,24 @@ class Alerting:
         return self._every_s
 
     def _judge_safely(self, alert: Alert) -> list[dict[str, Json]]:
-        """A rule that raises must not keep the others from being judged."""
+        """A rule that raises must not keep the others from being judged, be it that a database of its own is away."""
         try:
             return self._judge(alert)
-        except psycopg.OperationalError:
-            raise
         except Exception as error:
             self._link.close()
+            if is_away(error) and not self._is_answered():
+                raise
             self._emit(Trouble(f"alert {alert.name}", error))
             return []
+
+    def _is_answered(self) -> bool:
+        """Whether the database is there."""
+        try:
+            self._link.begin()
+            self._link.commit()
+        except psycopg.Error:
+            return False
+        return True
 
     def _judge(self, alert: Alert) -> list[dict[str, Json]]:
         """Judges an alert unless somebody has just done so; returns the messages to be sent now."""

@@ -21,6 +21,7 @@ POLLED = {
     "SELECT * FROM pgjobs.throughput_day WHERE day > now() - interval '1 day'": 200,
     "SELECT * FROM pgjobs.waits": 1_500,
     "SELECT * FROM pgjobs.history WHERE id < pgjobs.id_at(now() - interval '1 minute') ORDER BY id DESC LIMIT 50": 60,
+    "SELECT * FROM pgjobs.history ORDER BY id DESC LIMIT 50": 1_000,
     "SELECT * FROM pgjobs.history"
     " WHERE id BETWEEN pgjobs.id_at(now() - interval '1 hour') AND pgjobs.id_at(now() - interval '1 minute')"
     "   AND task = 'task1'": 60,
@@ -190,6 +191,9 @@ def test_worker_holds_what_it_has_claimed(jobs: PgJobs, conn: psycopg.Connection
     conn.execute("DELETE FROM pgjobs.workers; INSERT INTO pgjobs.jobs (task) SELECT 't' FROM generate_series(1, 20)")
     work(conn, 20)
     assert conn.execute(query).fetchall() == [(16, 16, 20, False)]
+    assert scalar(conn, "SELECT quiet_at FROM pgjobs.worker_stats") is None
+    conn.execute("UPDATE pgjobs.workers SET quiet_at = now() - interval '1 minute'")
+    assert scalar(conn, "SELECT now() - quiet_at > interval '59 s' FROM pgjobs.worker_stats") is True
     conn.execute("UPDATE pgjobs.workers SET dead_at = now()")
     assert conn.execute(query).fetchall() == []
 
