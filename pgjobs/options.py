@@ -357,5 +357,6 @@ def _meta(options: Options) -> dict[str, Json]:
         return meta
     words = list(cast("Iterable[object]", tags)) if isinstance(tags, list | tuple | set | frozenset) else [None]
     if not all(isinstance(word, str) and word for word in words):
-        raise OptionError(f"tags are {given(tags)}; give a list of words")
+        shown = given(cast("object", tags))
+        raise OptionError(f"tags are {shown}; give a list of words")
     return {**meta, "tags": words} if words else meta
