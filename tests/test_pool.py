@@ -78,6 +78,16 @@ def test_arguments_and_results_cross_as_json(app: PgJobs, worker: Worker) -> Non
     assert app.enqueue(f"{APP}.echo", *values, key="word").get(10) == [*values, {"key": "word"}]
 
 
+def test_number_that_no_float_holds_crosses_as_it_is_read(
+    app: PgJobs, worker: Worker, conn: psycopg.Connection[Any]
+) -> None:
+    vast = f"1{'0' * 400}.5"
+    document = f'{{"value": [{vast}, -{vast}, 123456789012345678901234567890, null]}}'
+    row = conn.execute("SELECT pgjobs.enqueue(%s, %s)", (f"{APP}.told", document)).fetchone()
+    assert row is not None
+    assert app.job(row[0]).get(15) == "[inf, -inf, 123456789012345678901234567890, None]"
+
+
 def test_coroutine_function_runs_there_too(app: PgJobs, worker: Worker) -> None:
     job = app.enqueue(f"{APP}.anap", 0.01)
     assert job.get(10) == str(job.id)

@@ -106,6 +106,7 @@ class Life:
             failed_ttl_s=worker.jobs.failed_ttl_s,
             retentions=[kept_s for task in worker.jobs.tasks.values() for kept_s in retentions(task.options)],
             promoted=self._promoted,
+            workers=lambda: self.claimer.workers,
         )
         self._maintaining = Service(
             "upkeep", self._maintenance.tick, worker.outage, worker.emit, close=self._upkeep.close

@@ -45,6 +45,11 @@ def echo(*values: Any, **named: Any) -> list[Any]:
 
 
 @jobs.task(executor="process")
+def told(value: Any) -> str:
+    return repr(value)
+
+
+@jobs.task(executor="process")
 async def anap(seconds: float) -> str:
     await asyncio.sleep(seconds)
     return str(current_job().id)

@@ -44,6 +44,7 @@ class Claimer:
 
     Attributes:
         claims: how many have found jobs.
+        workers: how many workers live, as of the last comparison.
         quiet: claim no more for now; what waits for a slot goes back.
         drained: set once nothing was left to claim, and all that was held had been recorded.
         spent: set once the limit is reached, and all that was held has been recorded.
@@ -70,6 +71,7 @@ class Claimer:
         self.worker = worker
         self.known: dict[UUID, Claim] = {}
         self.claims = 0
+        self.workers = 1
         self.quiet = False
         self.drained = threading.Event()
         self.spent = threading.Event()
@@ -394,9 +396,8 @@ class Claimer:
         flight.
         """
         self._reconcile_at = time.monotonic() + RECONCILE_S
-        (alive, self._sweep.workers), rows = self._link.batch(
-            statements.alive(self.worker), statements.reconcile(self.worker)
-        )
+        (alive, self.workers), rows = self._link.batch(statements.alive(self.worker), statements.reconcile(self.worker))
+        self._sweep.workers = self.workers
         if not alive:
             raise DeclaredDeadError
         in_doubt = False

@@ -12,6 +12,7 @@ import sys
 import time
 from typing import Any, Final
 
+from pgjobs.codec import loads
 from pgjobs.run import Account, Run, Usage, storable
 from pgjobs.wording import describe_exit
 from pgjobs.worker import identity
@@ -93,8 +94,8 @@ class PoolProcess:
             return None
         *lines, self._unread = (self._unread + data).split(b"\n")
         try:
-            return [dict(json.loads(line)) for line in lines]
-        except (ValueError, TypeError, RecursionError):  # a job's code has written to the socket
+            return [dict(loads(line)) for line in lines]
+        except (ValueError, TypeError):  # a job's code has written to the socket
             return None
 
     def forked(self, pid: object) -> None:

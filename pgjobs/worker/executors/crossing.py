@@ -11,24 +11,51 @@ from uuid import UUID
 
 import msgspec
 
+from pgjobs.codec import Json
 from pgjobs.report import Child, Desk, Line, Said
 from pgjobs.run import Claim, Ending, Failure, Outcome, Run, Usage
 
 
+class Handed(msgspec.Struct):
+    """A run on its way to its process, which still has to find its task."""
+
+    row: tuple[UUID, str, str, int, int, int, int, float | None, datetime, Any, Any, Any]
+    claim: UUID
+    schema: str
+    function: tuple[str, str]
+    capture: bool
+
+    def run(self, desk: Desk) -> Run:
+        """The run itself; its task is still to be found."""
+        return Run(self.row, Claim(self.claim, 1, desk), time.perf_counter(), self.schema)
+
+
+def _as_it_is(value: Json) -> Json:
+    """A value of the row, in JSON; a number that no float holds has become infinite, of which msgspec makes null."""
+    data = msgspec.json.encode(value)
+    return msgspec.Raw(json.dumps(value).encode() if b"null" in data else data)
+
+
+def _line(document: object) -> bytes:
+    try:
+        return msgspec.json.encode(document) + b"\n"
+    except UnicodeEncodeError:  # half a character, for which the other way of writing JSON has an escape
+        return json.dumps(msgspec.to_builtins(document)).encode() + b"\n"
+
+
 def run_line(run: Run) -> bytes:
-    """A run as its process reads it."""
+    """A run as its process reads it.
+
+    Raises:
+        RecursionError: its arguments are nested too deep.
+    """
     function = run.task.function
-    document = {
-        "row": [
-            str(run.id), run.task_name, run.queue, run.priority, run.attempt, run.max_attempts, run.crashes,
-            run.timeout_s, run.created_at.isoformat(), run.args, run.meta, _aged(run),
-        ],
-        "claim": str(run.claim.id),
-        "schema": run.schema,
-        "function": [function.__module__, function.__qualname__],
-        "capture": run.task.capture,
-    }  # fmt: skip
-    return json.dumps(document).encode() + b"\n"
+    row = (
+        run.id, run.task_name, run.queue, run.priority, run.attempt, run.max_attempts, run.crashes,
+        run.timeout_s, run.created_at, _as_it_is(run.args), _as_it_is(run.meta), _as_it_is(_aged(run)),
+    )  # fmt: skip
+    where = (function.__module__, function.__qualname__)
+    return _line(Handed(row, run.claim.id, run.schema, where, run.task.capture))
 
 
 def _aged(run: Run) -> dict[str, Any] | None:
@@ -38,11 +65,15 @@ def _aged(run: Run) -> dict[str, Any] | None:
     return {**run.options, "age": run.since_s("age"), "tried": run.since_s("tried")}
 
 
-def run_of(document: dict[str, Any], desk: Desk) -> Run:
-    """The run of a line; its task is still to be found."""
-    job_id, *middle, created_at, args, meta, options = document["row"]
-    row = (UUID(job_id), *middle, datetime.fromisoformat(created_at), args, meta, options)
-    return Run(row, Claim(UUID(document["claim"]), 1, desk), time.perf_counter(), document["schema"])
+_handed = msgspec.json.Decoder(Handed)
+
+
+def handed(line: bytes) -> Handed:
+    """What a line says of the run that is to begin."""
+    try:
+        return _handed.decode(line)
+    except msgspec.DecodeError:  # an escape of half a character, or a number that no float holds
+        return msgspec.convert(json.loads(line), Handed)
 
 
 class _Said(msgspec.Struct):
@@ -61,7 +92,7 @@ def said_line(said: Said) -> bytes:
         "timeout_s": said.timeout_s,
         "lines": said.lines,
     }
-    return json.dumps(document).encode() + b"\n"
+    return _line(document)
 
 
 def said_of(run: Run, document: dict[str, Any]) -> Said:
@@ -90,12 +121,12 @@ def outcome_line(outcome: Outcome, rss_bytes: int, usage: Usage | None = None) -
         "rss_bytes": rss_bytes,
         "usage": usage,
     }
-    return json.dumps(document).encode() + b"\n"
+    return _line(document)
 
 
 def exit_line(how: str, usage: Usage) -> bytes:
     """How the process of a run ended that was forked for it, and what it has used."""
-    return json.dumps({"exited": how, "usage": usage}).encode() + b"\n"
+    return _line({"exited": how, "usage": usage})
 
 
 def exit_of(document: dict[str, Any]) -> tuple[str, Usage]:

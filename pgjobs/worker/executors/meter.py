@@ -20,36 +20,51 @@ _RESET_PEAK: Final = b"5"
 class Meter:
     """Measures one attempt after the other, in this process and the programs that it waits for.
 
-    Linux lets the peak of memory begin anew; elsewhere it is that of the whole process so far. The files stay open,
-    since opening them takes three times as long as what is done with them.
+    Linux lets the peak of memory begin anew; elsewhere it is that of the whole process so far. Reading it there takes
+    longer than a short job does, and memory only grows by page faults: an attempt without one has taken what was taken
+    when it began.
     """
 
     def __init__(self) -> None:
         self._begun_s = 0.0
+        self._faults = -1
+        self._taken_bytes = 0
+        self._is_passed = False
         self._clear_refs = _opened("/proc/self/clear_refs", os.O_WRONLY)
         self._status = _opened("/proc/self/status", os.O_RDONLY)
+        self.max_rss_bytes = 0
+        """The most memory that this process has ever taken, as of the last reading."""
 
     def begin(self) -> None:
         """An attempt begins."""
-        if self._clear_refs is not None:
+        if self._is_passed and self._clear_refs is not None:
             with contextlib.suppress(OSError):
                 os.pwrite(self._clear_refs, _RESET_PEAK, 0)
-        self._begun_s = _cpu_s()
+        self._is_passed = False
+        self._begun_s = _cpu_s(resource.getrusage(resource.RUSAGE_SELF))
 
     def read(self) -> Usage:
-        """What it has used so far."""
-        return {"cpu_s": round(_cpu_s() - self._begun_s, 6), "max_rss_bytes": self._peak_bytes()}
+        """What it has used so far; whatever comes after belongs to the next one."""
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        self.max_rss_bytes = used.ru_maxrss * RSS_UNIT
+        return {"cpu_s": round(_cpu_s(used) - self._begun_s, 6), "max_rss_bytes": self._peak_bytes(used)}
 
-    def _peak_bytes(self) -> int:
-        if self._status is not None:
+    def _peak_bytes(self, used: resource.struct_rusage) -> int:
+        faults = used.ru_minflt + used.ru_majflt
+        if faults == self._faults:
+            return self._taken_bytes
+        peak_bytes = self._taken_bytes = self.max_rss_bytes
+        if self._status is not None and self._clear_refs is not None:
             with contextlib.suppress(OSError, ValueError, IndexError):
-                return int(os.pread(self._status, 4096, 0).partition(b"VmHWM:")[2].split(maxsplit=1)[0]) * 1024
-        return max_rss_bytes()
+                status = os.pread(self._status, 4096, 0)
+                peak_bytes, self._taken_bytes = (_kilobytes(status, name) * 1024 for name in (b"VmHWM:", b"VmRSS:"))
+                self._is_passed = True
+        self._faults = faults
+        return peak_bytes
 
 
-def max_rss_bytes() -> int:
-    """The most memory that this process has ever taken."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * RSS_UNIT
+def _kilobytes(status: bytes, name: bytes) -> int:
+    return int(status.partition(name)[2].split(maxsplit=1)[0])
 
 
 def _opened(path: str, flags: int) -> int | None:
@@ -59,6 +74,6 @@ def _opened(path: str, flags: int) -> int | None:
         return None
 
 
-def _cpu_s() -> float:
-    own, others = (resource.getrusage(whose) for whose in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+def _cpu_s(own: resource.struct_rusage) -> float:
+    others = resource.getrusage(resource.RUSAGE_CHILDREN)
     return own.ru_utime + own.ru_stime + others.ru_utime + others.ru_stime

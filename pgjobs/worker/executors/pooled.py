@@ -37,9 +37,9 @@ from pgjobs.task import Task
 from pgjobs.telemetry import JobLogHandler, set_up_logging
 from pgjobs.wording import describe_exit
 from pgjobs.worker import identity
-from pgjobs.worker.executors.crossing import exit_line, outcome_line, run_of, said_line
+from pgjobs.worker.executors.crossing import Handed, exit_line, handed, outcome_line, said_line
 from pgjobs.worker.executors.eventloop import new_loop
-from pgjobs.worker.executors.meter import RSS_UNIT, Meter, max_rss_bytes
+from pgjobs.worker.executors.meter import RSS_UNIT, Meter
 from pgjobs.worker.executors.soft import alarm, softly
 from pgjobs.worker.lifespan import Lifespan
 
@@ -117,11 +117,11 @@ class Pipe:
                     self.send(b"")
 
 
-def _execute(document: dict[str, Any], tasks: Tasks, runner: asyncio.Runner, desk: Desk) -> Outcome:
-    run = run_of(document, desk)
+def _execute(given: Handed, tasks: Tasks, runner: asyncio.Runner, desk: Desk) -> Outcome:
+    run = given.run(desk)
     run.begun = time.perf_counter()
     try:
-        run.task = tasks.find(run.task_name, *document["function"])
+        run.task = tasks.find(run.task_name, *given.function)
         run.positional, run.named = run.task.signature.unbind(run.args)
     except (LookupError, ArgumentsError, DecryptionError, ConfigurationError, ImportError) as error:
         return Outcome(run, "scheduled", 0.0, reason=str(error), delay_s=60.0, refund=1)
@@ -166,16 +166,17 @@ def _work(lines: Iterable[bytes], pipe: socket.socket, output: int, tasks: Tasks
         with contextlib.closing(lifespan):
             out.desk.resources = lifespan.open()
             for line in lines:
-                _one(json.loads(line), output, tasks, runner, out, meter)
+                _one(handed(line), output, tasks, runner, out, meter)
 
 
-def _one(document: dict[str, Any], output: int, tasks: Tasks, runner: asyncio.Runner, out: Pipe, meter: Meter) -> None:
+def _one(given: Handed, output: int, tasks: Tasks, runner: asyncio.Runner, out: Pipe, meter: Meter) -> None:
     """Runs one job, and says what has become of it."""
     meter.begin()
-    with _captured(output) if document["capture"] else contextlib.nullcontext():
-        outcome = _execute(document, tasks, runner, out.desk)
+    with _captured(output) if given.capture else contextlib.nullcontext():
+        outcome = _execute(given, tasks, runner, out.desk)
     sys.stdout.flush()
-    out.send(outcome_line(outcome, max_rss_bytes(), meter.read()), outcome.run)
+    usage = meter.read()
+    out.send(outcome_line(outcome, meter.max_rss_bytes, usage), outcome.run)
 
 
 @contextlib.contextmanager
