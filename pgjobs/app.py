@@ -24,7 +24,7 @@ from pgjobs.config import DEFAULT_FAILED_TTL_S, DEFAULT_RESULT_TTL_S, DEFAULT_SC
 from pgjobs.controls import Controls, ids_of
 from pgjobs.database import Database
 from pgjobs.door import Door, Doorway
-from pgjobs.errors import TaskError, TaskNotFoundError
+from pgjobs.errors import OptionError, TaskError, TaskNotFoundError
 from pgjobs.handle import Job
 from pgjobs.hooks import Hooks
 from pgjobs.job import JobRow, as_id
@@ -112,6 +112,10 @@ class PgJobs(Doorway, Hooks, Notifying, Controls):
         self.failed_ttl_s = seconds(failed_ttl, what="failed_ttl")
         self.max_file_bytes = max_file_size
         self.capture_logs = log_level(capture_logs)
+        if lifespan is not None and not callable(lifespan):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise OptionError(
+                f"lifespan is {given(lifespan)}; give a generator function, or what opens a context manager"
+            )
         self.lifespan = lifespan
         self.results = storage_of(results)
         self.results_over = over_of(results_over)

@@ -208,6 +208,13 @@ def test_function_that_yields_is_no_task(jobs: PgJobs) -> None:
             jobs.task(name="t")(function)
 
 
+def test_what_is_called_is_a_function(jobs: PgJobs) -> None:
+    with pytest.raises(OptionError, match=r"5 is no function; write @jobs.on_dead above one"):
+        jobs.on_dead(5)  # type: ignore[type-var]
+    with pytest.raises(TypeError, match="int is not a connection that pgjobs knows; pass a psycopg connection"):
+        jobs.task(name="t")(lambda: None).using(5).enqueue()
+
+
 # -- what does not go together
 
 
@@ -252,6 +259,7 @@ def test_moment_has_a_time_zone(jobs: PgJobs) -> None:
     [
         ({"results": object()}, r"give an object with get\(job_id\)"),
         ({"results_over": -1}, "give a number of bytes"),
+        ({"lifespan": 5}, "give a generator function"),
         ({"capture_logs": "loud"}, "give one of debug"),
         ({"capture_logs": 1.5}, "give one of debug"),
     ],
