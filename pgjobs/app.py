@@ -24,18 +24,21 @@ from pgjobs.config import DEFAULT_FAILED_TTL_S, DEFAULT_RESULT_TTL_S, DEFAULT_SC
 from pgjobs.controls import Controls, ids_of
 from pgjobs.database import Database
 from pgjobs.door import Door, Doorway
-from pgjobs.errors import TaskError, TaskNotFoundError
+from pgjobs.errors import OptionError, TaskError, TaskNotFoundError
 from pgjobs.handle import Job
 from pgjobs.hooks import Hooks
 from pgjobs.job import JobRow, as_id
+from pgjobs.known import known_options
 from pgjobs.ledger import Ledger
-from pgjobs.options import Options, TaskOptions, keeps_retry, known_options, template
+from pgjobs.options import Options, TaskOptions, keeps_retry, log_level, template
 from pgjobs.producer import Producer
 from pgjobs.reference import reference
+from pgjobs.registered import Executor, named
 from pgjobs.report import MAX_FILE_BYTES
-from pgjobs.results import RESULTS_OVER, ResultStorage, fetch, is_reference
+from pgjobs.results import RESULTS_OVER, ResultStorage, fetch, is_reference, over_of, storage_of
 from pgjobs.signature import Signature
-from pgjobs.task import Call, Executor, P, Task, task_name
+from pgjobs.task import Call, P, Task, task_name
+from pgjobs.wording import given
 
 if TYPE_CHECKING:
     from contextvars import ContextVar
@@ -109,10 +112,14 @@ class PgJobs(Doorway, Hooks, Notifying, Controls):
         self.result_ttl_s = seconds(result_ttl, what="result_ttl")
         self.failed_ttl_s = seconds(failed_ttl, what="failed_ttl")
         self.max_file_bytes = max_file_size
-        self.capture_logs = capture_logs
+        self.capture_logs = log_level(capture_logs)
+        if lifespan is not None and not callable(lifespan):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise OptionError(
+                f"lifespan is {given(lifespan)}; give a generator function, or what opens a context manager"
+            )
         self.lifespan = lifespan
-        self.results = results
-        self.results_over = results_over
+        self.results = storage_of(results)
+        self.results_over = over_of(results_over)
         self.tasks: dict[str, Task[..., Any, Any]] = {}
         self.functions: dict[str, Callable[..., Any]] = {}
         self._signatures: dict[str, Signature] = {}
@@ -204,6 +211,8 @@ class PgJobs(Doorway, Hooks, Notifying, Controls):
                 self._register(known, task)
             return self._with_storage(task)
 
+        if function is not None and not callable(function):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TaskError(f"{given(function)} is no function; write @jobs.task(name=…) for a name of your own")
         return register if function is None else register(function)
 
     def _register(self, name: str, task: Task[..., Any, Any]) -> None:
@@ -230,9 +239,7 @@ class PgJobs(Doorway, Hooks, Notifying, Controls):
         if isinstance(function, Task):
             return cast("Call[..., Any]", function.using(conn, **options))
         if isinstance(function, str):
-            name, signature = function, None
-            if not name.strip():
-                raise TaskError("the task's name is empty; pass a task, a function, or a name such as 'app.tasks:send'")
+            name, signature = named(function), None
         else:
             name = reference(cast("Callable[..., Any]", function))
             signature = self._signature(name, cast("Callable[..., Any]", function))

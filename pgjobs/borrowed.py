@@ -43,7 +43,7 @@ def kind_of(conn: object) -> Kind:
         if kind := _KINDS.get((cls.__module__.split(".")[0], cls.__name__)):
             return kind
     raise TypeError(
-        f"{type(conn).__module__}.{type(conn).__qualname__} is not a connection to enqueue on; pass a psycopg "
+        f"{type(conn).__module__}.{type(conn).__qualname__} is not a connection that pgjobs knows; pass a psycopg "
         "connection or cursor, a SQLAlchemy Connection or Session, the async ones of both, or an asyncpg connection"
     )
 

@@ -8,6 +8,8 @@ from typing import Any, Literal, TypeAlias, TypeVar
 from uuid import UUID
 
 from pgjobs.codec import Json
+from pgjobs.errors import OptionError
+from pgjobs.wording import given
 
 Moment = Literal["success", "failure", "retry", "dead", "cancel"]
 
@@ -74,5 +76,7 @@ class Notifying:
         return self._on("cancel", function)
 
     def _on(self, moment: Moment, function: F) -> F:
+        if not callable(function):
+            raise OptionError(f"{given(function)} is no function; write @jobs.on_{moment} above one")
         self.callbacks.setdefault(moment, []).append(function)
         return function

@@ -11,7 +11,8 @@ from typing import Any, Final, cast
 import msgspec
 
 from pgjobs.config import MAX_DOCUMENT_BYTES, MAX_DOCUMENT_DEPTH
-from pgjobs.errors import EncodingError
+from pgjobs.errors import EncodingError, OptionError
+from pgjobs.wording import given
 
 Json = Any
 """A value that JSON can hold: None, bool, int, float, str, and lists and string-keyed dicts of them."""
@@ -98,11 +99,27 @@ def _explain(value: Json, what: str) -> EncodingError | None:
     return None
 
 
+def text_of(value: object, what: str) -> str:
+    """Returns a text that PostgreSQL can hold.
+
+    Raises:
+        OptionError: it is none.
+    """
+    if not isinstance(value, str) or "\0" in value or not is_encodable(value):
+        raise OptionError(f"{what} is {given(value)}; give a text without NUL and lone surrogates")
+    return value
+
+
+def is_encodable(text: str) -> bool:
+    """Whether a text is free of lone surrogates, which UTF-8 has no bytes for."""
+    return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)
+
+
 def _problem(item: Json, *, key: bool = False) -> str | None:
     if isinstance(item, str):
         if "\0" in item:
             return r"\u0000 in a text, which PostgreSQL cannot hold,"
-        if not item.isascii() and any("\ud800" <= character <= "\udfff" for character in item):
+        if not is_encodable(item):
             return "a lone surrogate in a text"
         return None
     if isinstance(item, float) and not math.isfinite(item):

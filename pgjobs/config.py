@@ -11,6 +11,7 @@ from typing import Final, LiteralString, TypeAlias
 from urllib.parse import quote, unquote
 
 from pgjobs.errors import ConfigurationError, OptionError
+from pgjobs.wording import given
 
 Duration: TypeAlias = float | timedelta | str
 """Seconds, a timedelta, or text such as ``"90s"``, ``"10m"``, ``"1h30m"``, ``"2d"``."""
@@ -50,25 +51,27 @@ def seconds(value: Duration, *, what: str = "duration") -> float:
     elif isinstance(value, str):
         result = _parse(value, what)
     elif isinstance(value, bool) or not isinstance(value, int | float):  # pyright: ignore[reportUnnecessaryIsInstance] - callers are not all typed
-        raise OptionError(f"{what} is {value!r}; give seconds, a timedelta, or text such as '10m'")
+        raise OptionError(f"{what} is {given(value)}; give seconds, a timedelta, or text such as '10m'")
     else:
         result = float(value) if abs(value) <= MAX_DURATION_S else math.inf  # it may fit no float
     if not math.isfinite(result) or not 0 <= result <= MAX_DURATION_S:
-        raise OptionError(f"{what} is {value!r}; give a length of time from 0 to a hundred years")
+        raise OptionError(f"{what} is {given(value)}; give a length of time from 0 to a hundred years")
     return result
 
 
 def _parse(text: str, what: str) -> float:
     parts = _PART.findall(text)
     if not parts or _PART.sub("", text).strip():
-        raise OptionError(f"{what} is {text!r}; write it as '90s', '10m', '1h30m' or '2d'")
+        raise OptionError(f"{what} is {given(text)}; write it as '90s', '10m', '1h30m' or '2d'")
     return sum(float(number) * _UNITS[unit] for number, unit in parts)
 
 
 def queue_name(name: str) -> str:
     """Returns the name of a queue, or raises OptionError: letters, digits and ``_ . : / @ -``, 100 at most."""
     if not isinstance(name, str) or not _QUEUE.fullmatch(name):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise OptionError(f"queue {name!r} is not a name; use letters, digits and _ . : / @ -, 100 characters at most")
+        raise OptionError(
+            f"queue {given(name)} is not a name; use letters, digits and _ . : / @ -, 100 characters at most"
+        )
     return name
 
 

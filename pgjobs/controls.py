@@ -19,6 +19,7 @@ from pgjobs.options import priority_of
 from pgjobs.statements import Mark, Pause, Statement
 from pgjobs.statements.steering import Kind
 from pgjobs.task import Task
+from pgjobs.wording import given
 
 MAX_MARK: Final = 200
 """Characters of a mark's text."""
@@ -160,6 +161,8 @@ class Controls:
 
 def ids_of(jobs: Iterable[UUID | str | Job[Any]]) -> list[UUID]:
     """The ids of jobs that are given as handles or ids."""
+    if isinstance(jobs, str | UUID | Job) or not isinstance(jobs, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise OptionError(f"{given(jobs)} is no list of jobs; write [job] for one")
     return [job.id if isinstance(job, Job) else as_id(job) for job in jobs]
 
 
@@ -181,18 +184,23 @@ def _pause(
     kind, names = _what(queue, task)
     if for_ is not None and until is not None:
         raise OptionError("for_ and until are both given; give one of them")
-    if until is not None and until.utcoffset() is None:
-        raise OptionError(f"until is {until!r}, without a time zone; pass an aware datetime, such as datetime.now(UTC)")
+    _check_moment(until, "until")
     length = None if for_ is None else timedelta(seconds=seconds(for_, what="for_"))
     return statements.pause(kind, names, reason, until, length)
+
+
+def _check_moment(value: object, what: str) -> None:
+    if value is not None and (not isinstance(value, datetime) or value.utcoffset() is None):
+        raise OptionError(
+            f"{what} is {given(value)}, without a time zone; pass an aware datetime, such as datetime.now(UTC)"
+        )
 
 
 def _mark(text: str, at: datetime | None) -> Statement[Mark]:
     text = text.strip()
     if not text or len(text) > MAX_MARK:
         raise OptionError(f"the mark has {len(text)} characters; give it from 1 to {MAX_MARK}, such as 'v1.2.3'")
-    if at is not None and at.utcoffset() is None:
-        raise OptionError(f"at is {at!r}, without a time zone; pass an aware datetime, such as datetime.now(UTC)")
+    _check_moment(at, "at")
     return statements.add_mark(at, text, user(), socket.gethostname())
 
 

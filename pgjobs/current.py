@@ -234,14 +234,14 @@ class CurrentJob:
 
     def _attaching(self, name: str, data: bytes, content_type: str | None) -> Statement[bool]:
         limit = self._desk.max_file_bytes
-        if not name or len(name) > MAX_FILE_NAME or "\0" in name:
+        if not 0 < len(codec.text_of(name, "file name")) <= MAX_FILE_NAME:
             raise OptionError(f"file name {name!r:.80} cannot be stored; give one to {MAX_FILE_NAME} characters")
         if len(data) > limit:
             raise OptionError(
                 f"file {name!r} takes {len(data):,} bytes, over {limit:,}; store it elsewhere and keep its address, "
                 "or raise PgJobs(max_file_size=…)"
             )
-        kind = content_type or mimetypes.guess_type(name)[0]
+        kind = codec.text_of(content_type, "content_type") if content_type else mimetypes.guess_type(name)[0]
         return statements.attach(self._run.id, self._run.claim.id, name, data, kind)
 
     # -- jobs that follow

@@ -14,6 +14,7 @@ from pgjobs.codec import Json
 from pgjobs.depth import Depth
 from pgjobs.errors import OptionError
 from pgjobs.unique import Unique
+from pgjobs.wording import given
 
 
 class Status(StrEnum):
@@ -66,7 +67,7 @@ def as_id(value: UUID | str) -> UUID:
     try:
         return value if isinstance(value, UUID) else UUID(value)
     except (ValueError, AttributeError, TypeError):
-        raise OptionError(f"job id {value!r} is not a UUID") from None
+        raise OptionError(f"job id {given(value)} is not a UUID; give one, or its text, such as str(job.id)") from None
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pgjobs.config import Duration, seconds
+from pgjobs.errors import OptionError
+from pgjobs.wording import given
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,3 +36,14 @@ class Keep:
             "expired": self.expired,
         }
         return {status: seconds(value, what=f"keep {status}") for status, value in given.items() if value is not None}
+
+
+def keep_of(value: object) -> Keep | None:
+    """What the option ``keep`` may be.
+
+    Raises:
+        OptionError: it is something else.
+    """
+    if value is None or isinstance(value, Keep):
+        return value
+    raise OptionError(f"keep is {given(value)}; give Keep(failed='90d', …), or result_ttl for one length of time")

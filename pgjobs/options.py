@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, TypedDict, cast
 from uuid import UUID
 
 from pgjobs import codec
@@ -23,11 +23,12 @@ from pgjobs.config import (
 from pgjobs.depth import WhenFull, depth_of
 from pgjobs.errors import OptionError
 from pgjobs.job import Template
-from pgjobs.keep import Keep
+from pgjobs.keep import Keep, keep_of
 from pgjobs.results import ResultStorage
 from pgjobs.retry import Retry
 from pgjobs.unique import FOREVER, By, Unique, checked_key, unique_of
 from pgjobs.webhooks import Hooks, hooks_of
+from pgjobs.wording import given
 
 
 class Options(TypedDict, total=False):
@@ -103,9 +104,9 @@ def template(task: str, options: Options, *, stored_retry: bool, private: Collec
         OptionError: a value that cannot be meant.
     """
     retry = retry_of(options)
-    unique = FOREVER if options.get("idempotency_key") is not None else unique_of(options.get("unique"))
+    unique = _unique(options)
     document: dict[str, Json] = {} if unique is None else unique.document()
-    if options.get("lifo"):
+    if lifo := _switch(options, "lifo"):
         document["lifo"] = True
     if stored_retry:
         document["retry"] = retry.document()
@@ -117,14 +118,9 @@ def template(task: str, options: Options, *, stored_retry: bool, private: Collec
         document["keep"] = keep_s
     if private:
         document["private"] = sorted(private)
-    if (by_end := options.get("keep")) is not None:
-        document["keeps"] = dict(by_end.document())
-    if options.get("ignore_result"):
-        document["ignore_result"] = True
-    if context := options.get("context"):
-        document["context"] = dict(context)
-    if (hooks := options.get("webhook")) is not None:
-        document["webhook"] = hooks_of(hooks)
+    document |= _said_of_the_end(options)
+    if context := _object(options, "context"):
+        document["context"] = context
     ttl_s, times = times_of(options)
     document |= times
     meta = _meta(options)
@@ -139,11 +135,32 @@ def template(task: str, options: Options, *, stored_retry: bool, private: Collec
         ttl=_timedelta(ttl_s, "ttl"),
         options=codec.dumps(document, what="options") if document else None,
         meta=codec.dumps(meta, what="meta") if meta else None,
-        lifo=bool(options.get("lifo", False)),
+        lifo=lifo,
         unique=unique,
         here=_here(options),
         depth=depth_of(options),
     )
+
+
+def _said_of_the_end(options: Options) -> dict[str, Json]:
+    """What the row says of what becomes of the job when it has ended."""
+    document: dict[str, Json] = {}
+    if (by_end := keep_of(options.get("keep"))) is not None:
+        document["keeps"] = dict(by_end.document())
+    if _switch(options, "ignore_result"):
+        document["ignore_result"] = True
+    if (hooks := options.get("webhook")) is not None:
+        document["webhook"] = hooks_of(hooks)
+    return document
+
+
+def _unique(options: Options) -> Unique | None:
+    unique = unique_of(options.get("unique"))
+    if options.get("idempotency_key") is None:
+        return unique
+    if unique is not None:
+        raise OptionError("unique and idempotency_key are both given, and a job has one key; give one of them")
+    return FOREVER
 
 
 def of_one_job(options: Options) -> None:
@@ -153,13 +170,6 @@ def of_one_job(options: Options) -> None:
             raise OptionError(f"{name} belongs to one job; pass it with using({name}=…)")
 
 
-def known_options(options: Mapping[str, object]) -> None:
-    """Raises OptionError where an option is not known."""
-    unknown = options.keys() - Options.__annotations__.keys()
-    if unknown:
-        raise OptionError(f"option {min(unknown)!r} is not known; arguments of the task go to enqueue(…)")
-
-
 def merged(own: Options, more: Options) -> Options:
     """A task's options under those of a call; of two that exclude each other, the call's."""
     options: Options = {**own, **more}
@@ -167,6 +177,8 @@ def merged(own: Options, more: Options) -> Options:
         options.pop("run_at", None)
     if "run_at" in more and "delay" not in more:
         options.pop("delay", None)
+    if more.get("idempotency_key") is not None and "unique" not in more:
+        options.pop("unique", None)
     if isinstance(attempts := more.get("retry"), int) and isinstance(policy := own.get("retry"), Retry):
         options["retry"] = replace(policy, max_attempts=attempts)
     return options
@@ -180,21 +192,35 @@ def keeps_retry(options: Options) -> bool:
 def retentions(options: Options) -> list[float]:
     """For how many seconds jobs are kept that have ended, each number that the options say."""
     ttl = options.get("result_ttl")
-    keep = options.get("keep")
+    keep = keep_of(options.get("keep"))
     said = [] if ttl is None else [seconds(ttl, what="result_ttl")]
     return said if keep is None else [*said, *keep.document().values()]
 
 
 def own_key(options: Options, task: str) -> str | None:
     """The key that an idempotency key makes, if there is one."""
-    given = options.get("idempotency_key")
-    return None if given is None else checked_key(f"{task}:{given}")
+    key = options.get("idempotency_key")
+    if key is None:
+        return None
+    if not isinstance(key, str) or not key:  # pyright: ignore[reportUnnecessaryIsInstance] - callers are not all typed
+        raise OptionError(f"idempotency_key is {given(key)}; give a text of your own, such as str(request.id)")
+    return checked_key(f"{task}:{key}", "idempotency_key")
 
 
 def retry_of(options: Options) -> Retry:
-    """The policy that options name, or the default."""
+    """The policy that options name, or the default.
+
+    Raises:
+        OptionError: neither a policy nor a number of attempts; None would be read as none, and mean without end.
+    """
     value = options.get("retry", Retry())
-    return value if isinstance(value, Retry) else Retry(value)
+    if isinstance(value, Retry):
+        return value
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise OptionError(
+            f"retry is {given(value)}; give the number of attempts, where 1 means no second one, or Retry(…)"
+        )
+    return Retry(value)
 
 
 def log_level(value: str | int | None) -> int | None:
@@ -203,10 +229,11 @@ def log_level(value: str | int | None) -> int | None:
     Raises:
         OptionError: it is none.
     """
-    if value is None or isinstance(value, int):
+    if value is None or (isinstance(value, int) and not isinstance(value, bool)):
         return value
-    if (number := logging.getLevelNamesMapping().get(value.upper())) is None:
-        raise OptionError(f"level {value!r} is not known; give one of debug, info, warning, error, critical")
+    known = logging.getLevelNamesMapping()
+    if not isinstance(value, str) or (number := known.get(value.upper())) is None:
+        raise OptionError(f"level {given(value)} is not known; give one of debug, info, warning, error, critical")
     return number
 
 
@@ -245,7 +272,7 @@ def times_of(options: Options) -> tuple[float | None, dict[str, Json]]:
     document: dict[str, Json] = {}
     on_expiry = options.get("on_expiry", "expire")
     if on_expiry not in ("expire", "fail", "run"):
-        raise OptionError(f"on_expiry is {on_expiry!r}; give 'expire', 'fail' or 'run'")
+        raise OptionError(f"on_expiry is {given(on_expiry)}; give 'expire', 'fail' or 'run'")
     if ttl_s is not None and on_expiry == "run":
         document["late"], ttl_s = ttl_s, None
     elif ttl_s is not None and on_expiry == "fail":
@@ -253,13 +280,20 @@ def times_of(options: Options) -> tuple[float | None, dict[str, Json]]:
     if deadline_s is not None:
         document["deadline"] = deadline_s
         ttl_s = deadline_s if ttl_s is None else min(ttl_s, deadline_s)
-        if (delay := options.get("delay")) is not None and seconds(delay, what="delay") >= deadline_s:
-            raise OptionError("delay is as long as the deadline, so no attempt could start; give a later deadline")
+    if ttl_s is not None and (delay := options.get("delay")) is not None and seconds(delay, what="delay") >= ttl_s:
+        what = "deadline" if ttl_s == deadline_s else "ttl"
+        raise OptionError(
+            f"delay is as long as the {what}, so no attempt could start; give a longer {what}, which counts from the "
+            "enqueue, as the delay does"
+        )
     if soft_s is not None:
         document["soft_timeout"] = soft_s
         timeout = timeout_of(options)
         if timeout is not None and seconds(timeout, what="timeout") <= soft_s:
-            raise OptionError("soft_timeout is as long as the timeout, which stops the attempt; give a shorter one")
+            raise OptionError(
+                "soft_timeout is as long as the timeout, which stops the attempt and is an hour where none is given; "
+                "give a shorter one, or a longer timeout"
+            )
     return ttl_s, document
 
 
@@ -274,7 +308,7 @@ def _positive(options: Options, name: Literal["deadline", "soft_timeout"]) -> fl
 def priority_of(value: int) -> int:
     """Returns a priority, or raises OptionError where it is none."""
     if isinstance(value, bool) or not isinstance(value, int) or abs(value) > MAX_PRIORITY:  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise OptionError(f"priority is {value!r}; give a whole number from -100 to 100, larger runs first")
+        raise OptionError(f"priority is {given(value)}; give a whole number from -100 to 100, larger runs first")
     return value
 
 
@@ -285,14 +319,15 @@ def _run_at(options: Options) -> datetime | None:
     if options.get("delay") is not None:
         raise OptionError("delay and run_at are both given; give one of them")
     if not isinstance(run_at, datetime) or run_at.utcoffset() is None:  # pyright: ignore[reportUnnecessaryIsInstance]
+        what = ", without a time zone" if isinstance(run_at, datetime) else ""  # pyright: ignore[reportUnnecessaryIsInstance]
         raise OptionError(
-            f"run_at is {run_at!r}, without a time zone; pass an aware datetime, such as datetime.now(UTC)"
+            f"run_at is {given(run_at)}{what}; pass an aware datetime, such as datetime.now(UTC) + timedelta(hours=1)"
         )
     return run_at
 
 
 def _here(options: Options) -> bool:
-    if not options.get("here"):
+    if not _switch(options, "here"):
         return False
     for name in ("delay", "run_at", "lifo", "unique", "idempotency_key"):
         if options.get(name) not in (None, False):
@@ -300,11 +335,28 @@ def _here(options: Options) -> bool:
     return True
 
 
+def _switch(options: Options, name: Literal["lifo", "ignore_result", "here"]) -> bool:
+    """An option that is either on or off; the text ``false`` would be on."""
+    value = options.get(name)
+    if value is not None and not isinstance(value, bool):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise OptionError(f"{name} is {given(value)}; give True or False")
+    return bool(value)
+
+
+def _object(options: Options, name: Literal["meta", "context"]) -> dict[str, Json]:
+    value: Mapping[str, Json] | None = options.get(name)
+    if value is not None and not isinstance(value, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise OptionError(f"{name} is {given(value)}; give a dict, which is stored as a JSON object")
+    return dict(value or {})
+
+
 def _meta(options: Options) -> dict[str, Json]:
-    meta = options.get("meta", {})
-    if not isinstance(meta, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise OptionError(f"meta is {meta!r}; give a dict, which is stored as a JSON object")
-    tags = options.get("tags", ())
-    if isinstance(tags, str) or not all(isinstance(tag, str) and tag for tag in tags):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise OptionError(f"tags are {tags!r}; give a list of words")
-    return {**meta, "tags": list(tags)} if tags else dict(meta)
+    meta = _object(options, "meta")
+    tags: Any = options.get("tags")
+    if tags is None and (tags := meta.get("tags")) is None:
+        return meta
+    words = list(cast("Iterable[object]", tags)) if isinstance(tags, list | tuple | set | frozenset) else [None]
+    if not all(isinstance(word, str) and word for word in words):
+        shown = given(cast("object", tags))
+        raise OptionError(f"tags are {shown}; give a list of words")
+    return {**meta, "tags": words} if words else meta

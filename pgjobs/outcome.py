@@ -159,7 +159,7 @@ def raised(run: Run, error: BaseException, duration_s: float) -> Outcome:
         case Snooze():
             return Outcome(run, "scheduled", duration_s, reason="snoozed", delay_s=error.delay_s, refund=1)
         case Cancel():
-            return Outcome(run, "cancelled", duration_s, reason=error.reason)
+            return Outcome(run, "cancelled", duration_s, reason=storable(str(error.reason)))
         case RetryLater():
             return failed(run, error, duration_s, delay_s=error.delay_s)
         case _ if is_soft(error):

@@ -7,7 +7,8 @@ from uuid import UUID
 
 from pgjobs import codec
 from pgjobs.codec import Json
-from pgjobs.errors import ResultStorageError
+from pgjobs.errors import OptionError, ResultStorageError
+from pgjobs.wording import given
 
 RESULTS_OVER: Final = 100_000
 """Bytes of JSON from which on a result goes to the storage, if there is one."""
@@ -25,6 +26,28 @@ class ResultStorage(Protocol):
     def set(self, job_id: UUID, data: bytes, ttl_s: float) -> None:
         """Stores the result of a job, in place of an earlier one, for so long at least."""
         ...
+
+
+def storage_of(value: Any) -> ResultStorage | None:
+    """What ``results`` may be.
+
+    Raises:
+        OptionError: it is no storage.
+    """
+    if value is not None and not (callable(getattr(value, "get", None)) and callable(getattr(value, "set", None))):
+        raise OptionError(f"results is {given(value)}; give an object with get(job_id) and set(job_id, data, ttl_s)")
+    return cast("ResultStorage | None", value)
+
+
+def over_of(value: Any) -> int:
+    """What ``results_over`` may be.
+
+    Raises:
+        OptionError: it is no number of bytes.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise OptionError(f"results_over is {given(value)}; give a number of bytes")
+    return value
 
 
 def is_reference(value: Json) -> bool:

@@ -9,6 +9,7 @@ from typing import Any, Final, TypeAlias, cast
 
 from pgjobs.config import Duration, seconds
 from pgjobs.errors import OptionError
+from pgjobs.wording import given
 
 Backoff: TypeAlias = Duration | Sequence[Duration] | Callable[[int], Duration]
 
@@ -54,10 +55,14 @@ class Retry:
 
     def __post_init__(self) -> None:
         limit = self.max_attempts
-        if limit is not None and (isinstance(limit, bool) or not 1 <= limit <= _FOREVER):
-            raise OptionError(f"max_attempts is {limit!r}; give 1 to {_FOREVER}, or None for as many as it takes")
+        if limit is not None and not (_is_whole(limit) and 1 <= limit <= _FOREVER):
+            raise OptionError(f"max_attempts is {given(limit)}; give 1 to {_FOREVER}, or None for as many as it takes")
         exceptions(self.on, "on")
         exceptions(self.not_on, "not_on")
+        if not isinstance(self.jitter, bool):  # pyright: ignore[reportUnnecessaryIsInstance] - elsewhere it is a number
+            raise OptionError(f"jitter is {given(self.jitter)}; give True, which draws each rest evenly, or False")
+        if not isinstance(self.rules, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise OptionError(f"rules is {given(self.rules)}; give a dict, such as {{ValueError: None}}")
         exceptions(tuple(self.rules), "rules")
         if any(rule is not None and (rule.rules or rule.for_ is not None) for rule in self.rules.values()):
             raise OptionError(
@@ -139,10 +144,14 @@ def exceptions(kinds: tuple[type[BaseException], ...], what: str) -> tuple[type[
     Raises:
         OptionError: they are none.
     """
-    given: Any = kinds
-    if not isinstance(given, tuple) or not all(_is_exception(kind) for kind in kinds):
-        raise OptionError(f"{what} is {kinds!r}; give a tuple of exception classes, such as (ConnectionError,)")
+    values: Any = kinds
+    if not isinstance(values, tuple) or not all(_is_exception(kind) for kind in kinds):
+        raise OptionError(f"{what} is {given(kinds)}; give a tuple of exception classes, such as (ConnectionError,)")
     return kinds
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _is_exception(kind: Any) -> bool:

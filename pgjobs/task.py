@@ -3,29 +3,27 @@
 from __future__ import annotations
 
 import functools
-import inspect
 import itertools
 import sys
-import typing
 from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Generic, Literal, ParamSpec, TypeVar, Unpack, cast
+from typing import Any, Generic, ParamSpec, TypeVar, Unpack, cast
 from uuid import UUID
 
-from pgjobs import borrowed, codec
+from pgjobs import codec
 from pgjobs.callbacks import Notifying
 from pgjobs.cipher import Cipher
 from pgjobs.database import Database
 from pgjobs.errors import ArgumentsError, EncodingError, OptionError
 from pgjobs.handle import Job
 from pgjobs.job import Draft, Template, as_id, new_id
+from pgjobs.known import known_options, known_settings
 from pgjobs.newjob import NewJob, Prepared, copied
 from pgjobs.options import (
     OF_ONE_JOB,
     Options,
     TaskOptions,
     keeps_retry,
-    known_options,
     log_level,
     merged,
     of_one_job,
@@ -35,8 +33,9 @@ from pgjobs.options import (
 )
 from pgjobs.privacy import POSITIONALS
 from pgjobs.producer import Group, Producer
+from pgjobs.registered import Executor, check_process, executor_of, named, names_of, opener_of, session_of
 from pgjobs.resources import wants_of
-from pgjobs.results import RESULTS_OVER
+from pgjobs.results import RESULTS_OVER, over_of, storage_of
 from pgjobs.retry import exceptions
 from pgjobs.signature import Signature
 
@@ -44,7 +43,6 @@ P = ParamSpec("P")
 R = TypeVar("R")
 C = TypeVar("C")
 M = TypeVar("M")
-Executor = Literal["async", "thread", "process", "fork"]
 
 
 class Task(Notifying, Generic[P, C, R]):
@@ -88,27 +86,28 @@ class Task(Notifying, Generic[P, C, R]):
         **options: Unpack[TaskOptions],
     ) -> None:
         super().__init__()
-        self.name = name
+        self.name = named(name)
         self.function = function
-        self.aliases = tuple(aliases)
+        self.aliases = names_of(aliases)
         self.options = options
-        self.executor: Executor = _executor(function, executor)
+        self.executor: Executor = executor_of(function, executor)
         self.capture = capture
         self.nice = nice
-        _check_process(self.executor, capture, nice)
+        known_settings(options)
+        of_one_job(options)
+        check_process(self.executor, capture, nice)
         self.retry = retry_of(options)
         self.throws = exceptions(throws, "throws")
         self.capture_level = log_level(options.get("capture_logs"))
         self.body: Callable[..., Any] = function
         self.compiled = False
-        self.results = options.get("results")
-        self.results_over = options.get("results_over", RESULTS_OVER)
-        self.transaction = options.get("transaction")
-        self.session = "" if self.transaction is None else _session_of(function, name)
+        self.results = storage_of(options.get("results"))
+        self.results_over = over_of(options.get("results_over", RESULTS_OVER))
+        self.transaction = opener_of(options.get("transaction"))
+        self.session = "" if self.transaction is None else session_of(function, name)
         self.wants = [want for want in wants_of(function) if want.name != self.session]
         given = {self.session, *(want.name for want in self.wants)}
         self.signature = Signature(function, name, cipher=cipher, private=private, given=given)
-        of_one_job(options)
         self._producer = producer
         self._template = template(name, options, stored_retry=False, private=self.signature.private)
         if self._template.unique is not None:
@@ -305,8 +304,8 @@ class Call(Generic[P, R]):
         calls: Iterable[tuple[Any, ...] | Mapping[str, Any]],
         make: Callable[[tuple[Any, ...], Mapping[str, Any]], M],
     ) -> Iterable[M]:
-        for name, given in zip(OF_ONE_JOB, (self._job_id, self._key), strict=True):
-            if given is not None:
+        for name, value in zip(OF_ONE_JOB, (self._job_id, self._key), strict=True):
+            if value is not None:
                 raise OptionError(f"{name} belongs to one job; leave it out of enqueue_many")
         for index, call in enumerate(calls):
             try:
@@ -341,41 +340,6 @@ def _draft(
         key = row.unique.key(row.task, row.queue, bound, args, kwargs)
     text = codec.dumps(bound, what="arguments") if signature is None else signature.encode(bound)
     return Draft(text, job_id, key)
-
-
-def _check_process(executor: Executor, capture: bool, nice: int) -> None:
-    """Raises OptionError where a setting of a process is asked of what has none of its own."""
-    if isinstance(nice, bool) or not 0 <= nice <= 19:
-        raise OptionError(f"nice is {nice!r}; give 0 to 19, where 19 gives way the most")
-    if (capture or nice) and executor not in ("process", "fork"):
-        raise OptionError(f"capture and nice are for executor='process' or 'fork', not for {executor!r}")
-
-
-def _executor(function: Callable[..., Any], chosen: Executor | None) -> Executor:
-    is_async = inspect.iscoroutinefunction(function)
-    if chosen is None:
-        return "async" if is_async else "thread"
-    if chosen not in ("async", "thread", "process", "fork"):
-        raise OptionError(f"executor {chosen!r} is not known; choose 'async', 'thread', 'process' or 'fork'")
-    if chosen not in ("process", "fork") and is_async != (chosen == "async"):
-        kind = "an async function" if is_async else "a plain function"
-        raise OptionError(f"{function.__qualname__} is {kind}, so its executor cannot be {chosen!r}")
-    return chosen
-
-
-def _session_of(function: Callable[..., Any], name: str) -> str:
-    """The parameter that a session or connection is passed in as."""
-    parameters = list(inspect.signature(function).parameters)
-    if "session" in parameters:
-        return "session"
-    try:
-        hints = typing.get_type_hints(function)
-    except (NameError, TypeError, AttributeError):
-        hints = {}
-    for parameter in parameters:
-        if isinstance(hint := hints.get(parameter), type) and borrowed.is_connection_type(hint):
-            return parameter
-    raise OptionError(f"task {name!r} has a transaction, and no parameter for it; add one, such as session: Session")
 
 
 def task_name(function: Callable[..., Any]) -> str:

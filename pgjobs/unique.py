@@ -11,6 +11,7 @@ from pgjobs import codec
 from pgjobs.codec import Json
 from pgjobs.config import MAX_DURATION_S, Duration, seconds
 from pgjobs.errors import OptionError
+from pgjobs.wording import given
 
 By: TypeAlias = bool | str | Sequence[str] | Callable[..., object]
 Conflict = Literal["existing", "skip", "replace", "raise", "debounce"]
@@ -27,7 +28,7 @@ def _names(by: By) -> list[str]:
 
 def _one_of(what: str, value: object, known: Sequence[str]) -> None:
     if value not in known:
-        raise OptionError(f"unique {what} is {value!r}; give one of {', '.join(known)}")
+        raise OptionError(f"unique {what} is {given(value)}; give one of {', '.join(known)}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,9 @@ class Unique:
         """Raises OptionError where it names an argument that the task does not have."""
         for name in _names(self.by):
             if name not in known:
-                raise OptionError(f"task {task!r} has no argument {name!r} to be unique by; it has {', '.join(known)}")
+                raise OptionError(
+                    f"task {task!r} has no argument {given(name)} to be unique by; it has {', '.join(known)}"
+                )
 
     def document(self) -> dict[str, Json]:
         """What the row's options say of it: nothing, for the usual."""
@@ -114,11 +117,18 @@ def unique_of(value: object) -> Unique | None:
         return value
     if value is True or isinstance(value, str | list | tuple) or callable(value):
         return Unique(value)  # pyright: ignore[reportUnknownArgumentType] - names of arguments, which are checked
-    raise OptionError(f"unique is {value!r}; give True, names of arguments, a function, or Unique(…)")
+    raise OptionError(f"unique is {given(value)}; give True, names of arguments, a function, or Unique(…)")
 
 
-def checked_key(key: str) -> str:
-    """Returns a key, or raises OptionError where PostgreSQL could not hold it."""
-    if not key or len(key) > MAX_KEY or "\0" in key:
-        raise OptionError(f"unique key {key[:40]!r} is empty, over {MAX_KEY} characters or has a NUL; give another one")
+def checked_key(key: str, what: str = "unique key") -> str:
+    """Returns a key.
+
+    Raises:
+        OptionError: PostgreSQL could not hold it.
+    """
+    if not 0 < len(key) <= MAX_KEY or "\0" in key or not codec.is_encodable(key):
+        raise OptionError(
+            f"{what} {given(key)} is empty, over {MAX_KEY} characters, or has a NUL or a lone surrogate; "
+            "give another one"
+        )
     return key

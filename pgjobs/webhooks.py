@@ -10,12 +10,12 @@ import binascii
 import hashlib
 import hmac
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, cast
 from urllib.parse import urlsplit
 
-from pgjobs import codec
+from pgjobs import codec, wording
 from pgjobs.codec import Json
 from pgjobs.config import Duration, seconds
 from pgjobs.errors import ConfigurationError, OptionError, WebhookError
@@ -49,12 +49,12 @@ class Webhook:
     result: bool = False
 
     def __post_init__(self) -> None:
-        parts = urlsplit(self.url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise OptionError(f"webhook {self.url!r} is no URL to post to; give one that begins with https://")
-        unknown = [self.on] if isinstance(self.on, str) else sorted(set(self.on) - set(ENDS))
-        if unknown or not self.on:
-            raise OptionError(f"a webhook's on is {self.on!r}; give a list of {', '.join(ENDS)}")
+        if not _can_post_to(self.url):
+            raise OptionError(
+                f"webhook {wording.given(self.url)} is no URL to post to; give one that begins with https://"
+            )
+        if not isinstance(self.on, list | tuple) or not self.on or any(end not in ENDS for end in self.on):
+            raise OptionError(f"a webhook's on is {wording.given(self.on)}; give a list of {', '.join(ENDS)}")
 
     def document(self) -> dict[str, Json]:
         """As the row keeps it."""
@@ -67,9 +67,25 @@ Hooks: TypeAlias = str | Webhook | Sequence[str | Webhook]
 
 
 def hooks_of(given: Hooks) -> list[Json]:
-    """What the option ``webhook`` makes of the row's options."""
-    several: Iterable[str | Webhook] = [given] if isinstance(given, str | Webhook) else given
-    return [(Webhook(hook) if isinstance(hook, str) else hook).document() for hook in several]
+    """What the option ``webhook`` makes of the row's options.
+
+    Raises:
+        OptionError: it is none of that.
+    """
+    several: object = [given] if isinstance(given, str | Webhook) else given
+    hooks = cast("Sequence[object]", several) if isinstance(several, list | tuple) else [None]
+    made = [Webhook(hook) if isinstance(hook, str) else hook for hook in hooks]
+    if not all(isinstance(hook, Webhook) for hook in made):
+        raise OptionError(f"webhook is {wording.given(given)}; give a URL, Webhook(…), or a list of them")
+    return [cast("Webhook", hook).document() for hook in made]
+
+
+def _can_post_to(url: object) -> bool:
+    try:
+        parts = urlsplit(url) if isinstance(url, str) else None
+    except ValueError:  # brackets that hold no address
+        return False
+    return parts is not None and parts.scheme in ("http", "https") and bool(parts.hostname)
 
 
 # -- signatures

@@ -3,6 +3,18 @@
 from __future__ import annotations
 
 import signal
+from typing import Final
+
+_GIVEN: Final = 80
+
+
+def given(value: object) -> str:
+    """A value that cannot be meant, as an error shows it: cut, since it may be a document in the wrong place."""
+    try:
+        text = repr(value)
+    except Exception:  # a number of many thousand digits has no text, and a class of the caller's may raise anything
+        return f"a {type(value).__name__}"
+    return text if len(text) <= _GIVEN else f"{text[:_GIVEN]}…"
 
 
 def plural(count: int, word: str) -> str:

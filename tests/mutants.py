@@ -29,11 +29,19 @@ MAINTAIN, WORKERS = "pgjobs/sql/maintain.sql", "pgjobs/sql/workers.sql"
 CLAIMER, COMPLETER = "pgjobs/worker/claiming/claimer.py", "pgjobs/worker/claiming/completer.py"
 HINTS, LIFE = "pgjobs/worker/claiming/hints.py", "pgjobs/worker/life.py"
 LANES, SLOTS, OUTCOME = "pgjobs/worker/claiming/lanes.py", "pgjobs/worker/claiming/slots.py", "pgjobs/outcome.py"
+APART, POOLED = "pgjobs/worker/executors/apart.py", "pgjobs/worker/executors/pooled.py"
 
 MODEL = "tests/model"
 FENCING, SUSPECTS, TIMEOUTS = "tests/test_fencing.py", "tests/test_suspects.py", "tests/test_timeouts.py"
 PAIRS = "tests/sql/test_interleavings.py"
 WORKER, CONTROL = "tests/test_worker.py", "tests/test_control.py"
+OUTPUT = tuple(f"tests/test_executors.py::{name}" for name in (
+    "test_captured_run_leaves_its_process_as_it_was",
+    "test_output_is_that_of_the_run_alone_and_any_bytes_are_kept",
+    "test_what_came_after_the_end_of_a_run_is_not_the_next_ones",
+    "test_what_a_run_writes_is_kept",
+    "test_what_a_run_wrote_before_it_was_killed_is_kept",
+))  # fmt: skip
 BOUNDS, SLOT, ENDS = "tests/unit/test_lanes.py", "tests/unit/test_slots.py", "tests/unit/test_outcome.py"
 
 
@@ -237,6 +245,22 @@ MUTANTS: Final = (
            "if run.attempt < run.max_attempts:", "if True:", (ENDS, WORKER)),
     Mutant("crashes without end", OUTCOME, "def crashed", "run.crashes + 1 >= MAX_CRASHES", "False", (MODEL, ENDS)),
     Mutant("a snooze burns an attempt", OUTCOME, "def raised", "refund=1", "refund=0", (ENDS, WORKER)),
+    # what a run writes
+    Mutant("captured output goes on after its run", POOLED, "def _captured", "os.dup2(kept, number)", "pass", OUTPUT),
+    Mutant("captured output leaves files open", POOLED, "def _captured", "os.close(kept)", "pass", OUTPUT),
+    Mutant("captured output has no stderr", POOLED, "def _captured", "os.dup2(output, 2)", "pass", OUTPUT),
+    Mutant("captured output is of every run", POOLED, "def _one", "if given.capture else", "if True else", OUTPUT),
+    Mutant("captured output has what came late", APART, "def begin", "self.read_output()", "pass", OUTPUT),
+    Mutant("captured output has the run before", APART, "def begin", "self._written = run, None, None, b\"\"",
+           "self._written = run, None, None, self._written", OUTPUT),
+    Mutant("captured output is not read to its end", APART, "def account", "for _ in range(64):",
+           "for _ in range(0):", OUTPUT),
+    Mutant("captured output is not cut", APART, "def read_output", "[-MAX_OUTPUT:]", "", OUTPUT),
+    Mutant("captured output stands open", APART, "def account", "run.task.signature.seal(", "(",
+           ("tests/test_encryption.py",)),
+    Mutant("captured output has what no row can hold", APART, "def account", "storable(", "(", OUTPUT),
+    Mutant("captured output must be UTF-8", APART, "def account", 'errors="replace"', 'errors="strict"', OUTPUT),
+    Mutant("captured output of nothing is none", APART, "def account", "or output is not None", "and output", OUTPUT),
 )  # fmt: skip
 
 

@@ -370,7 +370,7 @@ def test_delay_of_the_call_replaces_run_at_of_the_task(jobs: PgJobs) -> None:
         ({"delay": 1, "run_at": datetime.now(UTC)}, "give one of them"),
         ({"run_at": datetime.now()}, "time zone"),
         ({"timeout": 0}, "timeout is 0"),
-        ({"retry": 0}, "max_attempts is 0"),
+        ({"retry": 0}, "retry is 0"),
         ({"ttl": float("nan")}, "from 0"),
         ({"job_id": "x"}, "not a UUID"),
         ({"to": "ann"}, "not known"),

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psycopg
@@ -14,6 +16,7 @@ import pytest
 
 from pgjobs import Job, JobFailedError, OptionError, PgJobs, Status
 from pgjobs.worker import Worker
+from pgjobs.worker.executors.apart import PoolProcess
 from tests.apps import forked, threaded
 from tests.processes import WorkerProcess, pgjobs
 from tests.support import eventually
@@ -155,6 +158,42 @@ def test_what_a_run_wrote_before_it_was_killed_is_kept(
         job.get(30)
     assert job.refresh().reason == reason
     assert "printed" in (job.output() or "")
+
+
+def test_captured_run_leaves_its_process_as_it_was(app: PgJobs) -> None:
+    with app.worker(concurrency=1, app=APP):
+        before = app.enqueue(f"{APP}.written_to").get(20)
+        assert list(before[1:3]) == [os.fstat(1).st_ino, os.fstat(2).st_ino], "where the worker's own goes"
+        app.enqueue(f"{APP}.write", b"kept".hex()).get(20)
+        assert app.enqueue(f"{APP}.written_to").get(20) == before
+
+
+def test_output_is_that_of_the_run_alone_and_any_bytes_are_kept(app: PgJobs) -> None:
+    with app.worker(concurrency=1, app=APP):
+        jobs = [app.enqueue(f"{APP}.write", data.hex()) for data in (b"first", b"", b"a\0b", b"\xff")]
+        app.wait(jobs, 30)
+    assert [job.output() for job in jobs] == ["first", "", r"a\0b", "\N{REPLACEMENT CHARACTER}"]
+
+
+def test_what_came_after_the_end_of_a_run_is_not_the_next_ones() -> None:
+    run: Any = SimpleNamespace(task=SimpleNamespace(capture=True, signature=SimpleNamespace(seal=str)))
+    settings = {"app": None, "path": sys.path, "fork": False, "allow_shell": False, "worker": "w", "log_level": "INFO"}
+    process = PoolProcess(settings, 0)
+    ours, theirs = os.pipe()
+    os.set_blocking(ours, False)
+    os.dup2(ours, process.output)
+    try:
+        os.write(theirs, b"late")
+        process.begin(run, b"")
+        os.write(theirs, b"own")
+        account = process.account(run, None)
+    finally:
+        process.stop()
+        process.close()
+        os.close(ours)
+        os.close(theirs)
+    assert account is not None
+    assert account.output == "own"
 
 
 def test_what_is_not_captured_goes_where_the_workers_own_does(app: PgJobs, worker: Worker) -> None:

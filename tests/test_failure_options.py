@@ -425,6 +425,21 @@ def test_failures_are_shown_by_what_they_have_in_common(
     assert statuses(jobs, failed) == "fqfqfq"
 
 
+def test_command_says_that_it_counts_the_last_failures(
+    jobs: PgJobs, database_url: str, conn: psycopg.Connection
+) -> None:
+    job = jobs.enqueue("t")
+    conn.execute(
+        "INSERT INTO pgjobs.failures (job_id, attempt, reason) SELECT %s, 1, 'error' FROM generate_series(1, 10001)",
+        [job.id],
+    )
+    few, everything = pgjobs(database_url, "failures", "--json"), pgjobs(database_url, "failures", "--json", "--all")
+    assert [each["attempts"] for each in json.loads(few.stdout)] == [10_000]
+    assert "of the last 10,000 failed attempts; --all counts" in few.stderr
+    assert [each["attempts"] for each in json.loads(everything.stdout)] == [10_001]
+    assert everything.stderr == ""
+
+
 def test_failures_without_an_exception_are_alike_by_their_reason(jobs: PgJobs, conn: psycopg.Connection) -> None:
     job = jobs.task(name="t", ttl="1ms", on_expiry="fail")(lambda: 1).enqueue()
     with jobs.worker(queues="another"):

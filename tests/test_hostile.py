@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from psycopg import sql
 
-from pgjobs import PgJobs, Retry, statements
+from pgjobs import Cancel, OptionError, PgJobs, Retry, current_job, statements
 from pgjobs.config import MAX_DOCUMENT_DEPTH
 from pgjobs.events import Event, Trouble
 from pgjobs.job import new_id
@@ -202,3 +202,37 @@ def test_dead_workers_are_reaped_and_old_jobs_pruned_whatever_their_options(
     )
     assert link.one(statements.prune(UUID(int=0), 0.0, 1.0, 1.0)).count == len(held)
     link.close()
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_worker_survives_whatever_a_job_ends_with(is_async: bool, jobs: PgJobs) -> None:
+    reasons: list[Any] = ["a\0b", "\ud800", 5, {"a": object()}, "x" * 100_000]
+
+    def ends(n: int) -> None:
+        raise Cancel(reasons[n])
+
+    async def aends(n: int) -> None:
+        raise Cancel(reasons[n])
+
+    ended = jobs.task(name="ends")(aends if is_async else ends)
+    well = jobs.task(name="well")(lambda: "well")
+    cancelled = [ended.enqueue(n) for n in range(len(reasons))]
+    others = [well.enqueue() for _ in range(20)]
+    jobs.worker(burst=True).run()
+    assert {job.get(0) for job in others} == {"well"}
+    assert [(job.refresh().status, (job.reason or "")[:6]) for job in cancelled] == [
+        ("cancelled", reason) for reason in (r"a\0b", r"\ud800", "5", "{'a': ", "xxxxxx")
+    ]
+
+
+@pytest.mark.parametrize(("name", "kind"), [("a\0b", None), ("\ud800", None), (5, None), ("a", "\0"), ("a", "\ud800")])
+def test_file_that_cannot_be_named_is_refused_in_words(name: Any, kind: Any, jobs: PgJobs) -> None:
+    @jobs.task(name="t")
+    def attach() -> str:
+        with pytest.raises(OptionError, match="give a text without NUL"):
+            current_job().attach(name, b"x", kind)
+        return "refused"
+
+    job = attach.enqueue()
+    jobs.worker(burst=True).run()
+    assert job.get(0) == "refused"

@@ -12,8 +12,9 @@ import psycopg
 import pytest
 from psycopg.rows import dict_row
 
-from pgjobs import Keep, OptionError, PgJobs, Retry, Unique
+from pgjobs import Keep, OptionError, PgJobs, Retry, Unique, current_job
 from pgjobs.options import OF_ONE_JOB, Options
+from pgjobs.producer import CHUNK
 from tests import processes
 
 THEN: Final = datetime(2099, 1, 31, 8, tzinfo=UTC)
@@ -53,6 +54,12 @@ TOGETHER: Final = {
     "full_timeout": {"max_depth": 9, "when_full": "block"},
 }
 """What an option needs beside itself."""
+
+IN_A_QUEUE: Final = {"max_depth", "when_full", "full_timeout"}
+"""What is no row's, but asked of the queue when it comes."""
+
+NOT_BY_SQL: Final = {"lifo", "job_id", *IN_A_QUEUE}
+"""What ``pgjobs.enqueue`` does not have, as docs/jobs.md says."""
 
 NOT_ON_A_ROW: Final = {"here"}
 """A job that starts here has a worker beside it: tests/test_steering.py."""
@@ -112,6 +119,36 @@ def test_option_makes_the_same_row_on_every_way(jobs: PgJobs, conn: psycopg.Conn
             found["options"] = expected["options"]  # the task has its policy, and its rows need not
         assert found == expected, way.__name__
     assert by_command(jobs, conn, option) == expected
+    if option not in NOT_BY_SQL:
+        assert by_sql(conn, option, expected) == expected
+
+
+@pytest.mark.parametrize("option", sorted(SAMPLES.keys() - {*OF_ONE_JOB, *IN_A_QUEUE}))
+def test_option_makes_the_same_rows_where_many_are_copied(
+    jobs: PgJobs, conn: psycopg.Connection[Any], option: str
+) -> None:
+    options = {option: SAMPLES[option][0], **TOGETHER.get(option, {})}
+    expected = row_of(jobs, conn, using, options)
+    jobs.task(name="work")(work).using(**options).enqueue_many([(1,)] * CHUNK)
+    with conn.cursor(row_factory=dict_row) as cursor:
+        rows = cursor.execute(SELECT).fetchall()
+    assert len(rows) == (1 if option == "unique" else CHUNK)
+    assert [row for row in rows if row != expected] == []
+
+
+def test_options_of_a_job_that_follows_are_those_of_any_other(jobs: PgJobs, conn: psycopg.Connection[Any]) -> None:
+    left_out = {*OF_ONE_JOB, *IN_A_QUEUE, "unique", "run_at"}
+    options: Any = {name: value for name, (value, _) in SAMPLES.items() if name not in left_out}
+    expected = row_of(jobs, conn, using, options)
+
+    @jobs.task(name="before")
+    def before() -> None:
+        current_job().using(**options).enqueue(jobs.tasks["work"], 1)
+
+    before.enqueue()
+    jobs.worker(queues="default", burst=True).run()
+    conn.execute("DELETE FROM pgjobs.jobs WHERE task = 'before'")
+    assert taken(conn) == expected
 
 
 def row_of(
@@ -139,6 +176,23 @@ def by_command(jobs: PgJobs, conn: psycopg.Connection[Any], option: str) -> dict
         arguments += ["-o", f"{name}={value}"]
     done = processes.pgjobs(jobs.database.url, "enqueue", *arguments, "work", "n:=1")
     assert done.returncode == 0, done.stderr
+    return taken(conn)
+
+
+def by_sql(conn: psycopg.Connection[Any], option: str, expected: dict[str, Any]) -> dict[str, Any]:
+    named: dict[str, Any] = {"options": expected["options"] and json.dumps(expected["options"])}
+    if option in ("queue", "priority", "delay", "run_at", "timeout"):
+        named[option] = SAMPLES[option][0]
+    elif option in ("ttl", "on_expiry"):
+        named["ttl"] = "2h"
+    elif option == "retry":
+        named["max_attempts"] = SAMPLES[option][0].max_attempts
+    elif option in ("meta", "tags"):
+        named["meta"] = json.dumps(expected["meta"])
+    elif option in ("unique", "idempotency_key"):
+        named["unique_key"] = expected["unique_key"]
+    names = ", ".join(f"{name} => %({name})s" for name in named)
+    conn.execute(f"SELECT pgjobs.enqueue('work', '{{\"n\": 1}}', {names})", named)
     return taken(conn)
 
 

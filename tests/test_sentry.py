@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
+import signal
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
@@ -14,6 +18,8 @@ from sentry_sdk.transport import Transport
 
 from pgjobs import PgJobs, Retry, Snooze
 from pgjobs.contrib.sentry import instrument
+from pgjobs.worker.executors.pool import APART
+from tests.processes import WorkerProcess
 from tests.support import eventually
 
 SECRET = "the-argument"
@@ -148,3 +154,75 @@ def test_call_outside_of_a_job_is_a_plain_call(jobs: PgJobs, sent: Kept) -> None
     task = jobs.task(name="t")(lambda x: x + 1)
     assert task(1) == 2
     assert sent.items == []
+
+
+# -- in processes of their own
+
+
+class Receiver(ThreadingHTTPServer):
+    """Takes what Sentry's own transport sends."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Endpoint)
+        self.items: list[dict[str, Any]] = []
+
+    def of(self, kind: str, task: str) -> list[dict[str, Any]]:
+        """Transactions or events of a task."""
+        return [
+            item
+            for item in list(self.items)
+            if (item.get("type") == "transaction") == (kind == "transaction")
+            and item.get("tags", {}).get("pgjobs.task") == f"tests.apps.watched.{task}"
+        ]
+
+
+class Endpoint(BaseHTTPRequestHandler):
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["content-length"]))
+        data = gzip.decompress(body) if self.headers.get("content-encoding") == "gzip" else body
+        found = [item.payload.json for item in Envelope.deserialize(data).items]
+        assert isinstance(self.server, Receiver)
+        self.server.items += [item for item in found if item is not None]
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, format: str, *args: Any) -> None: ...
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    with Receiver() as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.mark.parametrize("executor", APART)
+def test_runs_in_processes_are_told_of_once(executor: str, jobs: PgJobs, database_url: str, receiver: Receiver) -> None:
+    dsn = f"http://key@127.0.0.1:{receiver.server_port}/1"
+    with WorkerProcess(database_url, app="tests.apps.watched", SENTRY_DSN=dsn).ready() as worker:
+        name = f"tests.apps.watched.{{}}_{executor}".format
+        work = jobs.enqueue(name("work"), SECRET)
+        fail = jobs.using(retry=2).enqueue(name("fail"), SECRET)
+        jobs.wait([work, fail], 60)
+        die = jobs.using(retry=1).enqueue(name("die"), SECRET)
+        jobs.wait([die], 60)
+        worker.signal(signal.SIGTERM)
+        worker.leave()
+    found = {kind: len(receiver.of(kind, f"work_{executor}")) for kind in ("transaction", "error")}
+    assert found == {"transaction": 1, "error": 0}
+    (span,) = receiver.of("transaction", f"work_{executor}")
+    assert (span["transaction"], span["contexts"]["trace"]["op"]) == (work.task, "queue.process")
+    assert span["tags"] == {
+        "pgjobs.job_id": str(work.id), "pgjobs.task": work.task, "pgjobs.queue": "default", "pgjobs.attempt": "1",
+    }  # fmt: skip
+    assert [each["tags"]["pgjobs.attempt"] for each in receiver.of("transaction", f"fail_{executor}")] == ["1", "2"]
+    (error,) = receiver.of("error", f"fail_{executor}")
+    assert (error["exception"]["values"][-1]["type"], error["tags"]["pgjobs.attempt"]) == ("ValueError", "2")
+    (death,) = receiver.of("error", f"die_{executor}")
+    assert death["message"] == f"{die.task} failed: crash"
+    assert SECRET not in json.dumps(receiver.items)

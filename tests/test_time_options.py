@@ -36,7 +36,7 @@ def look_on(jobs: PgJobs, until: Callable[[], object]) -> None:
 def test_job_that_waits_too_long_ends_as_it_asks_for(on_expiry: Any, status: Status, jobs: PgJobs) -> None:
     task = jobs.task(name="t", on_expiry=on_expiry)(lambda: 1)
     waits = task.using(ttl="10ms").enqueue()
-    delayed = task.using(ttl="10ms", delay="1h").enqueue()
+    delayed = task.using(ttl="10ms", run_at=datetime.now(UTC) + timedelta(hours=1)).enqueue()
     many = task.using(ttl="10ms").enqueue_many([()] * 3)
     look_on(jobs, lambda: all(jobs.job(job_id).status.ended for job_id in (waits.id, delayed.id, *many)))
     for job_id in (waits.id, delayed.id, *many):
@@ -385,7 +385,9 @@ def test_code_that_ends_just_when_it_would_be_told_hits_nobody_else(jobs: PgJobs
     [
         ({"on_expiry": "explode"}, "give 'expire', 'fail' or 'run'"),
         ({"deadline": 0}, "deadline is 0"),
-        ({"deadline": "1h", "delay": "2h"}, "give a later deadline"),
+        ({"deadline": "1h", "delay": "2h"}, "give a longer deadline"),
+        ({"ttl": "1h", "delay": "1h"}, "give a longer ttl"),
+        ({"ttl": "3h", "deadline": "1h", "delay": "2h"}, "give a longer deadline"),
         ({"soft_timeout": 60, "timeout": 60}, "give a shorter one"),
         ({"soft_timeout": "2h"}, "give a shorter one"),
         ({"soft_timeout": 0}, "soft_timeout is 0"),

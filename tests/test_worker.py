@@ -496,7 +496,7 @@ def test_waiting_job_expires_though_nobody_subscribes_to_its_queue(jobs: PgJobs,
     task = jobs.task(add)
     late = [
         task.using(queue="nobody", ttl=0.2).enqueue(1, 2),
-        task.using(queue="nobody", ttl=0.2, delay=60).enqueue(1, 2),
+        task.using(queue="nobody", ttl=0.2, run_at=datetime.now(UTC) + timedelta(minutes=1)).enqueue(1, 2),
     ]
     kept = task.using(queue="nobody", ttl=60).enqueue(1, 2)
     with jobs.worker(queues="other"):

@@ -13,6 +13,7 @@ from pgjobs.cli import codes, completion, options
 @click.option("--task", shell_complete=completion.tasks, help="Only of this task.")
 @click.option("--since", metavar="DURATION", help="Only those that were seen in the last 2h or 7d.")
 @click.option("-n", "--limit", default=50, show_default=True, type=click.IntRange(1, 10_000))
+@click.option("--all", "everything", is_flag=True, help="Of all that are kept, and not of the last 10,000 attempts.")
 @options.as_json
 @options.database
 @click.pass_context
@@ -21,12 +22,15 @@ def command(
     task: str | None,
     since: str | None,
     limit: int,
+    everything: bool,
     as_json: bool,
     app: str | None,
     url: str | None,
     schema: str | None,
 ) -> None:
     """Show failures by what they have in common: the exception and where it was raised; the latest first.
+
+    The last 10,000 failed attempts are counted, or all of them with --all.
 
     To run them again: pgjobs jobs retry --fingerprint FINGERPRINT
     """
@@ -37,7 +41,11 @@ def command(
     from pgjobs.config import seconds
 
     since_s = None if since is None else seconds(since, what="--since")
-    found = options.database_of(app, url, schema).run(statements.failures_alike(task, since_s, limit))
+    alike = statements.failures_alike if everything else statements.lately_alike
+    database = options.database_of(app, url, schema)
+    found = database.run(alike(task, since_s, limit))
+    if not everything and database.run(statements.more_failures()):
+        click.echo("of the last 10,000 failed attempts; --all counts those before, too", err=True)
     if as_json:
         options.write_json(found)
         return

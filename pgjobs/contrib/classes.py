@@ -12,7 +12,8 @@ from pgjobs.config import Duration
 from pgjobs.errors import TaskError
 from pgjobs.handle import Job
 from pgjobs.options import Options
-from pgjobs.task import Executor, Task
+from pgjobs.registered import Executor
+from pgjobs.task import Task
 
 K = TypeVar("K", bound=type[Any])
 

@@ -6,13 +6,16 @@
     jobs = PgJobs()
     instrument(jobs)
 
-Both calls belong into the module that ``-A`` names, so that processes of a pool make them too.
+Both calls belong into the module that ``-A`` names, so that processes of a pool make them too. A process that was
+forked for a run ends with it, so the run waits until Sentry has what is to be sent, two seconds at most; one of the
+pool waits so for errors alone, and a worker when it stops.
 """
 
 from __future__ import annotations
 
 import functools
 import inspect
+import os
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -23,6 +26,7 @@ from sentry_sdk.integrations.logging import ignore_logger
 
 from pgjobs.app import PgJobs
 from pgjobs.callbacks import Ended
+from pgjobs.events import WorkerStopped
 from pgjobs.outcome import Outcome, outcome_of
 from pgjobs.privacy import masked
 from pgjobs.run import CURRENT, Run
@@ -30,6 +34,7 @@ from pgjobs.run import CURRENT, Run
 if TYPE_CHECKING:
     from sentry_sdk.types import Event, Hint
 
+_FLUSH_S: Final = 2.0
 _MAX_SENT: Final = 10_000
 _TOLD_BY_CODE: Final = ("error", "soft timeout", "retried for too long")
 """Reasons of failures that the job's own code has raised, in this process or in one of the pool."""
@@ -48,6 +53,7 @@ def instrument(jobs: PgJobs, *, retries: bool = False, args: bool = False) -> No
     watch = _Watch(retries=retries, args=args)
     jobs.wrap(watch.wrapped)
     jobs.on_dead(watch.died)
+    jobs.subscribe(_flush, WorkerStopped)  # a worker's process ends without waiting for other threads
 
 
 class _Watch:
@@ -57,6 +63,7 @@ class _Watch:
         self._retries = retries
         self._args = args
         self._sent: dict[UUID, None] = {}
+        self._pid = os.getpid()
 
     def wrapped(self, function: Callable[..., Any]) -> Callable[..., Any]:
         if inspect.iscoroutinefunction(function):
@@ -81,6 +88,16 @@ class _Watch:
 
     @contextmanager
     def _watched(self, run: Run) -> Generator[None]:
+        try:
+            with self._traced(run):
+                yield
+        finally:
+            forked, pooled = os.getpid() != self._pid, run.task.executor == "process"
+            if forked or (pooled and run.id in self._sent):  # it may be killed at any time, or ends now
+                _flush()
+
+    @contextmanager
+    def _traced(self, run: Run) -> Generator[None]:
         with (
             sentry_sdk.isolation_scope() as scope,
             sentry_sdk.start_transaction(op="queue.process", name=run.task_name) as transaction,
@@ -118,6 +135,10 @@ class _Watch:
             _tag(scope, ended.job_id, ended.task, ended.queue, ended.attempt)
             scope.fingerprint = ["pgjobs", ended.task, str(ended.reason)]
             sentry_sdk.capture_message(f"{ended.task} failed: {ended.reason}", level="error")
+
+
+def _flush(event: object = None) -> None:
+    sentry_sdk.flush(_FLUSH_S)
 
 
 def _opened(run: Run) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 from pgjobs.statements.query import QUERIES, Statement, nothing, scalar
@@ -49,6 +49,21 @@ def failures_alike(
     """Failed attempts by what they have in common, the latest first."""
     params = {"task": task, "since": since_s, "limit": limit, "fingerprint": fingerprint}
     return Statement(QUERIES["failures_alike"], params, lambda rows: [Alike(*row) for row in rows])
+
+
+WINDOW: Final = 10_000
+"""Failed attempts that are looked at where nobody asks for all: the last ones."""
+
+
+def lately_alike(task: str | None, since_s: float | None, limit: int, window: int = WINDOW) -> Statement[list[Alike]]:
+    """The last so many failed attempts by what they have in common, the latest first."""
+    params = {"task": task, "since": since_s, "limit": limit, "window": window}
+    return Statement(QUERIES["lately_alike"], params, lambda rows: [Alike(*row) for row in rows])
+
+
+def more_failures(window: int = WINDOW) -> Statement[bool]:
+    """Whether more failed attempts are kept than so many."""
+    return Statement(QUERIES["more_failures"], {"window": window}, scalar)
 
 
 @dataclass(frozen=True, slots=True)

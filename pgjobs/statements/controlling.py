@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from uuid import UUID
 
+from pgjobs.codec import text_of
 from pgjobs.statements.query import QUERIES, Statement, column
 
 
 def cancel(ids: Sequence[UUID], reason: str) -> Statement[dict[UUID, str]]:
     """Cancels jobs; returns the statuses of those that were not over: cancelled, or running until they have stopped."""
-    params = {"ids": [str(job_id) for job_id in ids], "reason": reason}
+    params = {"ids": [str(job_id) for job_id in ids], "reason": text_of(reason, "reason")}
     return Statement(QUERIES["cancel"], params, lambda rows: {row[0]: row[1] for row in rows})
 
 

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import Literal, NamedTuple
 from uuid import UUID
 
+from pgjobs.codec import text_of
 from pgjobs.statements.query import QUERIES, Statement, column, nothing, scalar
 
 Kind = Literal["queue", "task"]
@@ -33,7 +34,7 @@ def pause(
     kind: Kind, names: Sequence[str], reason: str | None, until: datetime | None, length: timedelta | None
 ) -> Statement[None]:
     """Pauses queues or tasks: until somebody resumes them, until a time, or for some time."""
-    params = {"kind": kind, "names": list(names), "reason": reason, "until": until, "length": length}
+    params = {"kind": kind, "names": list(names), "reason": _reason(reason), "until": until, "length": length}
     return Statement(QUERIES["pause"], params, nothing)
 
 
@@ -68,7 +69,7 @@ def end_pauses() -> Statement[None]:
 
 def hold(ids: Sequence[UUID], reason: str | None) -> Statement[list[UUID]]:
     """Puts waiting jobs on hold; returns them."""
-    return Statement(QUERIES["hold"], {"ids": _texts(ids), "reason": reason}, column)
+    return Statement(QUERIES["hold"], {"ids": _texts(ids), "reason": _reason(reason)}, column)
 
 
 def unhold(ids: Sequence[UUID]) -> Statement[list[UUID]]:
@@ -84,6 +85,10 @@ def move(ids: Sequence[UUID], queue: str | None, priority: int | None) -> Statem
 def run_now(ids: Sequence[UUID]) -> Statement[list[UUID]]:
     """Queues scheduled jobs now; returns them."""
     return Statement(QUERIES["run_now"], {"ids": _texts(ids)}, column)
+
+
+def _reason(reason: str | None) -> str | None:
+    return None if reason is None else text_of(reason, "reason")
 
 
 def _texts(ids: Sequence[UUID]) -> list[str]:

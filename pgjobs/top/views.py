@@ -303,7 +303,7 @@ JOBS: Final = View["JobRow"](
 
 
 def _read_failures(jobs: PgJobs) -> Steps[list[Alike]]:
-    found: list[Alike] = yield statements.failures_alike(None, None, KINDS)
+    found: list[Alike] = yield statements.lately_alike(None, None, KINDS)
     return found
 
 

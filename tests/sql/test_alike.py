@@ -74,6 +74,25 @@ def test_failures_of_one_kind_are_read_alone(few: list[UUID], conn: psycopg.Conn
     assert buffers(conn, statements.jobs_alike("rare", 100)) < MOST
 
 
+def test_last_failures_cost_the_same_however_many_there_are(
+    few: list[UUID], conn: psycopg.Connection[Any], jobs: PgJobs
+) -> None:
+    late = statements.lately_alike(None, None, 10, 90)
+    found = {kind.fingerprint: (kind.attempts, kind.jobs, kind.failed) for kind in jobs.database.run(late)}
+    assert found == {"common": (89, 89, 89), "rare": (1, 1, 1)}
+    assert buffers(conn, late) < MOST
+    assert jobs.database.run(statements.more_failures(MANY - 1))
+    assert not jobs.database.run(statements.more_failures(MANY))
+    assert buffers(conn, statements.more_failures(90)) < 10
+
+
+def test_last_failures_read_as_all_of_them_do(few: list[UUID], jobs: PgJobs) -> None:
+    for task, since_s in ((None, None), ("t", 60.0), ("another", None)):
+        everything = jobs.database.run(statements.failures_alike(task, since_s, 10))
+        assert jobs.database.run(statements.lately_alike(task, since_s, 10, MANY)) == everything
+    assert jobs.database.run(statements.lately_alike(None, -60.0, 10, MANY)) == []
+
+
 def test_failure_without_an_exception_is_found_by_its_reason(conn: psycopg.Connection[Any], jobs: PgJobs) -> None:
     job = jobs.enqueue("t")
     conn.execute("INSERT INTO pgjobs.failures (job_id, attempt, reason) VALUES (%s, 1, 'worker lost')", [job.id])
