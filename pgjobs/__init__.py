@@ -11,9 +11,8 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from pgjobs.alerts import Alert
     from pgjobs.app import PgJobs
-    from pgjobs.callbacks import Ended
+    from pgjobs.arguments.privacy import Private
     from pgjobs.context import TraceContext
-    from pgjobs.current import CurrentJob, current_job
     from pgjobs.errors import (
         AlertError,
         ArgumentsError,
@@ -56,16 +55,17 @@ if TYPE_CHECKING:
     )
     from pgjobs.handle import Job
     from pgjobs.job import Status
-    from pgjobs.keep import Keep
-    from pgjobs.middleware import Middleware
     from pgjobs.newjob import NewJob
-    from pgjobs.privacy import Private
     from pgjobs.queue import Queue
-    from pgjobs.resources import Resource
-    from pgjobs.retry import Cancel, Retry, RetryLater, Snooze
+    from pgjobs.running.current import CurrentJob, current_job
+    from pgjobs.running.middleware import Middleware
     from pgjobs.task import Task
     from pgjobs.telemetry import JobLogFilter, JobLogHandler
-    from pgjobs.unique import Unique
+    from pgjobs.terms.callbacks import Ended
+    from pgjobs.terms.keep import Keep
+    from pgjobs.terms.resources import Resource
+    from pgjobs.terms.retry import Cancel, Retry, RetryLater, Snooze
+    from pgjobs.terms.unique import Unique
     from pgjobs.webhooks import Webhook
 
 __all__ = [
@@ -134,8 +134,8 @@ _HOMES = {
     "alerts": ("Alert",),
     "app": ("PgJobs",),
     "context": ("TraceContext",),
-    "callbacks": ("Ended",),
-    "current": ("CurrentJob", "current_job"),
+    "terms.callbacks": ("Ended",),
+    "running.current": ("CurrentJob", "current_job"),
     "events": (
         "JobCancelled",
         "JobEnqueued",
@@ -148,16 +148,16 @@ _HOMES = {
     ),
     "handle": ("Job",),
     "job": ("Status",),
-    "keep": ("Keep",),
-    "privacy": ("Private",),
-    "middleware": ("Middleware",),
+    "terms.keep": ("Keep",),
+    "arguments.privacy": ("Private",),
+    "running.middleware": ("Middleware",),
     "newjob": ("NewJob",),
     "queue": ("Queue",),
-    "resources": ("Resource",),
-    "retry": ("Cancel", "Retry", "RetryLater", "Snooze"),
+    "terms.resources": ("Resource",),
+    "terms.retry": ("Cancel", "Retry", "RetryLater", "Snooze"),
     "task": ("Task",),
     "telemetry": ("JobLogFilter", "JobLogHandler"),
-    "unique": ("Unique",),
+    "terms.unique": ("Unique",),
     "webhooks": ("Webhook",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

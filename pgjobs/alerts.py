@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Literal, NamedTuple, Protocol, TypeVar
 
 from pgjobs import statements
-from pgjobs.codec import Json
+from pgjobs.arguments.codec import Json
 from pgjobs.config import Duration, queue_name, seconds
 from pgjobs.errors import OptionError
 from pgjobs.statements import Statement

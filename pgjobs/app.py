@@ -18,11 +18,12 @@ from collections.abc import (
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, Unpack, cast, overload
 from uuid import UUID
 
-from pgjobs.callbacks import Notifying
-from pgjobs.cipher import Cipher
+from pgjobs.arguments.cipher import Cipher
+from pgjobs.arguments.reference import reference
+from pgjobs.arguments.signature import Signature
 from pgjobs.config import DEFAULT_FAILED_TTL_S, DEFAULT_RESULT_TTL_S, DEFAULT_SCHEMA, Duration, schema_name, seconds
+from pgjobs.connections.database import Database
 from pgjobs.controls import Controls, ids_of
-from pgjobs.database import Database
 from pgjobs.door import Door, Doorway
 from pgjobs.errors import OptionError, TaskError, TaskNotFoundError
 from pgjobs.handle import Job
@@ -32,12 +33,11 @@ from pgjobs.known import known_options
 from pgjobs.ledger import Ledger
 from pgjobs.options import Options, TaskOptions, keeps_retry, log_level, template
 from pgjobs.producer import Producer
-from pgjobs.reference import reference
 from pgjobs.registered import Executor, named
 from pgjobs.report import MAX_FILE_BYTES
-from pgjobs.results import RESULTS_OVER, ResultStorage, fetch, is_reference, over_of, storage_of
-from pgjobs.signature import Signature
 from pgjobs.task import Call, P, Task, task_name
+from pgjobs.terms.callbacks import Notifying
+from pgjobs.terms.results import RESULTS_OVER, ResultStorage, fetch, is_reference, over_of, storage_of
 from pgjobs.wording import given
 
 if TYPE_CHECKING:
@@ -378,7 +378,7 @@ class PgJobs(Doorway, Hooks, Notifying, Controls):
 
     def _run_inline(self, resources: object = None) -> None:
         """Bound late, as ``worker`` is."""
-        runner = importlib.import_module("pgjobs.inline").Inline(self, resources)
+        runner = importlib.import_module("pgjobs.running.inline").Inline(self, resources)
         self._producer.inline, self._ledger = runner, runner.memory
 
     def worker(self, *, emit: Callable[[Event], None] | None = None, **settings: Any) -> Worker:

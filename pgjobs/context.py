@@ -9,11 +9,11 @@ from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from typing import Any, Final, Protocol
 
-from pgjobs.codec import Json
-from pgjobs.current import CurrentJob
+from pgjobs.arguments.codec import Json
 from pgjobs.errors import OptionError
-from pgjobs.middleware import Middleware
 from pgjobs.newjob import NewJob, Prepared
+from pgjobs.running.current import CurrentJob
+from pgjobs.running.middleware import Middleware
 
 TRACEPARENT: Final[ContextVar[str]] = ContextVar("traceparent")
 """The W3C trace context that this code belongs to: ``00-<trace>-<parent>-<flags>``; see TraceContext."""

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from pgjobs import statements
 from pgjobs.config import Duration, queue_name, seconds
-from pgjobs.database import Database
+from pgjobs.connections.database import Database
 from pgjobs.errors import OptionError
 from pgjobs.handle import Job
 from pgjobs.job import as_id

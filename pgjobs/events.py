@@ -113,7 +113,7 @@ class WorkerStopped(Event):
 
 @dataclass(frozen=True, slots=True)
 class Recorded(Event):
-    """Outcomes stand in the table. (Of pgjobs.outcome.Outcome.)"""
+    """Outcomes stand in the table. (Of pgjobs.running.outcome.Outcome.)"""
 
     outcomes: Sequence[Any]
 

@@ -8,10 +8,10 @@ from typing import Any, Final, Generic, TypeVar
 from uuid import UUID
 
 from pgjobs import statements
-from pgjobs.codec import Json
+from pgjobs.arguments.codec import Json
 from pgjobs.config import Duration, queue_name
 from pgjobs.errors import JobNotFoundError, JobStateError
-from pgjobs.explain import Reason
+from pgjobs.insight.explain import Reason
 from pgjobs.job import FailureRow, FileRow, JobRow, LogRow, Status
 from pgjobs.ledger import Ledger
 from pgjobs.options import priority_of

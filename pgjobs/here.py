@@ -8,7 +8,9 @@ from functools import partial
 from typing import Any, Protocol
 from uuid import UUID
 
-from pgjobs import borrowed, codec, statements
+from pgjobs import statements
+from pgjobs.arguments import codec
+from pgjobs.connections import borrowed
 from pgjobs.errors import OptionError
 from pgjobs.job import Draft, Template, new_id
 from pgjobs.placing import Placed, place

@@ -11,7 +11,7 @@ from pgjobs.producer import Producer
 from pgjobs.task import Task
 
 if TYPE_CHECKING:
-    from pgjobs.middleware import Middleware
+    from pgjobs.running.middleware import Middleware
 
 Wrapper: TypeAlias = Callable[[Callable[..., Any]], Callable[..., Any]]
 

@@ -10,10 +10,10 @@ from enum import StrEnum
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
-from pgjobs.codec import Json
-from pgjobs.depth import Depth
+from pgjobs.arguments.codec import Json
 from pgjobs.errors import OptionError
-from pgjobs.unique import Unique
+from pgjobs.terms.depth import Depth
+from pgjobs.terms.unique import Unique
 from pgjobs.wording import given
 
 

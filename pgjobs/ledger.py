@@ -11,12 +11,13 @@ from dataclasses import replace
 from typing import Any, Final
 from uuid import UUID
 
-from pgjobs import codec, statements
-from pgjobs.cipher import Cipher, sealed
-from pgjobs.codec import Json
+from pgjobs import statements
+from pgjobs.arguments import codec
+from pgjobs.arguments.cipher import Cipher, sealed
+from pgjobs.arguments.codec import Json
 from pgjobs.completions import GATHER_S, Race
 from pgjobs.config import Duration, seconds
-from pgjobs.database import Database
+from pgjobs.connections.database import Database
 from pgjobs.errors import (
     ArgumentsError,
     JobFailedError,
@@ -24,10 +25,10 @@ from pgjobs.errors import (
     JobNotFoundError,
     ResultTimeoutError,
 )
-from pgjobs.explain import Reason, explain
+from pgjobs.insight.explain import Reason, explain
 from pgjobs.job import FailureRow, FileRow, JobRow, LogRow, Status
-from pgjobs.results import is_reference
 from pgjobs.statements import Statement
+from pgjobs.terms.results import is_reference
 from pgjobs.waiting import Waiting
 
 _LOOK_S: Final = 1.0

@@ -9,8 +9,8 @@ from datetime import datetime, timedelta
 from typing import Any, Literal, TypedDict, cast
 from uuid import UUID
 
-from pgjobs import codec
-from pgjobs.codec import Json
+from pgjobs.arguments import codec
+from pgjobs.arguments.codec import Json
 from pgjobs.config import (
     DEFAULT_QUEUE,
     DEFAULT_RESULT_TTL_S,
@@ -20,13 +20,13 @@ from pgjobs.config import (
     queue_name,
     seconds,
 )
-from pgjobs.depth import WhenFull, depth_of
 from pgjobs.errors import OptionError
 from pgjobs.job import Template
-from pgjobs.keep import Keep, keep_of
-from pgjobs.results import ResultStorage
-from pgjobs.retry import Retry
-from pgjobs.unique import FOREVER, By, Unique, checked_key, unique_of
+from pgjobs.terms.depth import WhenFull, depth_of
+from pgjobs.terms.keep import Keep, keep_of
+from pgjobs.terms.results import ResultStorage
+from pgjobs.terms.retry import Retry
+from pgjobs.terms.unique import FOREVER, By, Unique, checked_key, unique_of
 from pgjobs.webhooks import Hooks, hooks_of
 from pgjobs.wording import given
 

@@ -13,11 +13,11 @@ from typing import Final
 from uuid import UUID
 
 from pgjobs import statements
-from pgjobs.depth import Depth
 from pgjobs.errors import DuplicateJobError, PgJobsError, QueueFullError
 from pgjobs.job import Draft, Template
 from pgjobs.statements import Rest, Steps
-from pgjobs.unique import Unique
+from pgjobs.terms.depth import Depth
+from pgjobs.terms.unique import Unique
 
 FIRST_REST_S: Final = 0.01
 LONGEST_REST_S: Final = 1.0

@@ -9,7 +9,7 @@ from typing import IO, Any, Final
 from urllib.parse import urlsplit
 
 from pgjobs.errors import WebhookError
-from pgjobs.retry import Cancel, RetryLater
+from pgjobs.terms.retry import Cancel, RetryLater
 
 TIMEOUT_S: Final = 15.0
 """How long a receiver may take to connect and to answer."""

@@ -11,8 +11,9 @@ from uuid import UUID
 
 from psycopg import errors
 
-from pgjobs import borrowed, statements
-from pgjobs.database import Database
+from pgjobs import statements
+from pgjobs.connections import borrowed
+from pgjobs.connections.database import Database
 from pgjobs.errors import JobExistsError, OptionError
 from pgjobs.events import Audience, JobEnqueued
 from pgjobs.handle import Job
@@ -31,7 +32,7 @@ Group: TypeAlias = tuple[Template, Iterable[Draft]]
 
 
 class Around(Protocol):
-    """Middleware, as far as tasks know it; see ``pgjobs.middleware.Middleware``."""
+    """Middleware, as far as tasks know it; see ``pgjobs.running.middleware.Middleware``."""
 
     @property
     def sees_enqueues(self) -> bool: ...
@@ -44,7 +45,7 @@ CHUNK: Final = 1_000
 
 
 class Inline(Protocol):
-    """Runs a job to its end where it is enqueued; see ``pgjobs.inline``."""
+    """Runs a job to its end where it is enqueued; see ``pgjobs.running.inline``."""
 
     def run(self, row: Template, draft: Draft) -> Job[Any]: ...
     async def arun(self, row: Template, draft: Draft) -> Job[Any]: ...

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Unpack, cast
 
-from pgjobs import borrowed, source
 from pgjobs.app import PgJobs
+from pgjobs.connections import borrowed, source
 from pgjobs.door import Door, Doorway
 from pgjobs.options import Options
 from pgjobs.task import Call

@@ -7,8 +7,8 @@ import typing
 from collections.abc import Callable, Iterable
 from typing import Any, Final, Literal, cast
 
-from pgjobs import borrowed
-from pgjobs.codec import text_of
+from pgjobs.arguments.codec import text_of
+from pgjobs.connections import borrowed
 from pgjobs.errors import OptionError, TaskError
 from pgjobs.wording import given
 

@@ -8,10 +8,10 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from pgjobs.codec import Json
+from pgjobs.arguments.codec import Json
 
 if TYPE_CHECKING:
-    from pgjobs.run import Run
+    from pgjobs.running.run import Run
 
 FLUSH_S: Final = 0.5
 """How often a worker writes what its runs have said."""

@@ -21,8 +21,9 @@ from email.message import EmailMessage
 from typing import Final, Protocol
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from pgjobs import codec, webhooks
-from pgjobs.codec import Json
+from pgjobs import webhooks
+from pgjobs.arguments import codec
+from pgjobs.arguments.codec import Json
 from pgjobs.errors import AlertError, OptionError
 from pgjobs.posting import post
 

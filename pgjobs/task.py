@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any, Generic, ParamSpec, TypeVar, Unpack, cast
 from uuid import UUID
 
-from pgjobs import codec
-from pgjobs.callbacks import Notifying
-from pgjobs.cipher import Cipher
-from pgjobs.database import Database
+from pgjobs.arguments import codec
+from pgjobs.arguments.cipher import Cipher
+from pgjobs.arguments.privacy import POSITIONALS
+from pgjobs.arguments.signature import Signature
+from pgjobs.connections.database import Database
 from pgjobs.errors import ArgumentsError, EncodingError, OptionError
 from pgjobs.handle import Job
 from pgjobs.job import Draft, Template, as_id, new_id
@@ -31,13 +32,12 @@ from pgjobs.options import (
     retry_of,
     template,
 )
-from pgjobs.privacy import POSITIONALS
 from pgjobs.producer import Group, Producer
 from pgjobs.registered import Executor, check_process, executor_of, named, names_of, opener_of, session_of
-from pgjobs.resources import wants_of
-from pgjobs.results import RESULTS_OVER, over_of, storage_of
-from pgjobs.retry import exceptions
-from pgjobs.signature import Signature
+from pgjobs.terms.callbacks import Notifying
+from pgjobs.terms.resources import wants_of
+from pgjobs.terms.results import RESULTS_OVER, over_of, storage_of
+from pgjobs.terms.retry import exceptions
 
 P = ParamSpec("P")
 R = TypeVar("R")

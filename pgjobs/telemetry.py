@@ -17,8 +17,8 @@ from uuid import UUID
 
 from pgjobs import events
 from pgjobs.errors import ConfigurationError
-from pgjobs.outcome import MAX_CRASHES, Outcome, storable
-from pgjobs.run import CURRENT, Run
+from pgjobs.running.outcome import MAX_CRASHES, Outcome, storable
+from pgjobs.running.run import CURRENT, Run
 from pgjobs.wording import duration, plural
 
 FORMATS: Final = ("text", "json")

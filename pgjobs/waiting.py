@@ -14,10 +14,10 @@ from uuid import UUID
 import psycopg
 
 from pgjobs import statements
-from pgjobs.database import Database
+from pgjobs.connections.database import Database
+from pgjobs.connections.link import Link
+from pgjobs.connections.listener import Listener
 from pgjobs.job import new_id
-from pgjobs.link import Link
-from pgjobs.listener import Listener
 
 RENEW_S: Final = 10.0
 """How often the process says that somebody waits in it; after 30 s without that it is told nothing."""

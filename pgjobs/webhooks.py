@@ -15,11 +15,12 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeAlias, cast
 from urllib.parse import urlsplit
 
-from pgjobs import codec, wording
-from pgjobs.codec import Json
+from pgjobs import wording
+from pgjobs.arguments import codec
+from pgjobs.arguments.codec import Json
 from pgjobs.config import Duration, seconds
 from pgjobs.errors import ConfigurationError, OptionError, WebhookError
-from pgjobs.retry import Retry
+from pgjobs.terms.retry import Retry
 
 TASK: Final = "pgjobs.webhook"
 """The task that sends them; every worker has it."""

@@ -28,7 +28,11 @@ CLAIM, COMPLETE = "pgjobs/sql/claim.sql", "pgjobs/sql/complete.sql"
 MAINTAIN, WORKERS = "pgjobs/sql/maintain.sql", "pgjobs/sql/workers.sql"
 CLAIMER, COMPLETER = "pgjobs/worker/claiming/claimer.py", "pgjobs/worker/claiming/completer.py"
 HINTS, LIFE = "pgjobs/worker/claiming/hints.py", "pgjobs/worker/life.py"
-LANES, SLOTS, OUTCOME = "pgjobs/worker/claiming/lanes.py", "pgjobs/worker/claiming/slots.py", "pgjobs/outcome.py"
+LANES, SLOTS, OUTCOME = (
+    "pgjobs/worker/claiming/lanes.py",
+    "pgjobs/worker/claiming/slots.py",
+    "pgjobs/running/outcome.py",
+)
 APART, POOLED = "pgjobs/worker/executors/apart.py", "pgjobs/worker/executors/pooled.py"
 
 MODEL = "tests/model"

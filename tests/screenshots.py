@@ -13,8 +13,8 @@ from rich.console import Console
 
 from pgjobs import PgJobs
 from pgjobs.cli.picture import picture
+from pgjobs.insight.overview import overview
 from pgjobs.migrations import migrate
-from pgjobs.overview import overview
 from pgjobs.top.screen import PALETTE, Top
 from tests.processes import ROOT
 from tests.support import suite_server

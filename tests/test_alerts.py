@@ -43,11 +43,11 @@ from pgjobs.alerts import (
     ToWebhook,
     advance,
 )
-from pgjobs.database import Database
+from pgjobs.connections.database import Database
+from pgjobs.connections.link import Link
 from pgjobs.errors import AlertError, ConfigurationError, OptionError, WebhookError
 from pgjobs.events import AlertTurned, AlertUndelivered, Event, Trouble
 from pgjobs.job import new_id
-from pgjobs.link import Link
 from pgjobs.worker.alerting import Alerting
 from tests.processes import ROOT, pgjobs
 from tests.support import eventually

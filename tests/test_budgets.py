@@ -12,9 +12,9 @@ import psycopg
 import pytest
 
 from pgjobs import PgJobs, statements
+from pgjobs.connections.link import PLANNING, Link
 from pgjobs.events import Event, Trouble
 from pgjobs.job import Draft, Template, new_id, new_ids
-from pgjobs.link import PLANNING, Link
 from pgjobs.statements import Query, Range, Statement
 from tests.support import eventually
 

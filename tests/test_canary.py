@@ -17,8 +17,8 @@ from psycopg_pool import ConnectionPool
 from sqlalchemy import create_engine
 
 from pgjobs import PgJobs, Private, Queue
-from pgjobs.database import Database
-from pgjobs.link import Link
+from pgjobs.connections.database import Database
+from pgjobs.connections.link import Link
 from tests.processes import ROOT, WorkerProcess, pgjobs
 from tests.support import eventually
 

@@ -13,7 +13,7 @@ import psycopg
 import pytest
 
 from pgjobs import PgJobs, Retry, Status, __version__
-from pgjobs.cipher import generate
+from pgjobs.arguments.cipher import generate
 from pgjobs.cli import COMMANDS
 from pgjobs.config import SCHEMA_REVISION
 from tests.processes import ROOT, environment, pgjobs

@@ -26,8 +26,8 @@ from pgjobs import (
     current_job,
     statements,
 )
+from pgjobs.connections.link import Link
 from pgjobs.job import new_id
-from pgjobs.link import Link
 from pgjobs.statements import Range
 from pgjobs.worker.claiming import claimer
 from tests.support import eventually

@@ -9,7 +9,7 @@ import pytest
 import sqlalchemy as sa
 
 from pgjobs import PgJobs, migrations
-from pgjobs.database import Database
+from pgjobs.connections.database import Database
 from tests.processes import WorkerProcess, pgjobs
 
 pytestmark = pytest.mark.server

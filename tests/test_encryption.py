@@ -22,7 +22,7 @@ from pgjobs import (
     Status,
     current_job,
 )
-from pgjobs.cipher import SEALED, generate
+from pgjobs.arguments.cipher import SEALED, generate
 from tests.apps import sealed
 from tests.processes import WorkerProcess, pgjobs
 from tests.support import eventually

@@ -12,8 +12,8 @@ import psycopg
 import pytest
 
 from pgjobs import Cancel, PgJobs, Retry, Status
-from pgjobs.explain import Reason
 from pgjobs.handle import Job
+from pgjobs.insight.explain import Reason
 from pgjobs.job import new_id
 from tests.processes import pgjobs
 from tests.support import eventually
@@ -331,6 +331,6 @@ def test_job_that_is_not_there_is_explained_too(jobs: PgJobs, database_url: str)
 def test_absent_ids_age_is_that_of_the_id() -> None:
     from datetime import UTC, datetime
 
-    from pgjobs.explain import _made_at
+    from pgjobs.insight.explain import _made_at
 
     assert abs(_made_at(new_id()) - datetime.now(UTC)) < timedelta(seconds=5)

@@ -15,11 +15,11 @@ import pytest
 from click.testing import CliRunner, Result
 
 from pgjobs import PgJobs, statements
-from pgjobs.cipher import generate
+from pgjobs.arguments.cipher import generate
+from pgjobs.arguments.privacy import MASK
 from pgjobs.cli.jobs import command
 from pgjobs.errors import ConfigurationError, JobNotFoundError, OptionError
 from pgjobs.job import new_id
-from pgjobs.privacy import MASK
 from pgjobs.statements import Selection
 
 APP = """

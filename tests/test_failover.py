@@ -20,9 +20,9 @@ import psycopg
 import pytest
 
 from pgjobs import PgJobs, statements
-from pgjobs.database import is_away
+from pgjobs.connections.database import is_away
+from pgjobs.connections.link import Link
 from pgjobs.events import DatabaseAway, Event, Trouble
-from pgjobs.link import Link
 from pgjobs.migrations import migrate
 from tests.apps import failover
 from tests.processes import WorkerProcess

@@ -15,7 +15,7 @@ import psycopg
 import pytest
 
 from pgjobs import ArgumentsError, Cancel, Ended, JobStateError, OptionError, PgJobs, Retry, Status
-from pgjobs.cipher import generate
+from pgjobs.arguments.cipher import generate
 from pgjobs.statements import Selection, Statement, retry
 from tests.processes import pgjobs
 from tests.support import eventually

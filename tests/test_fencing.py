@@ -15,11 +15,11 @@ from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
 
 from pgjobs import ClaimLostError, Job, PgJobs, Retry, RetryLater, Status, current_job, statements
+from pgjobs.connections.link import Link
 from pgjobs.events import ClaimLost, Event, Recorded
 from pgjobs.job import new_id
-from pgjobs.link import Link
-from pgjobs.outcome import Outcome
-from pgjobs.run import Claim, Run
+from pgjobs.running.outcome import Outcome
+from pgjobs.running.run import Claim, Run
 from pgjobs.statements import Range
 from pgjobs.worker import Worker
 from pgjobs.worker.claiming import completer as completing

@@ -21,8 +21,8 @@ from click.testing import CliRunner, Result
 from pgjobs import Job, PgJobs, Status, statements
 from pgjobs.cli.worker import command as worker_command
 from pgjobs.cli.workers import command as workers_command
+from pgjobs.connections.link import Link
 from pgjobs.job import new_id
-from pgjobs.link import Link
 from tests.apps import basic
 from tests.privileges import login, schema_with_roles
 from tests.processes import PGJOBS, ROOT, WorkerProcess, environment, pgjobs

@@ -42,9 +42,9 @@ from pgjobs import (
     statements,
     webhooks,
 )
+from pgjobs.connections.link import Link
 from pgjobs.context import TRACEPARENT, TRACESTATE, Variable
 from pgjobs.job import new_id
-from pgjobs.link import Link
 from pgjobs.newjob import Prepared
 from pgjobs.worker.deaths import Death, Deaths
 from tests.support import eventually

@@ -17,9 +17,9 @@ from psycopg import sql
 
 from pgjobs import Cancel, OptionError, PgJobs, Retry, current_job, statements
 from pgjobs.config import MAX_DOCUMENT_DEPTH
+from pgjobs.connections.link import Link
 from pgjobs.events import Event, Trouble
 from pgjobs.job import new_id
-from pgjobs.link import Link
 from pgjobs.statements import Range
 from tests.support import eventually
 from tests.test_budgets import register

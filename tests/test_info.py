@@ -17,8 +17,7 @@ from rich.console import Console
 
 from pgjobs import PgJobs
 from pgjobs.cli.picture import picture
-from pgjobs.job import new_id
-from pgjobs.overview import (
+from pgjobs.insight.overview import (
     ENDED,
     Forecast,
     Overview,
@@ -29,6 +28,7 @@ from pgjobs.overview import (
     overview,
     per_s_of,
 )
+from pgjobs.job import new_id
 from pgjobs.statements import Arrivals, Mark, Pace, Pause, Query, Statement, Steps
 from pgjobs.wording import about, rate
 from tests.processes import PGJOBS, ROOT, environment, pgjobs

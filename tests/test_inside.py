@@ -517,11 +517,11 @@ def test_following_job_that_was_deleted_does_not_come_back_with_a_completion_sen
     jobs: PgJobs, conn: psycopg.Connection
 ) -> None:
     from pgjobs import statements
+    from pgjobs.connections.link import Link
     from pgjobs.job import new_id
-    from pgjobs.link import Link
-    from pgjobs.outcome import Outcome
     from pgjobs.report import Child
-    from pgjobs.run import Claim, Run
+    from pgjobs.running.outcome import Outcome
+    from pgjobs.running.run import Claim, Run
     from pgjobs.statements import Range
     from pgjobs.worker.claiming.completer import Completer
 

@@ -12,7 +12,8 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 
-from pgjobs import PgJobs, Status, listener
+from pgjobs import PgJobs, Status
+from pgjobs.connections import listener
 from pgjobs.embedded import ControlledServer
 from pgjobs.events import DatabaseAway, DatabaseBack, Event
 from pgjobs.migrations import migrate

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pgjobs import PgJobs, Status, TaskError
-from pgjobs.registry import Registry
+from pgjobs.running.registry import Registry
 from tests.apps.classes import Report, Special
 from tests.processes import WorkerProcess
 

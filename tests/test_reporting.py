@@ -17,8 +17,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from psycopg import sql
 
 from pgjobs import Cancel, PgJobs, Retry, current_job, statements
+from pgjobs.connections.link import Link
 from pgjobs.job import new_id
-from pgjobs.link import Link
 from pgjobs.statements import Range
 from pgjobs.supervisor.metrics import Metrics
 from pgjobs.worker.tally import Tally

@@ -12,9 +12,9 @@ import psycopg
 import pytest
 
 from pgjobs import Job, PgJobs, Retry, Status, statements
+from pgjobs.connections.link import Link
 from pgjobs.job import new_id
-from pgjobs.link import Link
-from pgjobs.run import Claim, Run
+from pgjobs.running.run import Claim, Run
 from pgjobs.statements import Range
 from pgjobs.worker.claiming import suspects as module
 from pgjobs.worker.claiming.slots import Slots

@@ -11,8 +11,8 @@ import psycopg
 import pytest
 
 from pgjobs import PgJobs, Retry, current_job
+from pgjobs.insight.tail import Happening, Tail
 from pgjobs.statements import Scope
-from pgjobs.tail import Happening, Tail
 from tests.processes import PGJOBS, environment, pgjobs
 from tests.sql.test_reporting import explain, fill, nodes
 from tests.support import eventually

@@ -11,8 +11,8 @@ import psycopg
 import pytest
 
 from pgjobs import JobFailedError, PgJobs, Retry, Status, statements
+from pgjobs.connections.link import Link
 from pgjobs.job import new_id
-from pgjobs.link import Link
 from pgjobs.statements import Range
 from pgjobs.worker.executors import threads
 from tests.support import eventually

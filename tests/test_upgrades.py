@@ -21,7 +21,7 @@ import pytest
 
 from pgjobs import PgJobs, SchemaError, migrations
 from pgjobs.config import SCHEMA_REVISION
-from pgjobs.link import Link
+from pgjobs.connections.link import Link
 from tests.processes import ROOT, WorkerProcess, environment, pgjobs
 from tests.support import eventually
 

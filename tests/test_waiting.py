@@ -175,7 +175,7 @@ def test_connection_closes_when_nobody_has_waited_for_a_while(
     jobs: PgJobs, conn: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(waiting, "IDLE_S", 0.1)
-    monkeypatch.setattr("pgjobs.listener.QUIET_S", 0.1)
+    monkeypatch.setattr("pgjobs.connections.listener.QUIET_S", 0.1)
     job = jobs.task(name="work")(lambda: 1).enqueue()
     with pytest.raises(ResultTimeoutError):
         job.get(0.5)
@@ -188,7 +188,7 @@ def test_row_is_renewed_while_somebody_waits(
     jobs: PgJobs, conn: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(waiting, "RENEW_S", 0.1)
-    monkeypatch.setattr("pgjobs.listener.QUIET_S", 0.1)
+    monkeypatch.setattr("pgjobs.connections.listener.QUIET_S", 0.1)
     job = jobs.task(name="work")(lambda: 1).enqueue()
 
     def get() -> None:

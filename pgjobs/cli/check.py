@@ -14,7 +14,7 @@ from pgjobs.cli import codes, completion, options
 from pgjobs.wording import duration, plural
 
 if TYPE_CHECKING:
-    from pgjobs.database import Database
+    from pgjobs.connections.database import Database
 
 
 class State(IntEnum):

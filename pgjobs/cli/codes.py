@@ -27,7 +27,7 @@ def of(error: BaseException) -> int | None:
     from psycopg import OperationalError
 
     from pgjobs import errors
-    from pgjobs.database import is_away
+    from pgjobs.connections.database import is_away
     from pgjobs.embedded import EmbeddedServerError
 
     usage = (

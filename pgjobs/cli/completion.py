@@ -55,7 +55,7 @@ def _ask(url: str | None, schema: str | None, kind: str) -> list[str]:
 
     from pgjobs import statements
     from pgjobs.config import DEFAULT_SCHEMA, find_url, schema_name
-    from pgjobs.database import Database
+    from pgjobs.connections.database import Database
 
     try:
         where = url or find_url()

@@ -96,9 +96,9 @@ def _time(text: str) -> datetime:
 
 def _option(text: str) -> tuple[str, Any]:
     """Reads ``name=value``; what is an object in JSON is that policy's arguments."""
-    from pgjobs.keep import Keep
-    from pgjobs.retry import Retry
-    from pgjobs.unique import Unique
+    from pgjobs.terms.keep import Keep
+    from pgjobs.terms.retry import Retry
+    from pgjobs.terms.unique import Unique
     from pgjobs.webhooks import Webhook
 
     name, equals, said = text.partition("=")

@@ -40,7 +40,7 @@ def command(
 
         pgjobs enqueue-shell --timeout 10m -- pg_dump -f /backup/today.sql app
     """
-    from pgjobs.shell import TASK
+    from pgjobs.running.shell import TASK
 
     chosen = {name: value for name, value in given.items() if value is not None}
     if (attempts := chosen.pop("max_attempts", None)) is not None:

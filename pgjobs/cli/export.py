@@ -15,7 +15,7 @@ from typing import IO, TYPE_CHECKING, Any, Final, TypeAlias
 import click
 
 from pgjobs.cli import options, selection
-from pgjobs.shown import without_private
+from pgjobs.insight.shown import without_private
 
 if TYPE_CHECKING:
     from pgjobs.app import PgJobs

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from rich.text import Text
 
-from pgjobs.bars import cells
+from pgjobs.insight.bars import cells
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult

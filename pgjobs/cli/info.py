@@ -14,8 +14,8 @@ from pgjobs.cli import codes, options
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
-    from pgjobs.database import Database
-    from pgjobs.overview import Overview
+    from pgjobs.connections.database import Database
+    from pgjobs.insight.overview import Overview
 
 
 @click.command(epilog="Example: pgjobs info --watch 2")
@@ -53,7 +53,7 @@ def command(watch: float | None, as_json: bool, app: str | None, url: str | None
 
 def read(database: Database, *, once: bool = False) -> Overview:
     """Reads how all of it stands."""
-    from pgjobs.overview import overview
+    from pgjobs.insight.overview import overview
 
     return database.look(overview(), once=once)
 

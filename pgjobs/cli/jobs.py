@@ -15,8 +15,8 @@ import click
 from pgjobs.cli import codes, options, selection
 from pgjobs.cli.export import export
 from pgjobs.errors import JobStateError
+from pgjobs.insight.shown import without_private
 from pgjobs.job import as_id
-from pgjobs.shown import without_private
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -132,7 +132,7 @@ def show(job_id: str, as_json: bool, app: str | None, url: str | None, schema: s
 @options.database
 def explain(job_id: str, as_json: bool, app: str | None, url: str | None, schema: str | None) -> None:
     """Say why a job waits, runs or has ended, and what to do about it; exit with 1 where there is none."""
-    from pgjobs.explain import explain
+    from pgjobs.insight.explain import explain
 
     asked = as_id(job_id)
     reasons = options.jobs_of(app, url, schema).database.run_steps(explain(asked))
@@ -204,7 +204,7 @@ def retry(
 
 def _edited(jobs: PgJobs, row: JobRow) -> dict[str, Any]:
     """Private arguments do not show in the editor, and stay as they are where nobody replaces them."""
-    from pgjobs.privacy import unmasked
+    from pgjobs.arguments.privacy import unmasked
 
     shown = json.dumps(without_private(jobs, row).args, ensure_ascii=False, indent=2)
     text = click.edit(shown, extension=".json")
@@ -404,13 +404,13 @@ def _noting(statement: Statement[Any], done: set[UUID]) -> Statement[Any]:
 
 
 def _document(value: Any) -> str:
-    from pgjobs.cipher import sealed
+    from pgjobs.arguments.cipher import sealed
 
     return json.dumps(value, ensure_ascii=False) if sealed(value) is None else "[encrypted]"
 
 
 def _text(stored: str) -> str:
-    from pgjobs.cipher import sealed_text
+    from pgjobs.arguments.cipher import sealed_text
 
     return stored if sealed_text(stored) is None else "[encrypted]"
 

@@ -14,7 +14,7 @@ from pgjobs.cli import codes, options
 
 if TYPE_CHECKING:
     from pgjobs.app import PgJobs
-    from pgjobs.cipher import Cipher
+    from pgjobs.arguments.cipher import Cipher
     from pgjobs.statements import Resealed
 
 CHUNK = 500
@@ -32,7 +32,7 @@ def command() -> None:
 @command.command()
 def generate() -> None:
     """Print a new key."""
-    from pgjobs import cipher
+    from pgjobs.arguments import cipher
 
     click.echo(cipher.generate())
 

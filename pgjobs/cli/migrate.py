@@ -28,7 +28,7 @@ def command(to: str, as_sql: bool, check: bool, lock_wait: str, url: str | None,
     """
     from pgjobs import migrations
     from pgjobs.config import DEFAULT_SCHEMA, schema_name
-    from pgjobs.database import Database
+    from pgjobs.connections.database import Database
     from pgjobs.telemetry import set_up_logging
 
     name = schema_name(schema or DEFAULT_SCHEMA)

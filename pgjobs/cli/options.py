@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from pgjobs.app import PgJobs
-    from pgjobs.database import Database
+    from pgjobs.connections.database import Database
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -58,7 +58,7 @@ def database(command: F) -> F:
 def jobs_of(app_name: str | None, url_: str | None, schema_: str | None) -> PgJobs:
     """Returns the application's PgJobs, or one for the database that was named."""
     if app_name:
-        from pgjobs.loading import load
+        from pgjobs.running.loading import load
 
         return load(app_name).jobs
     from pgjobs.app import PgJobs
@@ -71,7 +71,7 @@ def database_of(app_name: str | None, url_: str | None, schema_: str | None) -> 
     if app_name:
         return jobs_of(app_name, url_, schema_).database
     from pgjobs.config import DEFAULT_SCHEMA, schema_name
-    from pgjobs.database import Database
+    from pgjobs.connections.database import Database
 
     return Database(url_, schema_name(schema_ or DEFAULT_SCHEMA))
 
@@ -80,7 +80,7 @@ def database_of(app_name: str | None, url_: str | None, schema_: str | None) -> 
 def connection(url_: str | None, schema_: str | None) -> Generator[tuple[Connection[Any], str]]:
     """A connection to the database, in autocommit, and the schema's name."""
     from pgjobs.config import DEFAULT_SCHEMA, schema_name
-    from pgjobs.database import Database
+    from pgjobs.connections.database import Database
 
     name = schema_name(schema_ or DEFAULT_SCHEMA)
     with contextlib.closing(Database(url_, name).connect("pgjobs")) as conn:

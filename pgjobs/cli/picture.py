@@ -10,7 +10,7 @@ from rich.console import Group
 from rich.text import Text
 
 from pgjobs.cli.grid import Bars, Column, Flow, Grid, glyphs
-from pgjobs.overview import WAITING, Overview, QueueView, WorkerLine
+from pgjobs.insight.overview import WAITING, Overview, QueueView, WorkerLine
 from pgjobs.wording import about, duration, plural, rate
 
 if TYPE_CHECKING:

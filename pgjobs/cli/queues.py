@@ -30,7 +30,7 @@ def command() -> None:
 def list_(as_json: bool, app: str | None, url: str | None, schema: str | None) -> None:
     """List the queues, and what is paused, tasks included."""
     from pgjobs import statements
-    from pgjobs.overview import QueueLine
+    from pgjobs.insight.overview import QueueLine
 
     jobs = options.jobs_of(app, url, schema)
     pauses = jobs.pauses()
@@ -98,7 +98,7 @@ def drain(name: str, timeout: str | None, app: str | None, url: str | None, sche
     """Wait until nothing of a queue is queued or runs; workers must serve it."""
     from pgjobs import statements
     from pgjobs.config import seconds
-    from pgjobs.overview import QueueLine
+    from pgjobs.insight.overview import QueueLine
 
     jobs = options.jobs_of(app, url, schema)
     deadline = None if timeout is None else time.monotonic() + seconds(timeout, what="--timeout")

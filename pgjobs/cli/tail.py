@@ -12,8 +12,8 @@ import click
 from pgjobs.cli import codes, completion, options
 
 if TYPE_CHECKING:
-    from pgjobs.database import Database
-    from pgjobs.tail import Happening, Tail
+    from pgjobs.connections.database import Database
+    from pgjobs.insight.tail import Happening, Tail
 
 LOOK_S: Final = 0.5
 LEVELS: Final = ("debug", "info", "warning", "error", "critical")
@@ -51,9 +51,9 @@ def command(
     Without -f the last of it. With --json one object a line. It reads what the tables say, twice a second, and costs
     the workers nothing; where more than some thousand jobs end a second, it shows a part of them.
     """
+    from pgjobs.insight.tail import Tail
     from pgjobs.job import as_id
     from pgjobs.statements import Scope
-    from pgjobs.tail import Tail
 
     database = options.database_of(app, url, schema)
     options.keep_drivers_quiet()

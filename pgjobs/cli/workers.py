@@ -15,7 +15,7 @@ from pgjobs.cli import options
 
 if TYPE_CHECKING:
     from pgjobs.app import PgJobs
-    from pgjobs.overview import WorkerLine
+    from pgjobs.insight.overview import WorkerLine
 
 LOOK_S: Final = 0.1
 """How often is looked whether answers have come."""
@@ -31,7 +31,7 @@ def command(ctx: click.Context, /, as_json: bool, app: str | None, url: str | No
         options.refuse_before(ctx)
         return
     from pgjobs import statements
-    from pgjobs.overview import WorkerLine
+    from pgjobs.insight.overview import WorkerLine
 
     lines = [WorkerLine(*row) for row in options.database_of(app, url, schema).run(statements.workers())]
     if as_json:
@@ -175,7 +175,7 @@ def profile(
 def _chosen(names: Sequence[str], everybody: bool, where: Mapping[str, str | None]) -> tuple[PgJobs, dict[UUID, str]]:
     """The workers that were named, by id: those of one process, or all of one supervisor."""
     from pgjobs import statements
-    from pgjobs.overview import WorkerLine
+    from pgjobs.insight.overview import WorkerLine
 
     if bool(names) == everybody:
         raise click.UsageError("name workers, as `pgjobs workers` lists them, or give --all")

@@ -23,12 +23,12 @@ from typing import Any, Final
 
 from pgjobs.app import PgJobs
 from pgjobs.config import DEFAULT_QUEUE
-from pgjobs.current import CurrentJob
 from pgjobs.events import Event, WorkerStopped
-from pgjobs.middleware import Middleware
 from pgjobs.newjob import NewJob, Prepared
-from pgjobs.outcome import outcome_of
-from pgjobs.run import CURRENT
+from pgjobs.running.current import CurrentJob
+from pgjobs.running.middleware import Middleware
+from pgjobs.running.outcome import outcome_of
+from pgjobs.running.run import CURRENT
 from pgjobs.worker.executors.pool import APART
 
 try:

@@ -14,12 +14,12 @@ from sqlalchemy import inspect as inspected
 from sqlalchemy.orm import DeclarativeBase, Session, class_mapper
 
 from pgjobs.app import PgJobs
-from pgjobs.codec import Json
-from pgjobs.current import current_job
+from pgjobs.arguments.codec import Json
 from pgjobs.errors import ArgumentsError, OptionError
 from pgjobs.handle import Job
 from pgjobs.options import Options
-from pgjobs.retry import Cancel
+from pgjobs.running.current import current_job
+from pgjobs.terms.retry import Cancel
 
 
 class RowMethods:

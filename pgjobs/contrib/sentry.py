@@ -25,11 +25,11 @@ import sentry_sdk
 from sentry_sdk.integrations.logging import ignore_logger
 
 from pgjobs.app import PgJobs
-from pgjobs.callbacks import Ended
+from pgjobs.arguments.privacy import masked
 from pgjobs.events import WorkerStopped
-from pgjobs.outcome import Outcome, outcome_of
-from pgjobs.privacy import masked
-from pgjobs.run import CURRENT, Run
+from pgjobs.running.outcome import Outcome, outcome_of
+from pgjobs.running.run import CURRENT, Run
+from pgjobs.terms.callbacks import Ended
 
 if TYPE_CHECKING:
     from sentry_sdk.types import Event, Hint

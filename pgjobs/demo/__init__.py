@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pgjobs import migrations
-from pgjobs.database import Database
+from pgjobs.connections.database import Database
 from pgjobs.demo import site
 from pgjobs.demo.tasks import SCHEMA, count_words_at_url
 from pgjobs.statements import QUERIES

@@ -12,7 +12,7 @@ from typing import Final
 
 from psycopg import errors
 
-from pgjobs.database import Database
+from pgjobs.connections.database import Database
 from pgjobs.doctor import fleet, horizon, schema, server, tables
 from pgjobs.doctor.finding import Check, Finding, Limits, Patient, Severity, skipped
 

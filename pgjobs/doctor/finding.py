@@ -9,8 +9,8 @@ from typing import Any, TypeAlias
 
 import psycopg
 
-from pgjobs import borrowed
-from pgjobs.database import Database
+from pgjobs.connections import borrowed
+from pgjobs.connections.database import Database
 from pgjobs.statements import Statement, T
 
 

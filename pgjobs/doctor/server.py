@@ -11,8 +11,8 @@ from typing import Final
 import psycopg
 
 from pgjobs import statements
+from pgjobs.connections.listener import arrives
 from pgjobs.doctor.finding import Check, Finding, Patient, critical, warning
-from pgjobs.listener import arrives
 from pgjobs.wording import duration
 
 SHORT_MS: Final = 10_000

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from pgjobs.codec import Json
+from pgjobs.arguments.codec import Json
 from pgjobs.statements.query import QUERIES, Statement, nothing
 
 

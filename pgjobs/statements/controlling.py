@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from uuid import UUID
 
-from pgjobs.codec import text_of
+from pgjobs.arguments.codec import text_of
 from pgjobs.statements.query import QUERIES, Statement, column
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
-from pgjobs import codec
+from pgjobs.arguments import codec
 from pgjobs.job import FileRow, LogRow
 from pgjobs.report import Child, Said
 from pgjobs.statements.query import QUERIES, Statement, column, nothing

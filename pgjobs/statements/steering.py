@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Literal, NamedTuple
 from uuid import UUID
 
-from pgjobs.codec import text_of
+from pgjobs.arguments.codec import text_of
 from pgjobs.statements.query import QUERIES, Statement, column, nothing, scalar
 
 Kind = Literal["queue", "task"]

@@ -24,9 +24,9 @@ import msgspec
 import psycopg
 
 from pgjobs import embedded, migrations
-from pgjobs.database import is_away
+from pgjobs.connections.database import is_away
 from pgjobs.errors import ConfigurationError, OptionError, PgJobsError, SchemaError
-from pgjobs.loading import Application, load
+from pgjobs.running.loading import Application, load
 from pgjobs.telemetry import Log, set_up_logging
 from pgjobs.worker import dump, identity
 from pgjobs.worker.board import Board

@@ -9,7 +9,7 @@ from itertools import count
 from typing import Final
 
 from pgjobs import statements
-from pgjobs.link import Link
+from pgjobs.connections.link import Link
 from pgjobs.supervisor.process import Process, Settings
 from pgjobs.supervisor.scale import Load, Scale
 from pgjobs.worker.service import rest_after

@@ -9,9 +9,9 @@ from typing import Any, Final
 from uuid import UUID
 
 from pgjobs import statements
-from pgjobs.database import Database
+from pgjobs.connections.database import Database
+from pgjobs.connections.link import Link
 from pgjobs.events import Event
-from pgjobs.link import Link
 from pgjobs.supervisor.children import Children
 from pgjobs.supervisor.process import Process
 from pgjobs.worker.answers import Answers

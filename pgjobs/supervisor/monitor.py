@@ -15,10 +15,10 @@ from urllib.parse import urlsplit
 from uuid import UUID
 
 from pgjobs import statements
-from pgjobs.database import Database
+from pgjobs.connections.database import Database
+from pgjobs.connections.link import Link
 from pgjobs.errors import ConfigurationError
 from pgjobs.events import Event
-from pgjobs.link import Link
 from pgjobs.supervisor.health import Health
 from pgjobs.supervisor.metrics import CONTENT_TYPE, Metrics, QueueGauge
 from pgjobs.worker.service import Outage, Service

@@ -17,7 +17,7 @@ from uuid import UUID
 
 import msgspec
 
-from pgjobs.database import Database
+from pgjobs.connections.database import Database
 from pgjobs.errors import ConfigurationError
 from pgjobs.supervisor.metrics import QueueGauge
 from pgjobs.supervisor.monitor import QueueGauges, address

@@ -17,7 +17,7 @@ from collections.abc import Callable, Generator
 from typing import Any, Final
 from uuid import UUID
 
-from pgjobs.database import Database
+from pgjobs.connections.database import Database
 from pgjobs.job import new_id
 from pgjobs.supervisor.children import Children
 from pgjobs.supervisor.growth import Growth

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, cast
 from uuid import UUID
 
 from pgjobs import telemetry
-from pgjobs.database import Database
+from pgjobs.connections.database import Database
 from pgjobs.events import Event
 from pgjobs.supervisor.children import Children
 from pgjobs.supervisor.health import Health, Standing

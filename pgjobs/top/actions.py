@@ -13,7 +13,7 @@ from pgjobs.wording import plural
 
 if TYPE_CHECKING:
     from pgjobs.app import PgJobs
-    from pgjobs.overview import WorkerLine
+    from pgjobs.insight.overview import WorkerLine
     from pgjobs.statements import Alike, Selection, Statement
 
 CHUNK: Final = 1_000

@@ -17,10 +17,10 @@ from textual.screen import Screen
 from textual.widgets import DataTable, Input, Static
 
 from pgjobs import statements
-from pgjobs.bars import cells
-from pgjobs.database import is_away
+from pgjobs.connections.database import is_away
 from pgjobs.errors import PgJobsError
-from pgjobs.overview import WorkerLine
+from pgjobs.insight.bars import cells
+from pgjobs.insight.overview import WorkerLine
 from pgjobs.top.dialogs import Confirm, Pages
 from pgjobs.top.view import Action, Column, Section, View, fitted, matching, ordered
 from pgjobs.top.views import STATE_STYLES, VIEWS

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, Final
 from rich.text import Text
 
 from pgjobs import statements
-from pgjobs.cipher import sealed
+from pgjobs.arguments.cipher import sealed
+from pgjobs.insight.overview import QueueView, WorkerLine, overview
+from pgjobs.insight.shown import without_private
 from pgjobs.job import Status
-from pgjobs.overview import QueueView, WorkerLine, overview
-from pgjobs.shown import without_private
 from pgjobs.statements import Alike, Steps, TaskStats
 from pgjobs.top import actions
 from pgjobs.top.view import Action, Column, Section, View

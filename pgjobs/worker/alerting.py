@@ -14,10 +14,10 @@ import psycopg
 
 from pgjobs import statements
 from pgjobs.alerts import TRIES, Alert, Outbox, Standing, advance, document
-from pgjobs.codec import Json
-from pgjobs.database import is_away
+from pgjobs.arguments.codec import Json
+from pgjobs.connections.database import is_away
+from pgjobs.connections.link import Link
 from pgjobs.events import AlertTurned, AlertUndelivered, Event, Trouble
-from pgjobs.link import Link
 
 CHECK_S: Final = 5.0
 """How often an alert is judged, by whichever worker comes first."""

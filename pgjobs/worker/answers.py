@@ -11,8 +11,8 @@ from uuid import UUID
 import psycopg
 
 from pgjobs import statements
-from pgjobs.database import is_away
-from pgjobs.link import Link
+from pgjobs.connections.database import is_away
+from pgjobs.connections.link import Link
 
 logger = logging.getLogger("pgjobs.worker")
 

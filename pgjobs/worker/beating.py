@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
 from pgjobs import statements
-from pgjobs.link import Link
+from pgjobs.connections.link import Link
 from pgjobs.statements import Orders
 from pgjobs.worker.answers import Answers
 from pgjobs.worker.deaths import LOOK_S, Deaths

@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, cast
 
 from pgjobs.app import PgJobs
-from pgjobs.callbacks import Callback, Ended, Moment
 from pgjobs.events import Event, Recorded, Trouble
-from pgjobs.outcome import Outcome
+from pgjobs.running.outcome import Outcome
 from pgjobs.task import Task
+from pgjobs.terms.callbacks import Callback, Ended, Moment
 
 _LAST_CALLS_S: Final = 10.0
 """How long a worker that stops waits for the calls that are still to be made."""

@@ -9,9 +9,9 @@ from typing import Final
 from uuid import UUID
 
 from pgjobs import statements
+from pgjobs.connections.link import Link
 from pgjobs.events import Event, Reaped, TimedOut
-from pgjobs.link import Link
-from pgjobs.outcome import MAX_CRASHES
+from pgjobs.running.outcome import MAX_CRASHES
 from pgjobs.worker import identity
 
 LOOK_S: Final = 1.0

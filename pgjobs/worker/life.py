@@ -14,12 +14,14 @@ from uuid import UUID
 
 import psycopg
 
-from pgjobs import codec, resources, statements
+from pgjobs import statements
+from pgjobs.arguments import codec
+from pgjobs.connections.link import Link
 from pgjobs.job import new_id
-from pgjobs.link import Link
 from pgjobs.options import retentions
-from pgjobs.outcome import released
 from pgjobs.report import Desk
+from pgjobs.running.outcome import released
+from pgjobs.terms import resources
 from pgjobs.worker import identity, stacks
 from pgjobs.worker.claiming.admission import Admission
 from pgjobs.worker.claiming.claimer import Claimer, DeclaredDeadError

@@ -11,10 +11,10 @@ from typing import Any, Final
 from uuid import UUID
 
 from pgjobs import statements
+from pgjobs.connections.link import Link
 from pgjobs.events import Event, Reaped, Recorded, TimedOut
-from pgjobs.link import Link
-from pgjobs.outcome import MAX_CRASHES, Failure, Outcome
-from pgjobs.run import Claim, Run
+from pgjobs.running.outcome import MAX_CRASHES, Failure, Outcome
+from pgjobs.running.run import Claim, Run
 from pgjobs.statements import Duty, Row
 from pgjobs.worker.service import rest_after
 

@@ -17,13 +17,13 @@ import psycopg
 from pgjobs import telemetry
 from pgjobs.app import PgJobs
 from pgjobs.config import Duration, seconds
-from pgjobs.database import is_away
+from pgjobs.connections.database import is_away
+from pgjobs.connections.listener import Listener
 from pgjobs.errors import OptionError
 from pgjobs.events import DeclaredDead, Event, Quieted, Recycling, Unheard, WorkerStarted, WorkerStopped, WorkerStopping
 from pgjobs.job import new_id
-from pgjobs.listener import Listener
 from pgjobs.options import log_level
-from pgjobs.registry import Registry
+from pgjobs.running.registry import Registry
 from pgjobs.worker.beating import Beat
 from pgjobs.worker.board import Board
 from pgjobs.worker.calling import Calls, wanted

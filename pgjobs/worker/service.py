@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from pgjobs.database import is_away
+from pgjobs.connections.database import is_away
 from pgjobs.events import DatabaseAway, DatabaseBack, Event, Trouble
 
 MAX_BACKOFF_S: Final = 2.0

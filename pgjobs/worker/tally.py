@@ -13,7 +13,7 @@ import msgspec
 import psycopg
 
 from pgjobs.events import ClaimLost, DatabaseAway, Event, Reaped, Recorded, Released, Trouble
-from pgjobs.outcome import Outcome
+from pgjobs.running.outcome import Outcome
 
 BUCKETS: Final = (
     0.001,

@@ -17,8 +17,8 @@ from pgjobs.events import (
     JobSucceeded,
     Recorded,
 )
-from pgjobs.outcome import Outcome
-from pgjobs.run import Run
+from pgjobs.running.outcome import Outcome
+from pgjobs.running.run import Run
 from pgjobs.worker.claiming.slots import Slots
 
 _ENDINGS = (JobSucceeded, JobRetried, JobSnoozed, JobFailed, JobCancelled)

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from uuid import UUID
 
-from pgjobs.outcome import MAX_CRASHES, Outcome
-from pgjobs.run import Run
+from pgjobs.running.outcome import MAX_CRASHES, Outcome
+from pgjobs.running.run import Run
 from tests.model.world import ENDED
 
 NEW: Final = -1

@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from pgjobs import statements
 from pgjobs.job import Draft, Template, new_id
-from pgjobs.run import Claim, Run
+from pgjobs.running.run import Claim, Run
 from pgjobs.statements import NO_BOUND, Expired, Range, Statement
 from pgjobs.worker.claiming.claimer import DeclaredDeadError
 from tests.model import world

@@ -9,10 +9,10 @@ from typing import Any, Final
 import psycopg
 
 from pgjobs import PgJobs
+from pgjobs.connections.link import Link
 from pgjobs.events import ClaimLost, Event, Recorded
-from pgjobs.link import Link
-from pgjobs.outcome import Failure, Outcome, crashed
-from pgjobs.run import Run
+from pgjobs.running.outcome import Failure, Outcome, crashed
+from pgjobs.running.run import Run
 from pgjobs.statements import Statement
 from pgjobs.worker.claiming.claimer import Claimer
 from pgjobs.worker.claiming.lanes import Lanes

@@ -10,8 +10,8 @@ from uuid import UUID
 import psycopg
 
 from pgjobs import statements
+from pgjobs.connections.link import Link
 from pgjobs.job import new_id
-from pgjobs.link import Link
 from pgjobs.statements import Range
 
 ENDED: Final = ("succeeded", "failed", "cancelled", "expired")

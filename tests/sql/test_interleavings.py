@@ -16,8 +16,8 @@ import psycopg
 import pytest
 
 from pgjobs import PgJobs, statements
+from pgjobs.connections.link import Link
 from pgjobs.job import Draft, Template, new_id
-from pgjobs.link import Link
 from pgjobs.statements import Range, Statement
 from tests.model import world
 from tests.support import copy_of

@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from pgjobs import PgJobs, statements
-from pgjobs.link import Link
+from pgjobs.connections.link import Link
 from pgjobs.statements import NO_BOUND, Range
 from pgjobs.worker.runtime import Worker
 from tests.support import eventually

@@ -15,7 +15,7 @@ from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
 from pgjobs import PgJobs, Retry, Status, statements
-from pgjobs.link import Link
+from pgjobs.connections.link import Link
 
 pytestmark = pytest.mark.server
 

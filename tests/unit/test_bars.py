@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pgjobs.bars import cells
+from pgjobs.insight.bars import cells
 
 counts = st.lists(st.integers(0, 10**9), min_size=1, max_size=5)
 

@@ -10,10 +10,11 @@ from cryptography.fernet import Fernet
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pgjobs import ArgumentsError, ConfigurationError, DecryptionError, EncodingError, codec
-from pgjobs.cipher import SEALED, Cipher, generate, sealed
+from pgjobs import ArgumentsError, ConfigurationError, DecryptionError, EncodingError
+from pgjobs.arguments import codec
+from pgjobs.arguments.cipher import SEALED, Cipher, generate, sealed
+from pgjobs.arguments.signature import Signature
 from pgjobs.config import MAX_DOCUMENT_BYTES
-from pgjobs.signature import Signature
 
 OLD, NEW, OTHER = generate(), generate(), generate()
 JSON = st.recursive(

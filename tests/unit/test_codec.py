@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pgjobs import codec
+from pgjobs.arguments import codec
 from pgjobs.errors import EncodingError
 
 TEXTS = st.text(st.characters() | st.sampled_from("\0\ud800\udfff\\u{[\"'"), max_size=8)

@@ -10,8 +10,8 @@ import pytest
 
 from pgjobs import PgJobs
 from pgjobs.errors import ConfigurationError
-from pgjobs.loading import load
-from pgjobs.registry import Registry, loaded_since
+from pgjobs.running.loading import load
+from pgjobs.running.registry import Registry, loaded_since
 
 Write = Callable[..., None]
 

@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pgjobs import outcome as outcomes
+from pgjobs.arguments.signature import Signature
 from pgjobs.errors import ClaimLostError
 from pgjobs.job import new_id
-from pgjobs.outcome import Outcome
-from pgjobs.retry import Cancel, Retry, RetryLater, Snooze
-from pgjobs.run import Claim, Run, lost
-from pgjobs.signature import Signature
+from pgjobs.running import outcome as outcomes
+from pgjobs.running.outcome import Outcome
+from pgjobs.running.run import Claim, Run, lost
+from pgjobs.terms.retry import Cancel, Retry, RetryLater, Snooze
 
 CREATED = datetime(2027, 1, 31, tzinfo=UTC)
 

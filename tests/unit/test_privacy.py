@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal, Optional
 import pytest
 
 from pgjobs import ArgumentsError, EncodingError, OptionError, PgJobs, Private
-from pgjobs.privacy import ANY_NAME, MASK, POSITIONALS, masked
-from pgjobs.signature import Signature
+from pgjobs.arguments.privacy import ANY_NAME, MASK, POSITIONALS, masked
+from pgjobs.arguments.signature import Signature
 
 CANARY = "canary-77b0"
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pgjobs.errors import OptionError
-from pgjobs.retry import Backoff, Cancel, Retry, RetryLater, Snooze, Steer
+from pgjobs.terms.retry import Backoff, Cancel, Retry, RetryLater, Snooze, Steer
 
 ATTEMPTS = st.integers(1, 32_767)
 RESTS = st.floats(0, 1e6) | st.timedeltas(timedelta(0), timedelta(days=30)) | st.sampled_from(["250ms", "10m", "1h30m"])

@@ -16,9 +16,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pgjobs import codec
+from pgjobs.arguments import codec
+from pgjobs.arguments.signature import POSITIONALS, Signature
 from pgjobs.errors import ArgumentsError, TaskError
-from pgjobs.signature import POSITIONALS, Signature
 
 USER = UUID("01890a5d-ac96-774b-bcce-b302099a8057")
 NOON = datetime(2027, 1, 31, 12, tzinfo=UTC)

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from pgjobs.job import new_id
-from pgjobs.outcome import Outcome, released
-from pgjobs.run import Claim, Run
+from pgjobs.running.outcome import Outcome, released
+from pgjobs.running.run import Claim, Run
 from pgjobs.worker.board import Board
 from pgjobs.worker.claiming import slots as module
 from pgjobs.worker.claiming.slots import FLUSH_S, MAX_BUFFER, STALE_S, Slots

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from pgjobs import events, telemetry
 from pgjobs.errors import ConfigurationError
 from pgjobs.job import new_id
-from pgjobs.outcome import Ending, Failure, Outcome
-from pgjobs.run import Claim, Run
+from pgjobs.running.outcome import Ending, Failure, Outcome
+from pgjobs.running.run import Claim, Run
 from pgjobs.telemetry import EACH_UP_TO, Log
 from pgjobs.wording import duration, plural
 

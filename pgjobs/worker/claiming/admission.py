@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from pgjobs.bodies import body_of
 from pgjobs.errors import ArgumentsError, ConfigurationError, DecryptionError, OptionError
 from pgjobs.events import Event, Unrunnable
-from pgjobs.outcome import Outcome
-from pgjobs.registry import Registry
-from pgjobs.run import Run
+from pgjobs.running.bodies import body_of
+from pgjobs.running.outcome import Outcome
+from pgjobs.running.registry import Registry
+from pgjobs.running.run import Run
 
 
 class Admission:

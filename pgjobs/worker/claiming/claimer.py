@@ -16,13 +16,13 @@ from uuid import UUID
 import psycopg
 
 from pgjobs import statements
-from pgjobs.database import RESEND, is_away
+from pgjobs.connections.database import RESEND, is_away
+from pgjobs.connections.link import Link
 from pgjobs.events import Event, Released, Trouble
 from pgjobs.job import new_id
-from pgjobs.link import Link
-from pgjobs.outcome import Outcome, released
 from pgjobs.report import Desk
-from pgjobs.run import Claim, Run
+from pgjobs.running.outcome import Outcome, released
+from pgjobs.running.run import Claim, Run
 from pgjobs.statements import Lane, Range, Row, Rows, Statement
 from pgjobs.worker.claiming.completer import Completer, is_unstorable
 from pgjobs.worker.claiming.hints import Hints

@@ -10,12 +10,13 @@ from uuid import UUID
 
 import psycopg
 
-from pgjobs import arrays, statements
+from pgjobs import statements
+from pgjobs.connections import arrays
+from pgjobs.connections.link import Link
 from pgjobs.events import ClaimLost, Event, Recorded, Released
-from pgjobs.link import Link
-from pgjobs.outcome import Outcome, unstorable
 from pgjobs.report import Child, Desk, Said
-from pgjobs.run import Claim
+from pgjobs.running.outcome import Outcome, unstorable
+from pgjobs.running.run import Claim
 from pgjobs.statements import Recorded as RecordedIds
 from pgjobs.statements import Statement
 

@@ -6,7 +6,7 @@ import time
 from typing import Final
 
 from pgjobs import statements
-from pgjobs.link import Link
+from pgjobs.connections.link import Link
 from pgjobs.statements import Paused
 from pgjobs.worker.claiming.lanes import Lanes
 

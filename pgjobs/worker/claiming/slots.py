@@ -9,8 +9,8 @@ from collections.abc import Callable, Container, Iterable, Mapping
 from typing import Final, Protocol
 from uuid import UUID
 
-from pgjobs.outcome import Outcome
-from pgjobs.run import Run
+from pgjobs.running.outcome import Outcome
+from pgjobs.running.run import Run
 from pgjobs.worker.board import Board
 
 FLUSH_S: Final = 0.010

@@ -8,9 +8,9 @@ from collections.abc import Iterable
 from typing import Final
 
 from pgjobs import statements
-from pgjobs.link import Link
-from pgjobs.outcome import Outcome, released
-from pgjobs.run import Run
+from pgjobs.connections.link import Link
+from pgjobs.running.outcome import Outcome, released
+from pgjobs.running.run import Run
 from pgjobs.worker.claiming.slots import Slots
 
 PATIENCE_S: Final = 1.0

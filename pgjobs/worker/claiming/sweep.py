@@ -10,7 +10,7 @@ import time
 from typing import Final
 
 from pgjobs import statements
-from pgjobs.link import Link
+from pgjobs.connections.link import Link
 from pgjobs.statements import NO_BOUND, Range
 from pgjobs.worker.claiming.lanes import Lanes
 from pgjobs.worker.service import rest_after

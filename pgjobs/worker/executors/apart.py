@@ -12,9 +12,9 @@ import sys
 import time
 from typing import Any, Final
 
-from pgjobs.codec import loads
-from pgjobs.outcome import Account, Usage, storable
-from pgjobs.run import Run
+from pgjobs.arguments.codec import loads
+from pgjobs.running.outcome import Account, Usage, storable
+from pgjobs.running.run import Run
 from pgjobs.wording import describe_exit
 from pgjobs.worker import identity
 

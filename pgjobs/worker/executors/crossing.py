@@ -11,10 +11,10 @@ from uuid import UUID
 
 import msgspec
 
-from pgjobs.codec import Json
-from pgjobs.outcome import Ending, Failure, Outcome, Usage
+from pgjobs.arguments.codec import Json
 from pgjobs.report import Child, Desk, Line, Said
-from pgjobs.run import Claim, Run
+from pgjobs.running.outcome import Ending, Failure, Outcome, Usage
+from pgjobs.running.run import Claim, Run
 
 
 class Handed(msgspec.Struct):

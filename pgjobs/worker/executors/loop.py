@@ -9,8 +9,8 @@ import time
 from collections.abc import Coroutine
 from typing import Any, Final
 
-from pgjobs.outcome import Outcome, cancelled, raised, released, returned, timed_out, too_late
-from pgjobs.run import CURRENT, Run
+from pgjobs.running.outcome import Outcome, cancelled, raised, released, returned, timed_out, too_late
+from pgjobs.running.run import CURRENT, Run
 from pgjobs.worker.claiming.slots import Slots
 from pgjobs.worker.executors.eventloop import new_loop
 from pgjobs.worker.executors.soft import Softly

@@ -8,7 +8,7 @@ import resource
 import sys
 from typing import Final
 
-from pgjobs.outcome import Usage
+from pgjobs.running.outcome import Usage
 
 RSS_UNIT: Final = 1 if sys.platform == "darwin" else 1024
 """Bytes in one of ru_maxrss."""

@@ -16,8 +16,8 @@ from typing import Any, Final
 import msgspec
 
 from pgjobs.errors import OptionError, ProcessDiedError
-from pgjobs.outcome import Outcome, cancelled, crashed, failed, released, timed_out, too_late
-from pgjobs.run import Run
+from pgjobs.running.outcome import Outcome, cancelled, crashed, failed, released, timed_out, too_late
+from pgjobs.running.run import Run
 from pgjobs.task import Task
 from pgjobs.worker.claiming.slots import Slots
 from pgjobs.worker.executors.apart import START_S, PoolProcess

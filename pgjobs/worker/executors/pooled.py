@@ -25,15 +25,15 @@ from collections.abc import Generator, Iterable
 from typing import Any, NoReturn, cast
 
 from pgjobs.app import PgJobs
-from pgjobs.bodies import body_of
+from pgjobs.arguments.reference import resolve
 from pgjobs.errors import ArgumentsError, ConfigurationError, DecryptionError, OptionError
-from pgjobs.loading import load
 from pgjobs.options import log_level
-from pgjobs.outcome import Outcome, Usage, raised, returned
-from pgjobs.reference import resolve
-from pgjobs.registry import Registry
 from pgjobs.report import Desk
-from pgjobs.run import CURRENT, Run
+from pgjobs.running.bodies import body_of
+from pgjobs.running.loading import load
+from pgjobs.running.outcome import Outcome, Usage, raised, returned
+from pgjobs.running.registry import Registry
+from pgjobs.running.run import CURRENT, Run
 from pgjobs.task import Task
 from pgjobs.telemetry import JobLogHandler, set_up_logging
 from pgjobs.wording import describe_exit

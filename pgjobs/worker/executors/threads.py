@@ -11,8 +11,8 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from pgjobs.errors import SoftTimeoutError, TimeoutExceededError
-from pgjobs.outcome import Outcome, raised, released, returned, timed_out, too_late
-from pgjobs.run import CURRENT, Run, StoppedError
+from pgjobs.running.outcome import Outcome, raised, released, returned, timed_out, too_late
+from pgjobs.running.run import CURRENT, Run, StoppedError
 from pgjobs.worker.claiming.slots import Slots
 
 GRACE_S: Final = 1.0

@@ -8,8 +8,8 @@ import threading
 from collections.abc import Callable
 from typing import IO, Any, Final
 
-from pgjobs.current import current_job
 from pgjobs.errors import ProcessDiedError
+from pgjobs.running.current import current_job
 
 TASK: Final = "pgjobs.shell"
 """The task that runs them; a worker has it where it was started with ``--allow-shell``."""

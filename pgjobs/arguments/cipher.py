@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
-from pgjobs import codec
-from pgjobs.codec import Json
+from pgjobs.arguments import codec
+from pgjobs.arguments.codec import Json
 from pgjobs.config import MAX_DOCUMENT_BYTES
 from pgjobs.errors import ConfigurationError, DecryptionError, EncodingError
 

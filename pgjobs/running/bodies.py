@@ -12,13 +12,14 @@ import inspect
 from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
-from pgjobs import borrowed, resources
-from pgjobs.current import current_job
-from pgjobs.outcome import stored
-from pgjobs.resources import Want
-from pgjobs.retry import Snooze
-from pgjobs.run import CURRENT
+from pgjobs.connections import borrowed
+from pgjobs.running.current import current_job
+from pgjobs.running.outcome import stored
+from pgjobs.running.run import CURRENT
 from pgjobs.task import Task
+from pgjobs.terms import resources
+from pgjobs.terms.resources import Want
+from pgjobs.terms.retry import Snooze
 
 Body = Callable[..., Any]
 

@@ -7,7 +7,7 @@ import traceback
 from dataclasses import dataclass
 from typing import Any, Final, Literal, NamedTuple, TypedDict, cast
 
-from pgjobs import codec
+from pgjobs.arguments import codec
 from pgjobs.config import DEFAULT_RESULT_TTL_S
 from pgjobs.errors import (
     CompletionRolledBackError,
@@ -16,9 +16,9 @@ from pgjobs.errors import (
     SoftTimeoutError,
     TimeoutExceededError,
 )
-from pgjobs.results import put
-from pgjobs.retry import Cancel, RetryLater, Snooze
-from pgjobs.run import Run
+from pgjobs.running.run import Run
+from pgjobs.terms.results import put
+from pgjobs.terms.retry import Cancel, RetryLater, Snooze
 
 Ending = Literal["succeeded", "failed", "scheduled", "cancelled", "released"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any, Final, Protocol, cast
 from uuid import UUID
 
-from pgjobs import codec
-from pgjobs.codec import Json
+from pgjobs.arguments import codec
+from pgjobs.arguments.codec import Json
 from pgjobs.errors import OptionError, ResultStorageError
 from pgjobs.wording import given
 

@@ -11,11 +11,11 @@ from typing import Any, Final, cast
 
 import msgspec
 
-from pgjobs import codec, privacy
-from pgjobs.cipher import SEALED, Cipher
-from pgjobs.codec import Json
+from pgjobs.arguments import codec, privacy
+from pgjobs.arguments.cipher import SEALED, Cipher
+from pgjobs.arguments.codec import Json
+from pgjobs.arguments.privacy import POSITIONALS
 from pgjobs.errors import ArgumentsError, EncodingError, ResultTypeError, TaskError
-from pgjobs.privacy import POSITIONALS
 
 
 class Signature:

@@ -7,8 +7,8 @@ import inspect
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from pgjobs.current import CurrentJob, current_job
 from pgjobs.newjob import NewJob, Prepared, checked
+from pgjobs.running.current import CurrentJob, current_job
 
 
 class Middleware:

@@ -17,9 +17,9 @@ from typing import Any, Final
 import psycopg
 from psycopg import sql
 
-from pgjobs.database import Database
+from pgjobs.connections.database import Database
+from pgjobs.connections.link import Link
 from pgjobs.job import new_id
-from pgjobs.link import Link
 
 QUIET_S: Final = 10.0
 """After so much silence the connection is asked whether it still lives."""

@@ -9,9 +9,11 @@ import psycopg
 from psycopg.pq import TransactionStatus
 from psycopg.types.json import set_json_loads
 
-from pgjobs import arrays, codec, statements
+from pgjobs import statements
+from pgjobs.arguments import codec
 from pgjobs.config import SCHEMA_REVISION, SYNCHRONOUS_COMMIT
-from pgjobs.database import Database, explained, has_rows, is_away
+from pgjobs.connections import arrays
+from pgjobs.connections.database import Database, explained, has_rows, is_away
 from pgjobs.errors import SchemaError
 from pgjobs.statements import Statement, T
 

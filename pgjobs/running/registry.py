@@ -10,9 +10,10 @@ import sys
 from collections.abc import Iterable
 from typing import Any, cast
 
-from pgjobs import shell, webhooks
+from pgjobs import webhooks
 from pgjobs.app import PgJobs
-from pgjobs.reference import resolve
+from pgjobs.arguments.reference import resolve
+from pgjobs.running import shell
 from pgjobs.task import Task
 
 

@@ -8,7 +8,7 @@ import typing
 from collections.abc import Collection, Mapping
 from typing import Any, Final
 
-from pgjobs.codec import Json
+from pgjobs.arguments.codec import Json
 from pgjobs.errors import OptionError
 
 MASK: Final = "[private]"

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 def without_private(jobs: PgJobs, row: JobRow) -> JobRow:
     """A row as it may be shown: private are the arguments that it says itself, or its task where that is loaded."""
-    from pgjobs.privacy import masked
+    from pgjobs.arguments.privacy import masked
 
     said: Any = row.options.get("private") if isinstance(row.options, dict) else None  # whatever SQL has written
     names = {str(name) for name in said} if isinstance(said, list) else set[str]()  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]

@@ -13,17 +13,19 @@ from pathlib import Path
 from typing import Any, Final, TypeVar, Unpack, cast, overload
 from uuid import UUID
 
-from pgjobs import borrowed, codec, statements
+from pgjobs import statements
 from pgjobs.app import PgJobs
-from pgjobs.codec import Json
+from pgjobs.arguments import codec
+from pgjobs.arguments.codec import Json
 from pgjobs.config import Duration, seconds
+from pgjobs.connections import borrowed
 from pgjobs.errors import JobStateError, NoCurrentJobError, OptionError
 from pgjobs.handle import Job
 from pgjobs.job import Draft, Template
 from pgjobs.options import Options, level_name
-from pgjobs.outcome import result_text, storable, stored
 from pgjobs.report import MAX_LINE, Child, Desk
-from pgjobs.run import CURRENT, Run, lost
+from pgjobs.running.outcome import result_text, storable, stored
+from pgjobs.running.run import CURRENT, Run, lost
 from pgjobs.statements import Statement
 from pgjobs.task import P, Task
 

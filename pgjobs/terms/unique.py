@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias
 
-from pgjobs import codec
-from pgjobs.codec import Json
+from pgjobs.arguments import codec
+from pgjobs.arguments.codec import Json
 from pgjobs.config import MAX_DURATION_S, Duration, seconds
 from pgjobs.errors import OptionError
 from pgjobs.wording import given

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pgjobs.app import PgJobs
 from pgjobs.errors import ConfigurationError
 from pgjobs.queue import Queue
-from pgjobs.registry import loaded_since
+from pgjobs.running.registry import loaded_since
 from pgjobs.task import Task
 
 

@@ -18,9 +18,10 @@ import psycopg
 from psycopg import errors
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from pgjobs import borrowed, source, statements
+from pgjobs import statements
+from pgjobs.connections import borrowed, source
+from pgjobs.connections.source import Source
 from pgjobs.errors import ConfigurationError, SchemaError
-from pgjobs.source import Source
 from pgjobs.statements import Rest, Statement, Steps, T
 
 if TYPE_CHECKING:

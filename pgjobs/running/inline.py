@@ -16,19 +16,19 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from pgjobs import codec
-from pgjobs.bodies import body_of
-from pgjobs.cipher import Cipher
+from pgjobs.arguments import codec
+from pgjobs.arguments.cipher import Cipher
 from pgjobs.config import Duration
-from pgjobs.database import Database
+from pgjobs.connections.database import Database
 from pgjobs.errors import JobNotFoundError, ResultTimeoutError, TaskNotFoundError
 from pgjobs.handle import Job
 from pgjobs.job import Draft, FailureRow, JobRow, Status, Template, new_id
 from pgjobs.ledger import Ledger
-from pgjobs.outcome import Outcome, raised, returned
-from pgjobs.registry import Registry
 from pgjobs.report import Desk
-from pgjobs.run import CURRENT, Claim, Run
+from pgjobs.running.bodies import body_of
+from pgjobs.running.outcome import Outcome, raised, returned
+from pgjobs.running.registry import Registry
+from pgjobs.running.run import CURRENT, Claim, Run
 
 if TYPE_CHECKING:
     from pgjobs.app import PgJobs

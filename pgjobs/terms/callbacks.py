@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, TypeVar
 from uuid import UUID
 
-from pgjobs.codec import Json
+from pgjobs.arguments.codec import Json
 from pgjobs.errors import OptionError
 from pgjobs.wording import given
 

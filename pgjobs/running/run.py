@@ -8,12 +8,12 @@ from datetime import datetime
 from typing import Any, ClassVar, Final, Literal, cast
 from uuid import UUID
 
-from pgjobs import codec
+from pgjobs.arguments import codec
 from pgjobs.config import MAX_DURATION_S
 from pgjobs.errors import ClaimLostError, OptionError
 from pgjobs.report import Desk, Report
-from pgjobs.retry import Retry
 from pgjobs.task import Task
+from pgjobs.terms.retry import Retry
 
 MAX_AMONG: Final = 16
 """So many that were in a death nobody could explain run at once, at first."""

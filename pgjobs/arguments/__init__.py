@@ -1,0 +1,1 @@
+"""How the arguments of a function, and what it returns, become JSON and come back."""

@@ -1,0 +1,1 @@
+"""On which terms a job runs, as its task or its enqueue says: each option that is more than a number."""
