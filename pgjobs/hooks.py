@@ -9,6 +9,7 @@ from pgjobs.errors import OptionError
 from pgjobs.events import Audience, Event, Listener
 from pgjobs.producer import Producer
 from pgjobs.task import Task
+from pgjobs.wording import given
 
 if TYPE_CHECKING:
     from pgjobs.running.middleware import Middleware
@@ -30,7 +31,15 @@ class Hooks:
         """Puts middleware around every enqueue and every run from now on; the first one is the outermost.
 
         Say so before workers start. It is compiled into the tasks, so that what nobody uses costs nothing.
+
+        Raises:
+            OptionError: it is none, or its class.
         """
+        for each in middleware:
+            if isinstance(each, type) or not callable(getattr(each, "wrap_run", None)):  # pyright: ignore[reportUnnecessaryIsInstance]
+                raise OptionError(
+                    f"{given(each)} is no middleware; give an object of a class that derives from Middleware"
+                )
         self._producer.attend(middleware)
         for task in self.tasks.values():
             task.compiled = False

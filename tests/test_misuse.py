@@ -11,7 +11,7 @@ from typing import Any, Final
 import psycopg
 import pytest
 
-from pgjobs import EncodingError, Keep, OptionError, PgJobs, Retry, TaskError, Unique, Webhook
+from pgjobs import EncodingError, Keep, Middleware, OptionError, PgJobs, Retry, TaskError, Unique, Webhook
 from pgjobs.known import ELSEWHERE
 from pgjobs.options import OF_ONE_JOB, Options, TaskOptions
 
@@ -267,3 +267,9 @@ def test_moment_has_a_time_zone(jobs: PgJobs) -> None:
 def test_setting_of_an_application_is_refused_at_once(settings: Any, says: str) -> None:
     with pytest.raises(OptionError, match=says):
         PgJobs("postgresql://", **settings)
+
+
+@pytest.mark.parametrize("middleware", [5, Middleware, lambda job: job])
+def test_what_is_no_middleware_is_refused(middleware: Any) -> None:
+    with pytest.raises(OptionError, match="give an object of a class that derives from"):
+        PgJobs("postgresql://").use(middleware)
