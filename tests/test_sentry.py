@@ -172,7 +172,7 @@ class Receiver(ThreadingHTTPServer):
             item
             for item in list(self.items)
             if (item.get("type") == "transaction") == (kind == "transaction")
-            and item.get("tags", {}).get("pgjobs.task") == f"tests.apps.watched.{task}"
+            and item.get("tags", {}).get("pgjobs.task") == f"tests.apps.reporting_to_sentry.{task}"
         ]
 
 
@@ -204,8 +204,8 @@ def receiver() -> Iterator[Receiver]:
 @pytest.mark.parametrize("executor", APART)
 def test_runs_in_processes_are_told_of_once(executor: str, jobs: PgJobs, database_url: str, receiver: Receiver) -> None:
     dsn = f"http://key@127.0.0.1:{receiver.server_port}/1"
-    with WorkerProcess(database_url, app="tests.apps.watched", SENTRY_DSN=dsn).ready() as worker:
-        name = f"tests.apps.watched.{{}}_{executor}".format
+    with WorkerProcess(database_url, app="tests.apps.reporting_to_sentry", SENTRY_DSN=dsn).ready() as worker:
+        name = f"tests.apps.reporting_to_sentry.{{}}_{executor}".format
         work = jobs.enqueue(name("work"), SECRET)
         fail = jobs.using(retry=2).enqueue(name("fail"), SECRET)
         jobs.wait([work, fail], 60)

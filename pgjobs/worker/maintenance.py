@@ -28,7 +28,6 @@ RECENT_S: Final = 2.0
 """Most looks pass over what has been due for longer: with a million dead entries there a look would take a second."""
 
 DUTIES_EVERY_S: Final = 0.5
-MAX_DUTIES_EVERY_S: Final = 1.0
 LATE_S: Final = 600.0
 """Retention is applied this much later than its age, so that most jobs have ended when their id is walked over."""
 
@@ -47,8 +46,8 @@ class Maintenance:
     Args:
         retentions: seconds for which ended jobs are kept, as the tasks say, the default included.
         promoted: called when jobs have become queued.
-        workers: how many workers live. Of a hundred each looks a tenth as often as one alone, so that the database has
-            ten times as many looks from all of them, and not a hundred times.
+        workers: how many workers live. Of a hundred each looks for due jobs a tenth as often as one alone, so that the
+            database has ten times as many looks from all of them, and not a hundred times.
     """
 
     def __init__(
@@ -96,7 +95,7 @@ class Maintenance:
                 rest_s = min(rest_s, time.monotonic() - started)
                 self._duties_at = 0.0
             else:
-                self._duties_at = started + self._shared_s(DUTIES_EVERY_S, MAX_DUTIES_EVERY_S)
+                self._duties_at = started + DUTIES_EVERY_S
         return rest_s
 
     def _promote(self) -> float:
@@ -111,11 +110,8 @@ class Maintenance:
                 break
             self._promoted()
             due_in = self._link.peek(statements.next_due(back_s))
-        rest_s = self._shared_s(TICK_S, MAX_TICK_S)
+        rest_s = min(MAX_TICK_S, TICK_S * math.sqrt(max(1, self._workers())))
         return rest_s if due_in is None or due_in <= 0 else min(rest_s, due_in)
-
-    def _shared_s(self, alone_s: float, most_s: float) -> float:
-        return min(most_s, alone_s * math.sqrt(max(1, self._workers())))
 
     def _take_one(self) -> bool:
         """Runs one duty that is due, within the transaction that takes it; returns whether there was one."""

@@ -1,45 +1,35 @@
-"""Tasks that Sentry watches in processes of their own; what it is told goes where SENTRY_DSN says."""
+"""An application whose worker is watched: jobs that log, fail, run on a pool, and have something to hide."""
 
 from __future__ import annotations
 
-import os
-
-import sentry_sdk
+import logging
 
 from pgjobs import PgJobs, Retry
-from pgjobs.contrib.sentry import instrument
 
-if "SENTRY_DSN" in os.environ:
-    sentry_sdk.init(traces_sample_rate=1.0)
 jobs = PgJobs()
-instrument(jobs)
+logger = logging.getLogger("app")
+
+
+@jobs.task
+async def noop() -> None:
+    """Nothing."""
+
+
+@jobs.task(queue="mail", private=["password"])
+def greet(name: str, password: str) -> None:
+    logger.info("hello %s", name, extra={"customer": name})
 
 
 @jobs.task(executor="process")
-def work_process(text: str) -> int:
-    return len(text)
+def far() -> None:
+    logger.warning("from afar")
 
 
-@jobs.task(executor="fork")
-def work_fork(text: str) -> int:
-    return len(text)
+@jobs.task(retry=Retry(2, [0]), private=["password"])
+def boom(password: str) -> None:
+    raise ValueError("boom")
 
 
-@jobs.task(executor="process", retry=Retry(2, [0]))
-def fail_process(text: str) -> None:
-    raise ValueError("no")
-
-
-@jobs.task(executor="fork", retry=Retry(2, [0]))
-def fail_fork(text: str) -> None:
-    raise ValueError("no")
-
-
-@jobs.task(executor="process", retry=Retry(1))
-def die_process(text: str) -> None:
-    os._exit(3)
-
-
-@jobs.task(executor="fork", retry=Retry(1))
-def die_fork(text: str) -> None:
-    os._exit(3)
+@jobs.task(private=["password"])
+def number(password: int) -> None:
+    """Its argument is a number."""
