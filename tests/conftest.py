@@ -19,6 +19,9 @@ import pgjobs
 from tests.bouncer import bouncer
 from tests.support import copy_of, execute, suite_server, with_database
 
+# Processes that tests start find the code compiled, as anywhere; how soon they are at work is among what is tested.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 # To explain a failure Hypothesis traces every line, and a trace that meets a signal spins for ever on CPython 3.11.
 settings.register_profile("unexplained", settings(), phases=[phase for phase in Phase if phase is not Phase.explain])
 settings.load_profile("unexplained")
