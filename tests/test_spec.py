@@ -52,6 +52,7 @@ def test_broken_variant_is_found(variant: str, tmp_path: Path) -> None:
     assert complaint in check(tmp_path, claim, variant=variant)
 
 
+@pytest.mark.timeout(300)
 def test_job_is_never_lost_nor_completed_twice(tmp_path: Path) -> None:
     """In any of 26 million states: it takes half a minute and 1.4 GB."""
     assert "errors: 0" in check(tmp_path, "known")
