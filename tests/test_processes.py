@@ -169,7 +169,7 @@ def test_paused_worker_is_taken_for_dead_and_begins_anew_when_it_wakes(
         try:
             with app.worker():
                 flag.unlink()
-                assert job.get(timeout=20) == os.getpid()
+                assert job.get(timeout=40) == os.getpid()
         finally:
             os.killpg(paused.popen.pid, signal.SIGCONT)
         eventually(lambda: paused.said("believed dead"), timeout_s=10)
@@ -247,7 +247,8 @@ def test_database_out_of_reach_ends_it_with_3() -> None:
 
 def test_database_that_is_not_there_yet_is_waited_for_on_demand() -> None:
     with WorkerProcess("postgresql://127.0.0.1:1/none", "--wait-for-db") as worker:
-        time.sleep(2)
+        eventually(lambda: worker.said("trying again"))
+        time.sleep(1)
         assert worker.popen.poll() is None
         assert len(worker.said("trying again")) == 1
         worker.signal(signal.SIGTERM)
