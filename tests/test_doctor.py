@@ -112,19 +112,21 @@ def test_autovacuum_that_is_off(find: Find, conn: Conn, direct_url: str) -> None
     eventually(lambda: find(server, tables) == {})
 
 
-def test_commits_that_are_not_durable(find: Find, jobs: PgJobs, conn: Conn) -> None:
+def test_commits_that_are_not_durable(conn: Conn, schema: str, direct_url: str) -> None:
     name = sql.Identifier(conn.info.dbname)
+    database = PgJobs(direct_url, schema=schema).database
     conn.execute(sql.SQL("ALTER DATABASE {} SET synchronous_commit = on").format(name))
-    assert "synchronous_commit" not in {each.code for each in examine(jobs.database, checks=server.CHECKS)}
+    assert "synchronous_commit" not in {each.code for each in examine(database, checks=server.CHECKS)}
     conn.execute(sql.SQL("ALTER DATABASE {} SET synchronous_commit = off").format(name))
-    (finding,) = (each for each in examine(jobs.database, checks=server.CHECKS) if each.code == "synchronous_commit")
+    (finding,) = (each for each in examine(database, checks=server.CHECKS) if each.code == "synchronous_commit")
     assert finding.severity is Severity.WARNING
 
 
-def test_notifications_that_nobody_hears(find: Find, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_notifications_that_nobody_hears(schema: str, direct_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PGJOBS_LISTEN_URL", raising=False)
     monkeypatch.setattr("pgjobs.doctor.server.arrives", lambda ear, conn: False)
-    assert find(server)["notifications"].what == "what is notified does not come back"
+    findings = found(PgJobs(direct_url, schema=schema).database, server)
+    assert findings["notifications"].what == "what is notified does not come back"
 
 
 def test_clock_that_differs(find: Find, monkeypatch: pytest.MonkeyPatch) -> None:
