@@ -44,7 +44,7 @@ class Meter:
         self._begun_s = _cpu_s(resource.getrusage(resource.RUSAGE_SELF))
 
     def read(self) -> Usage:
-        """What it has used so far; whatever comes after belongs to the next one."""
+        """What it has used so far."""
         used = resource.getrusage(resource.RUSAGE_SELF)
         self.max_rss_bytes = used.ru_maxrss * RSS_UNIT
         return {"cpu_s": round(_cpu_s(used) - self._begun_s, 6), "max_rss_bytes": self._peak_bytes(used)}
