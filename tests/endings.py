@@ -22,7 +22,8 @@ Each cell is a test (`tests/test_endings.py`), which fails if what it sees is no
 the last `make endings`, on two shared cores, and each row has the limit that its tests hold it to.
 
 A cell says how the job stands in the table (and why), `a` its attempts, `c` its crashes, what two neighbours in the
-same process have seen, and how long it took from the cause until the outcome stood in the table. Neighbours:
+same process have seen, and how long it took from the cause (where another worker starts: from when it is ready) until
+the outcome stood in the table. Neighbours:
 *undisturbed* ran on; *run again* were given back and started anew, with nothing charged; *charged* had a crash charged,
 ran again in a process of their own, and succeeded. "For long" is a minute (twelve seconds in the suite). Jobs have one
 attempt (`retry=1`) unless the row says otherwise; a crash is no attempt, and a job is given up after three.

@@ -242,7 +242,8 @@ def supervisor_killed(stage: Stage) -> None:
     holding(stage)
     os.kill(stage.worker.popen.pid, signal.SIGKILL)
     stage.worker.popen.wait()
-    stage.exits.enter_context(WorkerProcess(stage.url, app=APP))
+    stage.exits.enter_context(WorkerProcess(stage.url, app=APP)).ready()
+    stage.cause()
     eventually(lambda: stage.runs(stage.job) == 2, timeout_s=8)
     stage.flag.unlink()
 
@@ -253,7 +254,8 @@ def group_killed_and_restarted(stage: Stage) -> None:
     os.killpg(stage.worker.popen.pid, signal.SIGKILL)
     stage.worker.popen.wait()
     stage.flag.unlink()
-    stage.exits.enter_context(WorkerProcess(stage.url, app=APP))
+    stage.exits.enter_context(WorkerProcess(stage.url, app=APP)).ready()
+    stage.cause()
 
 
 @row("loses its whole worker to SIGKILL, and another one lives on the host", 3)
