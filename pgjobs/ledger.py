@@ -144,7 +144,7 @@ class Ledger:
     def await_all(self, ids: Sequence[UUID], timeout: Duration | None) -> list[JobRow]:
         """Waits until jobs have ended; see ``PgJobs.wait``."""
         wait = _Wait(ids, timeout)
-        if wait.done(self._database.run(wait.read())):
+        if not self._waiting.hears and wait.done(self._database.run(wait.read())):
             return wait.rows
         woken = threading.Event()
         with self._waiting.expect(wait.left, lambda _: woken.set()) as ear:
@@ -156,7 +156,7 @@ class Ledger:
     async def aawait_all(self, ids: Sequence[UUID], timeout: Duration | None) -> list[JobRow]:
         """The async twin of ``await_all``."""
         wait = _Wait(ids, timeout)
-        if wait.done(await self._database.arun(wait.read())):
+        if not self._waiting.hears and wait.done(await self._database.arun(wait.read())):
             return wait.rows
         woken, loop = asyncio.Event(), asyncio.get_running_loop()
 

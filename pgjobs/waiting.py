@@ -61,6 +61,12 @@ class Waiting:
         finally:
             ear.remove(names, wake)
 
+    @property
+    def hears(self) -> bool:
+        """Whether ends of jobs are heard at present: somebody waits in this process, or did a moment ago."""
+        ear = self._ear
+        return ear is not None and self._pid == os.getpid() and ear.heard_for_s is not None
+
     def close(self) -> None:
         """Closes the connection."""
         with self._lock:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -12,7 +14,7 @@ import psycopg
 import pytest
 
 from pgjobs import PgJobs, statements
-from pgjobs.connections.link import PLANNING, Link
+from pgjobs.connections.link import PLANNED_ANEW, PLANNED_ONCE, Link
 from pgjobs.events import Event, Trouble
 from pgjobs.job import Draft, Template, new_id, new_ids
 from pgjobs.statements import Query, Range, Statement
@@ -37,7 +39,7 @@ def explain(conn: psycopg.Connection[Any], statement: Statement[Any], *, planned
     """Runs the statement as a worker does, and takes it back; returns its plan with the buffers it touched."""
     with conn.transaction(force_rollback=True):
         if planned:
-            conn.execute(PLANNING)
+            conn.execute(PLANNED_ANEW)
         text = statement.query.text("pgjobs").encode()
         row = conn.execute(
             b"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) " + text, statement.params, prepare=False
@@ -136,6 +138,8 @@ def hot_statements(link: Link, conn: psycopg.Connection[Any]) -> dict[str, tuple
         "busy": (statements.busy(worker), 40),
         "complete": (statements.complete(columns), 400),
         "settle": (statements.settle(ends), 600),
+        "account": (statements.account([(job_id, claim, None, "said") for job_id in ids]), 400),
+        "tell": (statements.tell(["pgjobs.done.somebody"], [ids[0].hex]), 20),
         "standing": (statements.standing(ids, [claim] * 10), 100),
         "release": (statements.release([claim] * 10, ids), 600),
         "forget_claims": (statements.forget_claims([claim]), 60),
@@ -218,6 +222,56 @@ def test_plans_when_statistics_know_another_status_than_the_table_has(
         )
     conn.execute("VACUUM pgjobs.jobs")  # the dead entries are the matter of another test
     assert_plans_are_good(hot_statements(still, conn), conn)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("status", ["queued", "succeeded", "scheduled"])
+def test_plans_that_are_kept_from_empty_tables_serve_when_they_are_huge(
+    status: str, still: Link, direct_url: str, conn: psycopg.Connection[Any]
+) -> None:
+    """Those of the claimer's cycle: when they are made nothing stands in any table, and the statistics know it."""
+    kept = {name: each for name, (each, _) in hot_statements(still, conn).items() if each.keeps_plan}
+    assert {each.query.name for each in kept.values()} == said_to_keep_their_plans()
+    tables = conn.execute(
+        "SELECT oid::regclass::text FROM pg_class WHERE relnamespace = 'pgjobs'::regnamespace AND relkind = 'r'"
+    )
+    emptied = [table for (table,) in tables.fetchall() if table not in ("pgjobs.duties", "pgjobs.revision")]
+    conn.execute(f"TRUNCATE {', '.join(emptied)}".encode())
+    for table in emptied:
+        conn.execute(f"VACUUM ANALYZE {table}".encode())
+    with psycopg.connect(direct_url, autocommit=True, cursor_factory=psycopg.ClientCursor[Any]) as own:
+        for name, statement in kept.items():
+            own.execute(f"PREPARE {name} AS {statement.query.numbered('pgjobs')[0]}".encode())
+            explain_kept(own, name, statement)
+        fill(conn, HUGE, status)
+        bad: dict[str, Any] = {}
+        for name, (statement, most) in hot_statements(still, conn).items():
+            if name in kept:
+                plan = explain_kept(own, name, statement)
+                if (found := scans_of_jobs(plan)) or buffers(plan) > most:
+                    bad[name] = (found, buffers(plan))
+        assert not bad
+        assert own.execute("SELECT sum(custom_plans) FROM pg_prepared_statements").fetchone() == (0,)
+
+
+def said_to_keep_their_plans() -> set[str]:
+    source = "".join(path.read_text() for path in Path(statements.__file__).parent.glob("*.py"))
+    return set(re.findall(r'Statement\(\s*QUERIES\["(\w+)"\](?:(?!Statement\().)*?keeps_plan=True', source, re.DOTALL))
+
+
+def explain_kept(conn: psycopg.Connection[Any], name: str, statement: Statement[Any]) -> dict[str, Any]:
+    """Runs a statement that the session has prepared, as a worker does, and takes it back."""
+    names = statement.query.numbered("pgjobs")[1]
+    values = f"({', '.join(['%s'] * len(names))})" if names else ""
+    with conn.transaction(force_rollback=True):
+        conn.execute(PLANNED_ONCE)
+        row = conn.execute(
+            f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) EXECUTE {name}{values}".encode(),
+            [statement.params[each] for each in names],
+        ).fetchone()
+    assert row is not None
+    plan: dict[str, Any] = row[0][0]["Plan"]
+    return plan
 
 
 @pytest.mark.slow

@@ -23,6 +23,7 @@ from pgjobs import (
     waiting,
 )
 from pgjobs.job import new_id
+from pgjobs.statements import Statement
 from pgjobs.worker.claiming import completer
 from tests.support import eventually
 
@@ -49,6 +50,36 @@ def rows(conn: psycopg.Connection[Any]) -> int:
     row = conn.execute("SELECT count(*) FROM pgjobs.waiters").fetchone()
     assert row is not None
     return int(row[0])
+
+
+def test_one_look_before_the_end_and_one_after_it_are_enough(
+    patient: None, jobs: PgJobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = threading.Event()
+
+    @jobs.task
+    def work() -> None:
+        gate.wait(10)
+
+    with jobs.worker():
+        gate.set()
+        work.enqueue().get(timeout=10)
+        eventually(lambda: jobs._ledger._waiting.hears)
+        time.sleep(0.3)  # from here on it is relied on
+        gate.clear()
+        looks: list[str] = []
+        run = jobs.database.run
+
+        def looking(statement: Statement[Any], conn: object = None) -> Any:
+            looks.append(statement.query.name)
+            result = run(statement, conn)
+            gate.set()
+            return result
+
+        job = work.enqueue()
+        monkeypatch.setattr(jobs.database, "run", looking)
+        job.get(timeout=10)
+    assert looks == ["jobs_by_id", "jobs_by_id"]
 
 
 @pytest.mark.parametrize("how", ["returns", "fails", "cancels itself", "completes in a transaction"])

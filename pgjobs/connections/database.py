@@ -141,7 +141,7 @@ class Database:
     def _run_once(self, statement: Statement[T]) -> T:
         with self.connection() as own:
             cursor = own.execute(
-                statement.query.text(self.schema), statement.params, prepare=None if statement.prepare else False
+                statement.query.text(self.schema), statement.params, prepare=None if statement.keeps_plan else False
             )
             return statement.read(cursor.fetchall() if has_rows(cursor) else [])
 
@@ -168,7 +168,7 @@ class Database:
     async def _arun_once(self, statement: Statement[T]) -> T:
         async with self.aconnection() as own:
             cursor = await own.execute(
-                statement.query.text(self.schema), statement.params, prepare=None if statement.prepare else False
+                statement.query.text(self.schema), statement.params, prepare=None if statement.keeps_plan else False
             )
             return statement.read(await cursor.fetchall() if has_rows(cursor) else [])
 

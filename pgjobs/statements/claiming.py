@@ -36,14 +36,15 @@ def _ranges(ranges: Sequence[Range]) -> dict[str, Any]:
 
 def claim(worker: UUID, claim_id: UUID, ranges: Sequence[Range], limit: int) -> Statement[Rows]:
     """Takes up to limit jobs from ranges of lanes, in their order of preference."""
-    return Statement(QUERIES["claim"], {"worker": worker, "claim": claim_id, "limit": limit} | _ranges(ranges), rows)
+    params = {"worker": worker, "claim": claim_id, "limit": limit} | _ranges(ranges)
+    return Statement(QUERIES["claim"], params, rows, keeps_plan=True)
 
 
 def bounds(ranges: Sequence[Range]) -> Statement[Rows]:
     """Rows of (queue, priority, lowest live position or None, last value of the sequence, xmin, xmax)."""
     params = _ranges(ranges)
     del params["highs"]
-    return Statement(QUERIES["bounds"], params, rows)
+    return Statement(QUERIES["bounds"], params, rows, keeps_plan=True)
 
 
 def ages(ranges: Sequence[Range]) -> Statement[dict[Lane, float]]:
@@ -99,9 +100,9 @@ def note_lanes(ranges: Sequence[Range]) -> Statement[None]:
 def idle(worker: UUID, claim_id: UUID, queues: Sequence[str]) -> Statement[bool]:
     """Sets the worker's flags unless the claim found something; returns whether it did set them."""
     params = {"worker": worker, "claim": claim_id, "queues": list(queues)}
-    return Statement(QUERIES["idle"], params, bool)
+    return Statement(QUERIES["idle"], params, bool, keeps_plan=True)
 
 
 def busy(worker: UUID) -> Statement[None]:
     """Takes the worker's flags away."""
-    return Statement(QUERIES["busy"], {"worker": worker}, nothing)
+    return Statement(QUERIES["busy"], {"worker": worker}, nothing, keeps_plan=True)

@@ -23,19 +23,19 @@ def _recorded(rows: Rows) -> Recorded:
 
 def complete(columns: Mapping[str, Any]) -> Statement[Recorded]:
     """Records successes (ids, claims, results, waits, seconds; usages and outputs, or None where no job has any)."""
-    return Statement(QUERIES["complete"], {"usages": None, "outputs": None, **columns}, _recorded)
+    return Statement(QUERIES["complete"], {"usages": None, "outputs": None, **columns}, _recorded, keeps_plan=True)
 
 
 def settle(columns: Mapping[str, Sequence[Any]]) -> Statement[Recorded]:
     """Records every other end of an attempt."""
-    return Statement(QUERIES["settle"], columns, _recorded)
+    return Statement(QUERIES["settle"], columns, _recorded, keeps_plan=True)
 
 
 def account(accounts: Sequence[tuple[UUID, UUID, str | None, str | None]]) -> Statement[Recorded]:
     """Keeps what attempts that did not succeed have used and written: rows of (id, claim, usage as JSON, output)."""
     columns = zip(*accounts, strict=True)
     params = {name: list(column) for name, column in zip(("ids", "claims", "usages", "outputs"), columns, strict=True)}
-    return Statement(QUERIES["account"], params, lambda rows: Recorded([], []))
+    return Statement(QUERIES["account"], params, lambda rows: Recorded([], []), keeps_plan=True)
 
 
 def complete_within(job_id: UUID, claim_id: UUID, result: str | None, duration_s: float) -> Statement[bool]:
@@ -51,7 +51,7 @@ def standing(ids: Sequence[Any], claims: Sequence[Any]) -> Statement[Rows]:
 
 def forget_claims(claims: Sequence[Any]) -> Statement[None]:
     """Deletes claims that are settled as a whole."""
-    return Statement(QUERIES["forget_claims"], {"claims": list(claims)}, nothing)
+    return Statement(QUERIES["forget_claims"], {"claims": list(claims)}, nothing, keeps_plan=True)
 
 
 def begin_suspects(ids: Sequence[Any], claims: Sequence[Any]) -> Statement[set[Any]]:

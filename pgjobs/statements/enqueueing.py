@@ -13,7 +13,7 @@ from pgjobs.statements.query import QUERIES, Query, Statement, column, is_true, 
 
 def enqueue(row: Template, job_id: UUID, args: str) -> Statement[bool]:
     """Adds one plain job; returns whether an idle worker should be told."""
-    return Statement(QUERIES["enqueue"], _common(row) | {"id": str(job_id), "args": args}, is_true, prepare=True)
+    return Statement(QUERIES["enqueue"], _common(row) | {"id": str(job_id), "args": args}, is_true, keeps_plan=True)
 
 
 class Added(NamedTuple):
@@ -39,7 +39,7 @@ def enqueue_many(row: Template, ids: Sequence[UUID], drafts: Sequence[Draft]) ->
         QUERIES["enqueue_many"],
         params,
         lambda rows: Added(set(map(UUID, rows[0][0] or ())), rows[0][1], rows[0][2]),
-        prepare=len(drafts) == 1,
+        keeps_plan=len(drafts) == 1,
     )
 
 

@@ -19,4 +19,6 @@ def wait_no_more(channel: str) -> Statement[None]:
 
 def tell(channels: Sequence[str], payloads: Sequence[str]) -> Statement[None]:
     """Sends each payload, ids in hex with spaces between, to each channel."""
-    return Statement(QUERIES["tell"], {"channels": list(channels), "payloads": list(payloads)}, nothing)
+    return Statement(
+        QUERIES["tell"], {"channels": list(channels), "payloads": list(payloads)}, nothing, keeps_plan=True
+    )
