@@ -19,7 +19,7 @@ from pgjobs import events
 from pgjobs.errors import ConfigurationError
 from pgjobs.running.outcome import MAX_CRASHES, Outcome, storable
 from pgjobs.running.run import CURRENT, Run
-from pgjobs.wording import duration, plural
+from pgjobs.wording import duration, plural, short
 
 FORMATS: Final = ("text", "json")
 
@@ -143,7 +143,7 @@ def _line(event: events.Event) -> tuple[int, str]:
         case events.ClaimLost():
             return WARNING, f"claim lost: {event.run.task_name} {event.run.id}; its outcome was not recorded"
         case events.Unrunnable():
-            return WARNING, f"{event.task}: {event.reason}; its jobs wait until a worker has it"
+            return WARNING, f"{short(event.task)}: {event.reason}; its jobs wait until a worker has it"
         case events.Released():
             return INFO, f"{plural(event.jobs, 'job')} given back: {event.why}"
         case events.DatabaseAway():

@@ -5,7 +5,12 @@ from __future__ import annotations
 import signal
 from typing import Final
 
-_GIVEN: Final = 80
+_SHORT: Final = 80
+
+
+def short(text: str) -> str:
+    """A text that somebody else has written, such as a task's name by SQL, as a line has room for it."""
+    return text if len(text) <= _SHORT else f"{text[:_SHORT]}…"
 
 
 def given(value: object) -> str:
@@ -14,7 +19,7 @@ def given(value: object) -> str:
         text = repr(value)
     except Exception:  # a number of many thousand digits has no text, and a class of the caller's may raise anything
         return f"a {type(value).__name__}"
-    return text if len(text) <= _GIVEN else f"{text[:_GIVEN]}…"
+    return short(text)
 
 
 def plural(count: int, word: str) -> str:

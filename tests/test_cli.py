@@ -247,6 +247,18 @@ def test_info_names_what_no_worker_can_run(jobs: PgJobs, database_url: str) -> N
     assert "1 job of work cannot run here: arguments do not fit" in text
 
 
+@pytest.mark.server
+def test_info_names_ten_of_those_that_no_worker_can_run(jobs: PgJobs, database_url: str, conn: Any) -> None:
+    conn.execute(
+        "INSERT INTO pgjobs.jobs (task, args, status, due_at, reason) SELECT 'gone.' || i || repeat('x', 4000), '{}',"
+        "       'scheduled', now(), 'unknown task' FROM generate_series(1, 13) AS i"
+    )
+    text = ok(database_url, "info")
+    assert text.count("cannot run here") == 10
+    assert "and so 3 more: pgjobs doctor" in text
+    assert "x" * 100 not in text
+
+
 def test_info_as_json_names_what_no_worker_can_run(jobs: PgJobs, database_url: str) -> None:
     jobs.enqueue("gone.send", 1)
     with jobs.worker():

@@ -388,6 +388,17 @@ def test_task_that_nobody_knows(find: Find, jobs: PgJobs) -> None:
     assert "pgjobs worker -A MODULE" in unrunnable.remedy
 
 
+def test_name_of_a_task_that_sql_has_written_is_cut(find: Find, jobs: PgJobs, conn: Conn, caplog: Any) -> None:
+    """Its length has no limit there: one of four thousand characters filled the screen of whoever looked."""
+    conn.execute("INSERT INTO pgjobs.jobs (task, args) VALUES (repeat('x', 4000), '{}')")
+    with jobs.worker(), caplog.at_level("WARNING", "pgjobs"):
+        eventually(lambda: "unrunnable" in find(fleet))
+        eventually(lambda: [record for record in caplog.records if "unknown task" in record.getMessage()])
+    assert find(fleet)["unrunnable"].what == f"1 job of {'x' * 80}… cannot run: unknown task"
+    (said,) = {record.getMessage() for record in caplog.records if "unknown task" in record.getMessage()}
+    assert said == f"{'x' * 80}…: unknown task; its jobs wait until a worker has it"
+
+
 def test_arguments_that_fit_no_more(find: Find, jobs: PgJobs, database_url: str) -> None:
     job = jobs.task(name="work")(lambda i: i).enqueue(1)
     newer = PgJobs(database_url)

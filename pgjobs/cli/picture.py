@@ -11,7 +11,7 @@ from rich.text import Text
 
 from pgjobs.cli.grid import Bars, Column, Flow, Grid, glyphs
 from pgjobs.insight.overview import WAITING, Overview, QueueView, WorkerLine
-from pgjobs.wording import about, duration, plural, rate
+from pgjobs.wording import about, duration, plural, rate, short
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
@@ -23,6 +23,7 @@ STYLES: Final = ("cyan", "yellow", "blue", "magenta")
 
 STATES: Final = {"busy": "cyan", "idle": "green", "quiet": "magenta", "suspect": "bold red", "stopping": "yellow"}
 MOST_WORKERS: Final = 20
+MOST_UNRUNNABLE: Final = 10
 
 
 def picture(seen: Overview) -> RenderableType:
@@ -187,9 +188,11 @@ def _up(worker: WorkerLine) -> str:
 def notes(seen: Overview) -> Iterator[RenderableType]:
     """What is out of order, or stands still."""
     lines = [
-        Text(f"{plural(count, 'job')} of {task} cannot run here: {reason}", "red")
-        for task, reason, count in seen.unrunnable
+        Text(f"{plural(count, 'job')} of {short(task)} cannot run here: {reason}", "red")
+        for task, reason, count in seen.unrunnable[:MOST_UNRUNNABLE]
     ]
+    if len(seen.unrunnable) > MOST_UNRUNNABLE:
+        lines.append(Text(f"and so {len(seen.unrunnable) - MOST_UNRUNNABLE:,} more: pgjobs doctor", "red"))
     for pause in seen.pauses:
         if pause.kind == "task":
             why = f" ({pause.reason})" if pause.reason else ""

@@ -7,7 +7,7 @@ from typing import Final
 
 from pgjobs import statements
 from pgjobs.doctor.finding import Check, Finding, Patient, critical, warning
-from pgjobs.wording import duration, plural
+from pgjobs.wording import duration, plural, short
 
 
 def queues(patient: Patient) -> Iterator[Finding]:
@@ -28,7 +28,7 @@ def queues(patient: Patient) -> Iterator[Finding]:
 def tasks(patient: Patient) -> Iterator[Finding]:
     """Jobs that workers send back, because they do not know the task or its arguments do not fit."""
     for task, reason, count in patient.ask(statements.unrunnable()):
-        what = f"{plural(count, 'job')} of {task} cannot run: {reason}"
+        what = f"{plural(count, 'job')} of {short(task)} cannot run: {reason}"
         mend = (
             "restart the workers with the module that defines it: pgjobs worker -A MODULE"
             if reason == "unknown task"
