@@ -250,8 +250,9 @@ def test_info_names_what_no_worker_can_run(jobs: PgJobs, database_url: str) -> N
 @pytest.mark.server
 def test_info_names_ten_of_those_that_no_worker_can_run(jobs: PgJobs, database_url: str, conn: Any) -> None:
     conn.execute(
-        "INSERT INTO pgjobs.jobs (task, args, status, due_at, reason) SELECT 'gone.' || i || repeat('x', 4000), '{}',"
-        "       'scheduled', now(), 'unknown task' FROM generate_series(1, 13) AS i"
+        "INSERT INTO pgjobs.jobs (task, args, status, position, due_at, reason)"
+        " SELECT 'gone.' || i || repeat('x', 4000), '{}', 'scheduled', NULL, now(), 'unknown task'"
+        "   FROM generate_series(1, 13) AS i"
     )
     text = ok(database_url, "info")
     assert text.count("cannot run here") == 10
