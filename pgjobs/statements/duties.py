@@ -52,7 +52,7 @@ def promote(back_s: float | None = None) -> Statement[int]:
 
 def next_due(back_s: float | None = None) -> Statement[float | None]:
     """Seconds until the next scheduled job is due, of those that have been due for back_s at most if given."""
-    return Statement(QUERIES["next_due"], {"back": back_s}, scalar, keeps_plan=True)
+    return Statement(QUERIES["next_due"], {"back": back_s}, scalar)
 
 
 def mark_silent(*, interrupted: bool) -> Statement[list[tuple[UUID, str]]]:
