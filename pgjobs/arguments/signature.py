@@ -189,6 +189,14 @@ class Signature:
             has_positionals and kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
         )
 
+    def rebind(self, args: dict[str, Json]) -> dict[str, Json]:
+        """Returns arguments by their names, as a row holds them, checked as those of a call are.
+
+        Raises:
+            ArgumentsError, DecryptionError, ConfigurationError: see ``bind`` and ``unbind``.
+        """
+        return self.bind(*self.unbind(args))
+
     @functools.cached_property
     def _returns(self) -> Any:
         """The annotation of the result; Any where it says nothing that can be checked."""
