@@ -124,7 +124,7 @@ class PgJobs(Doorway, Hooks, Notifying, Controls):
         self.functions: dict[str, Callable[..., Any]] = {}
         self._signatures: dict[str, Signature] = {}
         self.cipher = Cipher(keys)
-        self._ledger = Ledger(self.database, self.cipher, self.result_of)
+        self._ledger = Ledger(self.database, self.cipher, self.result_of, self.signature_of)
         self._producer = Producer(self.database, self._ledger)
         self.hosts = self._producer.hosts
         if inline:
@@ -266,8 +266,13 @@ class PgJobs(Doorway, Hooks, Notifying, Controls):
         value = self.cipher.loads(row.result)
         if is_reference(value):
             value = self.cipher.loads(fetch(self.results if task is None else task.results, row.id, value))
-        signature = self._signatures.get(row.task) if task is None else task.signature
+        signature = self.signature_of(row.task)
         return value if signature is None or value is None else signature.result_from_json(value)
+
+    def signature_of(self, name: str) -> Signature | None:
+        """What the arguments and the result of a task must fit, as far as it is known here."""
+        task = self.tasks.get(name)
+        return self._signatures.get(name) if task is None else task.signature
 
     def _signature(self, name: str, function: Callable[..., Any]) -> Signature:
         signature = self._signatures.get(name)

@@ -254,7 +254,7 @@ class Audience:
         for listener in self._listeners.get(type(event), ()):
             try:
                 listener(event)
-            except Exception:
+            except BaseException:  # SystemExit too: it would end the thread that it is told on, and nobody would notice
                 logging.getLogger("pgjobs").exception("a listener to %s raised", type(event).__name__)
 
 

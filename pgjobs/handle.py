@@ -277,6 +277,8 @@ class Job(Generic[R_co]):
             args: all arguments by name, instead of those that it had.
 
         Raises:
+            ArgumentsError: they do not fit the task, as it is known here or as its workers have published it.
+            EncodingError: they cannot be stored as JSON.
             JobStateError: it has not ended.
             JobNotFoundError: it is not there.
         """

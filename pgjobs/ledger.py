@@ -15,6 +15,7 @@ from pgjobs import statements
 from pgjobs.arguments import codec
 from pgjobs.arguments.cipher import Cipher, sealed
 from pgjobs.arguments.codec import Json
+from pgjobs.arguments.signature import Signature
 from pgjobs.completions import GATHER_S, Race
 from pgjobs.config import Duration, seconds
 from pgjobs.connections.database import Database
@@ -49,16 +50,24 @@ class Ledger:
 
     Args:
         result_of: makes of a row what its task has returned.
+        signature_of: what the arguments of a task must fit; None where it is not known here.
 
     Attributes:
         open: makes of arguments or a result what the application gave, where they are stored encrypted.
     """
 
-    def __init__(self, database: Database, cipher: Cipher, result_of: Callable[[JobRow], Any]) -> None:
+    def __init__(
+        self,
+        database: Database,
+        cipher: Cipher,
+        result_of: Callable[[JobRow], Any],
+        signature_of: Callable[[str], Signature | None],
+    ) -> None:
         self._database = database
         self._cipher = cipher
         self.open = cipher.loads
         self._result_of = result_of
+        self._signature_of = signature_of
         self._waiting = Waiting(database)
 
     def fetch(self, job_id: UUID, conn: object = None) -> JobRow:
@@ -228,19 +237,35 @@ class Ledger:
 
     def retry_with(self, job_id: UUID, args: Mapping[str, Json]) -> list[UUID]:
         """Queues an ended job again with other arguments; see ``Job.retry``."""
-        return self._database.run(statements.retry_with(job_id, self._written_as(self.fetch(job_id), args)))
+        row = self.fetch(job_id)
+        text = self._written_as(row, args)
+        if (asked := self._published(row, text)) is not None:
+            _refuse(row.task, self._database.run(asked))
+        return self._database.run(statements.retry_with(job_id, text))
 
     async def aretry_with(self, job_id: UUID, args: Mapping[str, Json]) -> list[UUID]:
         """The async twin of ``retry_with``."""
         row = await self.afetch(job_id)
-        return await self._database.arun(statements.retry_with(job_id, self._written_as(row, args)))
+        text = self._written_as(row, args)
+        if (asked := self._published(row, text)) is not None:
+            _refuse(row.task, await self._database.arun(asked))
+        return await self._database.arun(statements.retry_with(job_id, text))
 
     def _written_as(self, row: JobRow, args: Mapping[str, Json]) -> str:
-        """Arguments as the row has its own: sealed, if those are."""
+        """Arguments as the row has its own: sealed, if those are. They fit the task, where it is known here."""
         if not isinstance(args, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ArgumentsError("args are no mapping; give all arguments by name, as in args={'user_id': 42}")
-        dumps = codec.dumps if sealed(row.args) is None else self._cipher.dumps
-        return dumps(dict(args), what="arguments")
+        signature = self._signature_of(row.task)
+        bound = dict(args) if signature is None else signature.rebind(dict(args))
+        if sealed(row.args) is not None:
+            return self._cipher.dumps(bound, what="arguments")
+        return codec.dumps(bound, what="arguments") if signature is None else signature.encode(bound)
+
+    def _published(self, row: JobRow, text: str) -> Statement[str | None] | None:
+        """What asks whether arguments fit the task as workers have published it, where it is not known here."""
+        if sealed(row.args) is not None or self._signature_of(row.task) is not None:
+            return None
+        return statements.misfit(row.task, text)
 
     def explain(self, job_id: UUID) -> list[Reason]:
         """Reads why a job stands where it stands."""
@@ -343,6 +368,11 @@ def _found(job_id: UUID, row: JobRow | None) -> JobRow:
 def _late(race: Race, statuses: dict[UUID, Status]) -> ResultTimeoutError:
     first = next(iter(race.left))
     return ResultTimeoutError(first, statuses[first].value if first in statuses else "gone", race.timeout_s or 0.0)
+
+
+def _refuse(task: str, problem: str | None) -> None:
+    if problem is not None:
+        raise ArgumentsError(f"task {task!r}: {problem}; pgjobs.tasks has the schema of its arguments")
 
 
 def _contents(job_id: UUID, name: str, data: bytes | None) -> bytes:

@@ -355,8 +355,14 @@ def _meta(options: Options) -> dict[str, Json]:
     tags: Any = options.get("tags")
     if tags is None and (tags := meta.get("tags")) is None:
         return meta
-    words = list(cast("Iterable[object]", tags)) if isinstance(tags, list | tuple | set | frozenset) else [None]
-    if not all(isinstance(word, str) and word for word in words):
-        shown = given(cast("object", tags))
-        raise OptionError(f"tags are {shown}; give a list of words")
+    words = words_of(tags)
     return {**meta, "tags": words} if words else meta
+
+
+def words_of(tags: object) -> list[str]:
+    """Returns tags as they are stored, or raises OptionError where they are none."""
+    several = isinstance(tags, list | tuple | set | frozenset)
+    words: list[Any] = list(cast("Iterable[Any]", tags)) if several else [None]
+    if not all(isinstance(word, str) and word for word in words):
+        raise OptionError(f"tags are {given(tags)}; give a list of words")
+    return words

@@ -196,6 +196,11 @@ def test_what_came_after_the_end_of_a_run_is_not_the_next_ones() -> None:
     assert account.output == "own"
 
 
+def test_run_that_closes_what_it_writes_to_has_succeeded(app: PgJobs, worker: Worker) -> None:
+    assert app.enqueue(f"{APP}.close_stdout").get(20) == "closed"
+    assert app.enqueue(f"{APP}.lose_stdout").get(20) == "lost"
+
+
 def test_what_is_not_captured_goes_where_the_workers_own_does(app: PgJobs, worker: Worker) -> None:
     job = app.enqueue(f"{APP}.silent")
     job.get(20)

@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 import threading
-from datetime import timedelta
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -362,6 +362,55 @@ def test_job_is_retried_with_other_arguments(jobs: PgJobs, failed: list[UUID]) -
     assert job.refresh().args == {"user_id": 7}
     with pytest.raises(ArgumentsError, match="by name"):
         job.retry(args=[1])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        ({"user_id": "nine"}, r"Expected `int`, got `str` - at `\$.user_id`"),
+        ({"user_id": None}, "Expected `int`, got `null`"),
+        ({}, "missing a required argument: 'user_id'"),
+        ({"user_id": 1, "amount": 2}, "unexpected keyword argument 'amount'"),
+        ({5: 1}, "task 'pay'"),
+        ({"*": 5, "user_id": 1}, "holds no list"),
+    ],
+)
+async def test_arguments_that_do_not_fit_are_refused_where_a_job_is_retried(
+    args: Any, says: str, jobs: PgJobs, failed: list[UUID]
+) -> None:
+    job = jobs.job(failed[0])
+    for retry_it in (job.retry, lambda args: asyncio.run(job.aretry(args))):
+        with pytest.raises(ArgumentsError, match=says):
+            await asyncio.to_thread(retry_it, args)
+    assert (job.refresh().status, job.args) == (Status.FAILED, {"user_id": 0})
+
+
+def test_arguments_of_a_retry_are_stored_as_those_of_an_enqueue(jobs: PgJobs) -> None:
+    @jobs.task(retry=1)
+    def due(at: date, *more: int) -> None:
+        raise ValueError(at)
+
+    job = due.enqueue(date(2027, 1, 31), 1)
+    drain(jobs)
+    for args in ({"at": date(2027, 2, 1), "*": [2]}, {"at": "2027-02-01", "*": [2]}):
+        assert job.retry(args=args).args == {"at": "2027-02-01", "*": [2]}
+        drain(jobs)
+
+
+async def test_arguments_are_checked_by_what_workers_have_published_where_the_task_is_not_known(
+    jobs: PgJobs, failed: list[UUID]
+) -> None:
+    with jobs.worker():
+        pass  # says what tasks it has
+    stranger = PgJobs(jobs.database.url)
+    job = stranger.job(failed[0])
+    for args, says in (({"user_id": "nine"}, "user_id is of type string"), ({"x": 1}, "user_id is missing")):
+        with pytest.raises(ArgumentsError, match=says):
+            job.retry(args=args)
+        with pytest.raises(ArgumentsError, match=says):
+            await job.aretry(args=args)
+    assert job.retry(args={"user_id": 7}).args == {"user_id": 7}
+    await stranger.aclose()
 
 
 async def test_job_is_retried_with_other_arguments_async(jobs: PgJobs, failed: list[UUID]) -> None:

@@ -283,11 +283,14 @@ def test_bulk_tells_of_the_jobs_that_are_new(jobs: PgJobs) -> None:
     assert [event.job_id for event in heard] == [first.id, ids[1], *many]
 
 
-def test_listener_that_raises_disturbs_nobody(jobs: PgJobs, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("error", [RuntimeError("broken"), SystemExit(1)])
+def test_listener_that_raises_disturbs_nobody(
+    error: BaseException, jobs: PgJobs, caplog: pytest.LogCaptureFixture
+) -> None:
     heard: list[Any] = []
 
     def broken(event: events.Event) -> None:
-        raise RuntimeError("broken")
+        raise error
 
     jobs.subscribe(broken, JobEnqueued, JobSucceeded)
     jobs.subscribe(heard.append, JobSucceeded)

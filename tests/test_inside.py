@@ -227,7 +227,7 @@ def test_repeatable_read_transaction_completes_beside_progress(jobs: PgJobs) -> 
     eventually(lambda: lines(job) == [(1, "info", "while its transaction is open")])
 
 
-@pytest.mark.parametrize("done", ["3", True, float("nan"), None])
+@pytest.mark.parametrize("done", ["3", True, float("nan"), None, 10**400])
 def test_progress_that_is_no_number_is_refused(jobs: PgJobs, done: Any) -> None:
     @jobs.task(retry=1)
     def work() -> str:
@@ -330,6 +330,67 @@ def test_meta_is_read_and_changed(executor: str, app: PgJobs, worker: Worker) ->
     assert job.refresh().row.meta == after
 
 
+@pytest.mark.parametrize("tags", [5, "red", None, [5], [""], {"red": 1}, b"red"])
+def test_tags_that_are_no_words_are_refused(jobs: PgJobs, tags: Any) -> None:
+    @jobs.task(retry=1)
+    def work() -> list[str]:
+        with pytest.raises(OptionError, match="give a list of words"):
+            current_job().set_meta(tags=tags)
+        current_job().set_meta(tags={"blue"})
+        return current_job().tags
+
+    job = work.enqueue()
+    jobs.worker(burst=True).run()
+    assert job.get(1) == ["blue"]
+    assert job.refresh().row.meta == {"tags": ["blue"]}
+
+
+def test_meta_that_grows_too_large_is_refused_and_stops_no_worker(jobs: PgJobs) -> None:
+    @jobs.task(retry=1)
+    def work() -> str:
+        current_job().set_meta(a="x" * 600_000)
+        with pytest.raises(EncodingError, match="over 1,000,000"):
+            current_job().set_meta(b="x" * 600_000)
+        return "refused"
+
+    job, other = work.enqueue(), work.enqueue()
+    jobs.worker(burst=True).run()
+    assert [job.get(1), other.get(1)] == ["refused", "refused"]
+    assert job.refresh().row.meta == {"a": "x" * 600_000}
+
+
+def test_value_that_changes_after_it_was_said_stands_as_it_was(jobs: PgJobs) -> None:
+    @jobs.task(retry=1)
+    def work() -> Any:
+        found: list[Any] = [1]
+        current_job().set_meta(found=found)
+        found.append(object())
+        return current_job().meta
+
+    job = work.enqueue()
+    jobs.worker(burst=True).run()
+    assert job.get(1) == {"found": [1]}
+    assert job.refresh().row.meta == {"found": [1]}
+
+
+@pytest.mark.parametrize("meta", ["[1]", "5", '{"tags": 5}'])
+def test_meta_of_another_shape_that_sql_has_written_stops_nobody(
+    meta: str, jobs: PgJobs, conn: psycopg.Connection
+) -> None:
+    @jobs.task(retry=1)
+    def work() -> Any:
+        if meta.startswith("{"):
+            return [current_job().meta, current_job().tags]
+        with pytest.raises(OptionError, match="has no keys"):
+            current_job().set_meta(a=1)
+        return [current_job().meta, current_job().tags]
+
+    row = conn.execute("SELECT pgjobs.enqueue(%s, meta => %s)", [work.name, meta]).fetchone()
+    jobs.worker(burst=True).run()
+    assert row is not None
+    assert jobs.job(row[0]).get(1) == [json.loads(meta) if meta.startswith("{") else {}, []]
+
+
 def test_meta_that_json_cannot_hold_is_refused_at_once(jobs: PgJobs) -> None:
     @jobs.task
     def work() -> str:
@@ -395,10 +456,15 @@ def test_file_that_cannot_be_kept_is_refused(database_url: str) -> None:
 
     @jobs.task
     def work() -> str:
-        with pytest.raises(OptionError, match=r"takes 11 bytes, over 10; .*max_file_size"):
+        with pytest.raises(OptionError, match=r"takes over 10 bytes; .*max_file_size"):
             current_job().attach("big", b"x" * 11)
         with pytest.raises(OptionError, match="give one to 255 characters"):
             current_job().attach("", b"x")
+        for contents in (None, 5, [1], "\ud800"):
+            with pytest.raises(OptionError, match="give bytes, a text without lone surrogates, or a Path"):
+                current_job().attach("odd", contents)  # type: ignore[arg-type]
+        with pytest.raises(OptionError, match=r"takes over 10 bytes"):
+            current_job().attach("endless", Path("/dev/zero"))
         return "refused"
 
     job = work.enqueue()
@@ -567,6 +633,8 @@ def test_jobs_that_follow_cannot_be_unique_nor_come_after_the_completion(jobs: P
     def work() -> str:
         with pytest.raises(OptionError, match="cannot be unique"):
             current_job().using(unique=True).enqueue("follow.thread", 1)
+        with pytest.raises(OptionError, match="leave here=True out"):
+            current_job().using(here=True).enqueue("follow.thread", 1)
         with psycopg.connect(jobs.database.url) as app:
             current_job().complete(app, "refused")
         with pytest.raises(JobStateError, match="has completed"):

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import sys
 import threading
 import time
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from types import ModuleType
 from typing import Any
 from uuid import uuid4
 
@@ -831,3 +834,66 @@ def test_worker_may_commit_less_durably_than_the_server(
 def test_synchronous_commit_that_there_is_not_is_refused(jobs: PgJobs) -> None:
     with pytest.raises(OptionError, match="synchronous_commit is 'never'; give one of on, off"):
         jobs.worker(synchronous_commit="never")
+
+
+# -- what the application's code does where it is not expected
+
+
+def test_type_or_module_that_raises_keeps_its_jobs_waiting_and_stops_no_other(
+    jobs: PgJobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @dataclass
+    class Range:
+        low: int
+
+        def __post_init__(self) -> None:
+            if broken:
+                raise KeyError("range")
+
+    class Lazy(ModuleType):
+        def __getattr__(self, name: str) -> Any:
+            raise ImportError(name)
+
+    def take(at: Any) -> None: ...
+
+    broken: list[bool] = []
+    take.__annotations__["at"] = Range
+    monkeypatch.setitem(sys.modules, "lazy", Lazy("lazy"))
+    refusing = jobs.task(name="take")(take).enqueue(Range(1))
+    broken.append(True)
+    fine = jobs.task(name="fine")(lambda: 1).enqueue()
+    lazy = jobs.enqueue("lazy:thing")
+    with jobs.worker(modules=["lazy"]):
+        assert fine.get(10) == 1
+        seen(lambda: lazy.refresh().status is refusing.refresh().status is Status.SCHEDULED)
+    assert (refusing.attempt, refusing.reason) == (0, "arguments do not fit: task 'take': KeyError('range')")
+    assert (lazy.attempt, lazy.reason) == (0, "cannot be made ready: ImportError('thing')")
+
+
+@pytest.mark.parametrize("what", ["child", "callback", "stop"])
+def test_coroutine_that_ends_more_than_itself_disturbs_nobody(what: str, jobs: PgJobs) -> None:
+    async def leave() -> None:
+        raise SystemExit(1)
+
+    @jobs.task(retry=1)
+    async def work() -> str:
+        loop = asyncio.get_running_loop()
+        if what == "child":
+            await asyncio.gather(leave(), asyncio.sleep(0.1))
+        loop.call_soon(loop.stop if what == "stop" else sys.exit)
+        await asyncio.sleep(0.1)
+        return "went on"
+
+    @jobs.task(retry=1)
+    async def wait() -> str:
+        await asyncio.sleep(0.3)
+        return "undisturbed"
+
+    with jobs.worker():
+        neighbour, job, later = wait.enqueue(), work.enqueue(), wait.using(delay=0.2).enqueue()
+        if what == "child":
+            with pytest.raises(JobFailedError, match="SystemExit"):
+                job.get(10)
+        else:
+            assert job.get(10) == "went on"
+        assert [neighbour.get(10), later.get(10)] == ["undisturbed", "undisturbed"]

@@ -16,6 +16,7 @@ from pgjobs.arguments.cipher import SEALED, Cipher
 from pgjobs.arguments.codec import Json
 from pgjobs.arguments.privacy import POSITIONALS
 from pgjobs.errors import ArgumentsError, EncodingError, ResultTypeError, TaskError
+from pgjobs.wording import given
 
 
 class Signature:
@@ -189,6 +190,14 @@ class Signature:
             has_positionals and kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
         )
 
+    def rebind(self, args: dict[str, Json]) -> dict[str, Json]:
+        """Returns arguments by their names, as a row holds them, checked as those of a call are.
+
+        Raises:
+            ArgumentsError, DecryptionError, ConfigurationError: see ``bind`` and ``unbind``.
+        """
+        return self.bind(*self.unbind(args))
+
     @functools.cached_property
     def _returns(self) -> Any:
         """The annotation of the result; Any where it says nothing that can be checked."""
@@ -226,12 +235,13 @@ class Signature:
         assert self._model is not None  # noqa: S101 - set whenever a type converts
         try:
             typed = msgspec.convert(args, self._model, dec_hook=_from_builtin)
-        except msgspec.ValidationError as error:
+        except (Exception, SystemExit) as error:  # a type of the application may raise anything where it is made
             raise self._misfit(error) from None
         return {name: getattr(typed, name, value) for name, value in args.items()}
 
-    def _misfit(self, error: Exception) -> ArgumentsError:
-        text = privacy.misfit(str(error), self.private, all_private=self._cipher is not None)
+    def _misfit(self, error: BaseException) -> ArgumentsError:
+        said = str(error) if isinstance(error, msgspec.ValidationError | TypeError | ValueError) else given(error)
+        text = privacy.misfit(said, self.private, all_private=self._cipher is not None)
         return ArgumentsError(f"task {self._name!r}: {text}")
 
 

@@ -19,7 +19,7 @@ from pgjobs.running.run import CURRENT
 from pgjobs.task import Task
 from pgjobs.terms import resources
 from pgjobs.terms.resources import Want
-from pgjobs.terms.retry import Snooze
+from pgjobs.terms.retry import Steer
 
 Body = Callable[..., Any]
 
@@ -100,7 +100,7 @@ def _within(task: Task[..., Any, Any], body: Body) -> Body:
 
 
 def _complete(session: Any, value: Any) -> None:
-    if isinstance(value, Snooze):
+    if isinstance(value, Steer):
         raise value
     current_job().complete(session, value)
     session.commit()
@@ -123,7 +123,7 @@ def _awithin(task: Task[..., Any, Any], body: Body) -> Body:
 
 
 async def _acomplete(session: Any, value: Any) -> None:
-    if isinstance(value, Snooze):
+    if isinstance(value, Steer):
         raise value
     await current_job().acomplete(session, value)
     await _maybe(session.commit())

@@ -9,25 +9,24 @@ import os
 import time
 from collections.abc import Callable, Coroutine
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import Any, Final, TypeVar, Unpack, cast, overload
 from uuid import UUID
 
 from pgjobs import statements
-from pgjobs.app import PgJobs
 from pgjobs.arguments import codec
 from pgjobs.arguments.codec import Json
 from pgjobs.config import Duration, seconds
 from pgjobs.connections import borrowed
-from pgjobs.errors import JobStateError, NoCurrentJobError, OptionError
+from pgjobs.errors import NoCurrentJobError, OptionError
 from pgjobs.handle import Job
-from pgjobs.job import Draft, Template
-from pgjobs.options import Options, level_name
+from pgjobs.options import Options, level_name, words_of
 from pgjobs.report import MAX_LINE, Child, Desk
+from pgjobs.running.following import Following
 from pgjobs.running.outcome import result_text, storable, stored
 from pgjobs.running.run import CURRENT, Run, lost
 from pgjobs.statements import Statement
 from pgjobs.task import P, Task
+from pgjobs.wording import given
 
 R = TypeVar("R")
 
@@ -155,11 +154,11 @@ class CurrentJob:
         is there when the job has ended.
 
         Raises:
-            OptionError: done or total is no number, or note no text.
+            OptionError: done or total is no number.
         """
         for name, number in (("done", done), ("total", 0 if total is None else total)):
             if not _is_number(number):
-                raise OptionError(f"{name} is {number!r}; give a number")
+                raise OptionError(f"{name} is {given(number)}; give a number")
         value: dict[str, Json] = {"done": done}
         if total is not None:
             value["total"] = total
@@ -180,21 +179,32 @@ class CurrentJob:
     @property
     def meta(self) -> dict[str, Json]:
         """What was given with ``using(meta=…)``, with what ``set_meta`` has changed."""
-        return dict(self._run.meta or {})
+        return dict(self._run.meta or {}) if _is_object(self._run.meta) else {}
 
     @property
     def tags(self) -> list[str]:
         """The words that the job is found by."""
-        return list((self._run.meta or {}).get("tags", ()))
+        tags = self.meta.get("tags")
+        return [str(word) for word in cast("list[object]", tags)] if isinstance(tags, list) else []
 
     def set_meta(self, **changes: Json) -> None:
         """Changes some keys of the job's meta, in column ``meta`` within half a second; the others stay.
 
+        The values are taken as they are now: what becomes of a list later changes nothing.
+
         Raises:
-            EncodingError: a value that JSON cannot hold.
+            EncodingError: a value that JSON cannot hold, or meta has become too large.
+            OptionError: tags are no list of words, or SQL has given the job a meta that is no JSON object.
         """
-        codec.dumps(changes, what="meta")
-        self._desk.meta(self._run, changes)
+        if self._run.meta is not None and not _is_object(self._run.meta):
+            raise OptionError(
+                f"the job's meta is {given(self._run.meta)}, which has no keys; enqueue it with an object"
+            )
+        if "tags" in changes:
+            changes["tags"] = words_of(changes["tags"])
+        taken = codec.loads(codec.dumps(changes, what="meta"))
+        codec.dumps({**self.meta, **taken}, what="meta")
+        self._desk.meta(self._run, taken)
 
     # -- files
 
@@ -214,10 +224,11 @@ class CurrentJob:
             conn: the connection or session of the application's transaction, for the file to commit with it.
 
         Raises:
-            OptionError: it is too large, or the name is empty or too long.
+            OptionError: it is too large or no contents, or the name is empty or too long.
+            OSError: the path cannot be read.
             ClaimLostError: the job is no longer this run's.
         """
-        statement = self._attaching(name, _bytes_of(data), content_type)
+        statement = self._attaching(name, _bytes_of(data, self._desk.max_file_bytes), content_type)
         if not self._run.task.database.run(statement, conn):
             raise lost(self._run)
 
@@ -230,7 +241,7 @@ class CurrentJob:
         conn: object = None,
     ) -> None:
         """The async twin of ``attach``."""
-        contents = await asyncio.to_thread(_bytes_of, data)
+        contents = await asyncio.to_thread(_bytes_of, data, self._desk.max_file_bytes)
         if not await self._run.task.database.arun(self._attaching(name, contents, content_type), conn):
             raise lost(self._run)
 
@@ -240,8 +251,8 @@ class CurrentJob:
             raise OptionError(f"file name {name!r:.80} cannot be stored; give one to {MAX_FILE_NAME} characters")
         if len(data) > limit:
             raise OptionError(
-                f"file {name!r} takes {len(data):,} bytes, over {limit:,}; store it elsewhere and keep its address, "
-                "or raise PgJobs(max_file_size=…)"
+                f"file {name!r} takes over {limit:,} bytes; store it elsewhere and keep its address, or raise "
+                "PgJobs(max_file_size=…)"
             )
         kind = codec.text_of(content_type, "content_type") if content_type else mimetypes.guess_type(name)[0]
         return statements.attach(self._run.id, self._run.claim.id, name, data, kind)
@@ -329,66 +340,27 @@ class CurrentJob:
         self._run.completed = True
 
 
-class Following:
-    """Jobs that follow the running one: they are there exactly if it succeeds, however often it is tried before.
-
-    Nothing is written until then; with ``complete(session)`` they are written in that transaction.
-    """
-
-    __slots__ = ("_options", "_run")
-
-    def __init__(self, run: Run, options: Options) -> None:
-        self._run = run
-        self._options = options
-
-    def enqueue(self, function: object, /, *args: Any, **kwargs: Any) -> Job[Any]:
-        """Has a call of a task, of an importable function, or of what a name stands for, enqueued.
-
-        Raises:
-            ArgumentsError, EncodingError, TaskError: see ``PgJobs.enqueue``.
-            OptionError: it is to be unique: then the end of this job would wait for whoever holds the key.
-            JobStateError: the job has completed.
-        """
-        run = self._run
-        if run.completed:
-            raise JobStateError(f"job {run.id} has completed; enqueue in your own transaction: task.using(session)")
-        desk = run.claim.desk
-        if desk.jobs is None:
-            desk.jobs = PgJobs()
-        row, draft, job = desk.jobs.using(**self._options).call(function).prepare(*args, **kwargs)
-        if row.unique is not None:
-            raise OptionError("a job that follows another cannot be unique; enqueue it with task.enqueue(…)")
-        desk.follow(run, _child(row, draft, job.id))
-        return cast("Job[Any]", job)
-
-
-def _child(row: Template, draft: Draft, job_id: UUID) -> Child:
-    return Child(
-        id=str(job_id),
-        task=row.task,
-        queue=row.queue,
-        priority=row.priority,
-        max_attempts=row.max_attempts,
-        timeout_s=_seconds(row.timeout),
-        delay_s=_seconds(row.delay),
-        run_at=None if row.run_at is None else row.run_at.isoformat(),
-        ttl_s=_seconds(row.ttl),
-        args=draft.args,
-        options=row.options,
-        meta=row.meta,
-        lifo=row.lifo,
-    )
-
-
-def _seconds(value: timedelta | None) -> float | None:
-    return None if value is None else value.total_seconds()
-
-
-def _bytes_of(data: bytes | str | os.PathLike[str]) -> bytes:
-    if isinstance(data, str):
+def _bytes_of(data: object, limit: int) -> bytes:
+    """The contents of a file; of one on the disk no more than a byte over the limit."""
+    if isinstance(data, str) and codec.is_encodable(data):
         return data.encode()
-    return bytes(data) if isinstance(data, bytes | bytearray | memoryview) else Path(data).read_bytes()
+    if isinstance(data, bytes | bytearray | memoryview):
+        return bytes(cast("bytes", data))
+    if not isinstance(data, os.PathLike):
+        raise OptionError(f"a file's contents are {given(data)}; give bytes, a text without lone surrogates, or a Path")
+    with open(cast("os.PathLike[str]", data), "rb") as file:
+        return file.read(limit + 1)
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    """Whether it is a finite number that a float holds, as whoever reads it may want to have it."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False
+
+
+def _is_object(value: object) -> bool:
+    return isinstance(value, dict) and not isinstance(value, codec.Unreadable)

@@ -10,16 +10,14 @@ import asyncio
 import contextvars
 import inspect
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from pgjobs.arguments import codec
-from pgjobs.arguments.cipher import Cipher
 from pgjobs.config import Duration
-from pgjobs.connections.database import Database
 from pgjobs.errors import JobNotFoundError, ResultTimeoutError, TaskNotFoundError
 from pgjobs.handle import Job
 from pgjobs.job import Draft, FailureRow, JobRow, Status, Template, new_id
@@ -44,8 +42,8 @@ class InlineRun(Run):
 class Memory(Ledger):
     """The jobs that ran inline, beside those of the database."""
 
-    def __init__(self, database: Database, cipher: Cipher, result_of: Callable[[JobRow], Any]) -> None:
-        super().__init__(database, cipher, result_of)
+    def __init__(self, jobs: PgJobs) -> None:
+        super().__init__(jobs.database, jobs.cipher, jobs.result_of, jobs.signature_of)
         self._rows: dict[UUID, JobRow] = {}
         self._failures: dict[UUID, list[FailureRow]] = {}
 
@@ -95,7 +93,7 @@ class Inline:
         self._desk = Desk()
         self._desk.jobs = jobs
         self._desk.resources = given
-        self.memory = Memory(jobs.database, jobs.cipher, jobs.result_of)
+        self.memory = Memory(jobs)
 
     def run(self, row: Template, draft: Draft) -> Job[Any]:
         """Runs a job, attempt after attempt, without rests between them."""

@@ -16,9 +16,9 @@ from pgjobs.errors import (
     SoftTimeoutError,
     TimeoutExceededError,
 )
-from pgjobs.running.run import Run
+from pgjobs.running.run import Run, StoppedError
 from pgjobs.terms.results import put
-from pgjobs.terms.retry import Cancel, RetryLater, Snooze
+from pgjobs.terms.retry import Cancel, Retry, RetryLater, Snooze, Steer
 
 Ending = Literal["succeeded", "failed", "scheduled", "cancelled", "released"]
 
@@ -109,11 +109,11 @@ def returned(run: Run, value: object, duration_s: float) -> Outcome:
         return failed(run, error, duration_s)
     if value is None:
         return Outcome(run, "succeeded", duration_s)
-    if isinstance(value, Snooze):
+    if isinstance(value, Steer):
         return raised(run, value, duration_s)
     try:
         return Outcome(run, "succeeded", duration_s, result=result_text(run, value))
-    except EncodingError as error:
+    except Exception as error:  # whatever a model of the application raises when it is made into JSON
         return unstorable(run, error, duration_s)
 
 
@@ -142,8 +142,8 @@ def stored(run: Run, value: object) -> codec.Json:
         EncodingError: it cannot be stored.
     """
     task = run.task
-    if value is None or isinstance(value, Snooze) or task.results is None:
-        return value if isinstance(value, Snooze) or not task.options.get("ignore_result") else None
+    if value is None or isinstance(value, Steer) or task.results is None:
+        return value if isinstance(value, Steer) or not task.options.get("ignore_result") else None
     if task.options.get("ignore_result") or (run.options is not None and "ignore_result" in run.options):
         return None
     jobs = run.claim.desk.jobs
@@ -159,7 +159,7 @@ def raised(run: Run, error: BaseException, duration_s: float) -> Outcome:
         case Snooze():
             return Outcome(run, "scheduled", duration_s, reason="snoozed", delay_s=error.delay_s, refund=1)
         case Cancel():
-            return Outcome(run, "cancelled", duration_s, reason=storable(str(error.reason)))
+            return Outcome(run, "cancelled", duration_s, reason=storable(_safe_text(error.reason)))
         case RetryLater():
             return failed(run, error, duration_s, delay_s=error.delay_s)
         case _ if is_soft(error):
@@ -179,15 +179,27 @@ def failed(
     run: Run, error: BaseException, duration_s: float, *, reason: str = "error", delay_s: float | None = None
 ) -> Outcome:
     """The outcome of a failed attempt: another one after a rest while the policy allows it, else the end."""
-    failure = describe(error, run.task.throws)
     rest_s: float | None = None
     if run.attempt < run.max_attempts:
-        rest_s = delay_s if delay_s is not None else run.retry.rest_after(error, run.attempt)
+        rest_s = delay_s if delay_s is not None else _rest_after(run, error)
+    failure = describe(error, run.task.throws)
     if rest_s is None:
         return Outcome(run, "failed", duration_s, reason=reason, failure=failure)
     if (over := run.is_over(rest_s)) is not None:
         return Outcome(run, "failed", duration_s, reason=over, failure=failure)
     return Outcome(run, "scheduled", duration_s, reason=reason, failure=failure, delay_s=rest_s)
+
+
+def _rest_after(run: Run, error: BaseException) -> float | None:
+    """The rest that the policy asks for; the usual one where its function fails, which must not take a worker along."""
+    try:
+        return run.retry.rest_after(error, run.attempt)
+    except StoppedError:
+        raise
+    except BaseException as broken:
+        said = f"{type(broken).__name__}: {_safe_text(broken)}"
+        error.add_note(f"the backoff of the task failed, and the job rests as if it had none of its own: {said}")
+        return Retry().rest_s(run.attempt)
 
 
 def too_late(run: Run) -> Outcome | None:
@@ -250,7 +262,9 @@ def describe(error: BaseException, expected: tuple[type[BaseException], ...] = (
     try:
         lines = traceback.format_exception(kind, error, _user_part(error))
         text = "".join(lines)
-    except Exception as broken:  # an exception whose __str__ or __cause__ raises
+    except StoppedError:
+        raise
+    except BaseException as broken:  # an exception whose __str__ or __cause__ raises
         text = f"{name}: {error_text} (its traceback cannot be shown: {type(broken).__name__})"
     place = f"{frames[-1].filename}:{frames[-1].name}" if frames else ""
     fingerprint = hashlib.sha256(f"{name}|{place}".encode(errors="replace")).hexdigest()[:16]
@@ -265,10 +279,12 @@ def _user_part(error: BaseException) -> Any:
     return trace
 
 
-def _safe_text(error: BaseException) -> str:
+def _safe_text(value: object) -> str:
     try:
-        return str(error)
-    except Exception as broken:
+        return str(value)
+    except StoppedError:
+        raise
+    except BaseException as broken:
         return f"<its text cannot be shown: {type(broken).__name__}>"
 
 

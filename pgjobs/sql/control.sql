@@ -8,6 +8,13 @@ SELECT id, status FROM pgjobs.cancel(%(ids)s::uuid[], %(reason)s::text)
 SELECT id FROM pgjobs.retry(%(ids)s::uuid[])
 
 
+-- name: misfit
+-- What is wrong with arguments for a task, by the schema that its workers have published.
+SELECT pgjobs.misfit(%(args)s::jsonb, schema)
+  FROM pgjobs.tasks
+ WHERE name = %(task)s
+
+
 -- name: retry_with
 -- Gives an ended job other arguments and queues it again; returns it if it had ended.
 SELECT id FROM pgjobs.retry_with(%(id)s::uuid, %(args)s::jsonb)

@@ -65,7 +65,7 @@ from pgjobs.statements.completing import (
     settle,
     standing,
 )
-from pgjobs.statements.controlling import cancel, delete, retry, retry_with, to_be_stopped
+from pgjobs.statements.controlling import cancel, delete, misfit, retry, retry_with, to_be_stopped
 from pgjobs.statements.doctoring import (
     Holder,
     Host,
@@ -310,6 +310,7 @@ __all__ = [
     "make_quiet",
     "mark_silent",
     "marks",
+    "misfit",
     "more_failures",
     "move",
     "names",

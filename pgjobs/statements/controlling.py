@@ -20,6 +20,11 @@ def retry(ids: Sequence[UUID]) -> Statement[list[UUID]]:
     return Statement(QUERIES["retry"], {"ids": [str(job_id) for job_id in ids]}, column)
 
 
+def misfit(task: str, args: str) -> Statement[str | None]:
+    """What is wrong with arguments, by what workers have published of their task; None where nothing is known to be."""
+    return Statement(QUERIES["misfit"], {"task": task, "args": args}, lambda rows: rows[0][0] if rows else None)
+
+
 def retry_with(job_id: UUID, args: str) -> Statement[list[UUID]]:
     """Gives an ended job other arguments, and queues it again; returns it if it had ended."""
     return Statement(QUERIES["retry_with"], {"id": str(job_id), "args": args}, column)

@@ -20,8 +20,8 @@ def report(said: Sequence[Said]) -> Statement[set[Any]]:
     params = {
         "ids": [str(each.run.id) for each in said],
         "claims": [str(each.run.claim.id) for each in said],
-        "progress": [each.progress and codec.dumps(each.progress) for each in said],
-        "meta": [each.meta and codec.dumps(each.meta) for each in said],
+        "progress": [each.progress and codec.dumps(each.progress, limit=None) for each in said],
+        "meta": [each.meta and codec.dumps(each.meta, limit=None) for each in said],
         "timeouts": [each.timeout_s for each in said],
         "jobs": [str(run.id) for run, _ in lines],
         "job_claims": [str(run.claim.id) for run, _ in lines],

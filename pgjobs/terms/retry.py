@@ -179,7 +179,7 @@ def _exponential(base_s: float) -> Callable[[int], float]:
 
 
 class Steer(Exception):
-    """What a job raises to say how its run ends; not an error."""
+    """What a job raises, or returns, to say how its run ends; not an error."""
 
 
 class RetryLater(Steer):

@@ -40,6 +40,19 @@ def wrong() -> None:
     raise LookupError("no such thing")
 
 
+@jobs.task(executor="process", retry=Retry(1))
+def close_stdout() -> str:
+    sys.stdout.close()
+    return "closed"
+
+
+@jobs.task(executor="fork", capture=True, retry=Retry(1))
+def lose_stdout() -> str:
+    sys.stdout.close()
+    sys.stderr = None
+    return "lost"
+
+
 @jobs.task(executor="fork")
 def hold_with_a_child(flag: str) -> None:
     with subprocess.Popen(["sleep", "60"]) as child:

@@ -78,6 +78,26 @@ def test_a_result_that_cannot_be_stored_fails_the_job_at_once(value: object) -> 
     assert outcome.failure.message.startswith("result cannot be stored as JSON")
 
 
+def test_a_model_that_cannot_be_made_into_json_fails_its_job_alone() -> None:
+    class Model:
+        def model_dump(self, mode: str) -> Any:
+            raise RuntimeError(f"cannot be {mode}")
+
+        @classmethod
+        def model_json_schema(cls) -> dict[str, Any]:
+            return {}
+
+    def make() -> Any: ...
+
+    make.__annotations__["return"] = Model
+    made = a_run()
+    made.task.signature = Signature(make, "make")
+    outcome = outcomes.returned(made, Model(), 0.5)
+    assert summary(outcome) == ("failed", "unstorable result", None, 0)
+    assert outcome.failure is not None
+    assert outcome.failure.message == "cannot be json"
+
+
 def test_a_completion_that_was_rolled_back_is_a_failed_attempt() -> None:
     made = a_run()
     made.completed = True
@@ -95,10 +115,25 @@ def test_a_snooze_gives_the_attempt_back(end: Any, attempt: int) -> None:
     assert outcome.failure is None
 
 
-def test_a_job_can_cancel_itself() -> None:
-    outcome = outcomes.raised(a_run(), Cancel("no such user"), 0.5)
+@pytest.mark.parametrize("end", [outcomes.raised, outcomes.returned])
+def test_a_job_can_cancel_itself(end: Any) -> None:
+    outcome = end(a_run(), Cancel("no such user"), 0.5)
     assert summary(outcome) == ("cancelled", "no such user", None, 0)
     assert outcome.failure is None
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError, SystemExit])
+def test_what_has_no_text_ends_its_run_alone(error: type[BaseException]) -> None:
+    class MuteError(Exception):
+        def __str__(self) -> str:
+            raise error
+
+    reason: Any = MuteError()
+    said = f"<its text cannot be shown: {error.__name__}>"
+    assert summary(outcomes.raised(a_run(), Cancel(reason), 0.5)) == ("cancelled", said, None, 0)
+    outcome = outcomes.raised(a_run(3), MuteError(), 0.5)
+    assert outcome.failure is not None
+    assert outcome.failure.message == said
 
 
 @pytest.mark.parametrize(
@@ -124,6 +159,22 @@ def test_a_failed_attempt_is_followed_by_another_while_the_policy_allows_it(
     assert (outcome.ending, outcome.delay_s) == expected
     assert (outcome.reason, outcome.refund, outcome.seconds) == ("error", 0, 0.5)
     assert outcome.failure is not None
+
+
+@pytest.mark.parametrize("rest", [None, -1, "soon", ZeroDivisionError(), SystemExit(1)])
+def test_a_backoff_that_fails_is_noted_and_the_job_rests_as_usual(rest: Any) -> None:
+    def backoff(attempt: int) -> Any:
+        if isinstance(rest, BaseException):
+            raise rest
+        return rest
+
+    outcome = outcomes.raised(a_run(1, Retry(3, backoff)), KeyError("own"), 0.5)
+    assert (outcome.ending, outcome.reason) == ("scheduled", "error")
+    assert outcome.delay_s is not None
+    assert 0 <= outcome.delay_s <= 5
+    assert outcome.failure is not None
+    assert outcome.failure.message == "'own'"
+    assert "the backoff of the task failed, and the job rests" in outcome.failure.traceback
 
 
 def test_a_policy_of_the_jobs_own_goes_before_its_tasks() -> None:

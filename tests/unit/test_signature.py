@@ -265,3 +265,18 @@ def test_a_type_that_json_cannot_check_is_not_checked() -> None:
 def test_what_is_built_in_cannot_be_a_task() -> None:
     with pytest.raises(TaskError, match="call it in a function of your own"):
         Signature(max, "x")
+
+
+@pytest.mark.parametrize("error", [KeyError("secret"), SystemExit(1)])
+def test_type_that_refuses_to_be_made_is_a_misfit(error: BaseException) -> None:
+    @dataclasses.dataclass
+    class Fussy:
+        n: int
+
+        def __post_init__(self) -> None:
+            raise error
+
+    with pytest.raises(ArgumentsError, match=r"task 't': (KeyError|SystemExit)"):
+        Signature(taking(Fussy), "t").unbind({"value": {"n": 1}})
+    with pytest.raises(ArgumentsError, match="is private, so no more is said"):
+        Signature(taking(Fussy), "t", private=["value"]).unbind({"value": {"n": 1}})

@@ -10,6 +10,7 @@ from pgjobs.running.bodies import body_of
 from pgjobs.running.outcome import Outcome
 from pgjobs.running.registry import Registry
 from pgjobs.running.run import Run
+from pgjobs.wording import given
 
 
 class Admission:
@@ -27,6 +28,12 @@ class Admission:
         self._said: set[tuple[str, str]] = set()
 
     def __call__(self, run: Run) -> Outcome | None:
+        try:
+            return self._make_ready(run)
+        except (Exception, SystemExit) as error:  # of the application, such as middleware or a module's __getattr__
+            return self._send_back(run, f"cannot be made ready: {given(error)}")
+
+    def _make_ready(self, run: Run) -> Outcome | None:
         task = self._registry.find(run.task_name)
         if task is None:
             return self._send_back(run, "unknown task")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import threading
 import time
@@ -39,6 +40,7 @@ class AsyncExecutor:
         self._alarm: asyncio.TimerHandle | None = None
         self._alarm_at = float("inf")
         self.stopping = False
+        self._closing = False
 
     def open(self) -> None:
         """Starts the loop's thread."""
@@ -82,13 +84,16 @@ class AsyncExecutor:
         if self._thread.ident is None:
             self._loop.close()
             return
+        self._closing = True
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(timeout_s)
 
     def _main(self) -> None:
         asyncio.set_event_loop(self._loop)
         try:
-            self._loop.run_forever()
+            while not self._closing:  # a job may stop the loop, which is not its own
+                with contextlib.suppress(SystemExit, KeyboardInterrupt):  # of what a job has started, which has it too
+                    self._loop.run_forever()
             _finish(self._loop)
         finally:
             asyncio.set_event_loop(None)

@@ -175,7 +175,7 @@ def _one(given: Handed, output: int, tasks: Tasks, runner: asyncio.Runner, out: 
     meter.begin()
     with _captured(output) if given.capture else contextlib.nullcontext():
         outcome = _execute(given, tasks, runner, out.desk)
-    sys.stdout.flush()
+    _flush()
     usage = meter.read()
     out.send(outcome_line(outcome, meter.max_rss_bytes, usage), outcome.run)
 
@@ -183,19 +183,24 @@ def _one(given: Handed, output: int, tasks: Tasks, runner: asyncio.Runner, out: 
 @contextlib.contextmanager
 def _captured(output: int) -> Generator[None]:
     """Sends what is written to stdout and stderr, by programs that are started too, to the worker."""
-    sys.stdout.flush()
-    sys.stderr.flush()
+    _flush()
     before = [os.dup(1), os.dup(2)]
     os.dup2(output, 1)
     os.dup2(output, 2)
     try:
         yield
     finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        _flush()
         for number, kept in enumerate(before, 1):
             os.dup2(kept, number)
             os.close(kept)
+
+
+def _flush() -> None:
+    """Writes out what is kept back; a job may have closed what it is written to."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(ValueError, OSError, AttributeError):
+            stream.flush()
 
 
 # -- one process a run
@@ -207,7 +212,7 @@ def _serve_forked(pipe: socket.socket, output: int, tasks: Tasks) -> None:
     with pipe.makefile("rb") as lines:
         for line in lines:
             go, ready = os.pipe()
-            sys.stdout.flush()
+            _flush()
             if (pid := os.fork()) == 0:
                 os.close(ready)
                 _run_forked(go, pipe, output, tasks, line)
@@ -241,7 +246,7 @@ def _run_forked(go: int, pipe: socket.socket, output: int, tasks: Tasks, line: b
     except BaseException:
         traceback.print_exc()
     finally:
-        sys.stderr.flush()
+        _flush()
         os._exit(code)
 
 
