@@ -6,9 +6,11 @@ import asyncio
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from opentelemetry import baggage, context, trace
@@ -19,7 +21,8 @@ from opentelemetry.trace import SpanKind, StatusCode
 
 from pgjobs import Cancel, PgJobs, Retry, Snooze, current_job
 from pgjobs.context import TRACEPARENT, TraceContext
-from pgjobs.contrib.opentelemetry import instrument
+from pgjobs.contrib.opentelemetry import _Tracing, instrument
+from pgjobs.running.current import CurrentJob
 from tests.processes import WorkerProcess
 from tests.support import eventually
 
@@ -217,6 +220,40 @@ def test_spans_are_exported_before_a_process_is_gone(database_url: str, tmp_path
         assert worker.leave() == 0
     found = [json.loads(line) for line in path.read_text().splitlines()]
     assert sorted(span["attributes"]["pgjobs.task"] for span in found) == [f"{app}.far", f"{app}.near"]
+
+
+def test_span_of_a_run_takes_little_more_than_a_bare_one(spans: Spans) -> None:
+    """Counted in calls of Python functions: the SDK's own are most of them."""
+    job = cast(CurrentJob, SimpleNamespace(id=1, queue="mail", task="send", attempt=1, context={}))
+    tracing = _Tracing(spans.provider, same_trace=False)
+    tracer = spans.provider.get_tracer("bare")
+    named = {str(number): "x" for number in range(7)}  # a run's span has as many attributes
+
+    def bare() -> None:
+        tracer.start_span("bare", context.Context(), SpanKind.CONSUMER, named).end()
+
+    def a_run() -> None:
+        tracing.run(job, lambda: None)
+
+    bare(), a_run()
+    assert calls(a_run) - calls(bare) <= 30
+
+
+def calls(function: Callable[[], None]) -> int:
+    """How many Python functions are called within."""
+    count = 0
+
+    def noted(frame: object, what: str, argument: object) -> None:
+        nonlocal count
+        count += what == "call"
+
+    before = sys.getprofile()
+    sys.setprofile(noted)
+    try:
+        function()
+    finally:
+        sys.setprofile(before)
+    return count
 
 
 def test_import_without_the_library_names_the_extra() -> None:
