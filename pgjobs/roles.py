@@ -5,7 +5,8 @@ They are groups, ``NOLOGIN``: grant them to the roles that log in. All of a sche
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, LiteralString, TypeAlias
 
@@ -74,6 +75,9 @@ _ALSO_CHECKED: Final[Mapping[str, Sequence[str]]] = {
 }
 """Columns whose privileges `check` looks at: some that are granted, and some that must not be."""
 
+_NOT_GRANTED: Final = "01007"
+"""The SQLSTATE of a GRANT that grants nothing, or not all: a warning."""
+
 _DRAW: Final = frozenset({"producer", "worker", "admin"})
 """Who draws positions from the sequence: whoever makes a job queued."""
 
@@ -130,7 +134,7 @@ def create(conn: psycopg.Connection[Any], schema: str = DEFAULT_SCHEMA) -> list[
         psycopg.errors.InsufficientPrivilege: the caller does not own the schema, or may not make roles.
     """
     new: list[str] = []
-    with conn.transaction():
+    with conn.transaction(), _heeding(conn):
         for role in ROLES:
             name = role_name(role, schema)
             if conn.execute("SELECT FROM pg_roles WHERE rolname = %s", [name]).fetchone() is None:
@@ -139,6 +143,24 @@ def create(conn: psycopg.Connection[Any], schema: str = DEFAULT_SCHEMA) -> list[
         for statement in grants(schema):
             conn.execute(statement)
     return new
+
+
+@contextmanager
+def _heeding(conn: psycopg.Connection[Any]) -> Generator[None]:
+    """Takes for an error what the server only warns of: that a role grants nothing, since it is not the owner."""
+
+    def heed(diag: psycopg.errors.Diagnostic) -> None:
+        if diag.sqlstate == _NOT_GRANTED:
+            ignored.append(str(diag.message_primary))
+
+    ignored: list[str] = []
+    conn.add_notice_handler(heed)
+    try:
+        yield
+    finally:
+        conn.remove_notice_handler(heed)
+    if ignored:
+        raise psycopg.errors.InsufficientPrivilege(ignored[0])
 
 
 def script(conn: psycopg.Connection[Any], schema: str = DEFAULT_SCHEMA) -> str:

@@ -83,6 +83,33 @@ def test_no_database_is_an_error_that_names_the_ways_out() -> None:
 
 
 @pytest.mark.server
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("jobs", "list"),
+        ("jobs", "list", "--where", "true"),
+        ("jobs", "export"),
+        ("jobs", "cancel", "-Q", "mail", "-y"),
+        ("purge", "--all", "-y"),
+        ("roles", "create"),
+        ("roles", "check"),
+    ],
+    ids=" ".join,
+)
+def test_schema_that_is_not_there_is_said_and_not_blamed_on_the_selection(
+    words: tuple[str, ...], database_url: str, conn: psycopg.Connection[Any]
+) -> None:
+    group = "nowhere_reader"
+    conn.execute(f"CREATE ROLE {group}".encode())
+    try:
+        done = pgjobs(database_url, *words, "--schema", "nowhere")
+    finally:
+        conn.execute(f"DROP ROLE {group}".encode())
+    assert (done.returncode, done.stdout) == (5, "")
+    assert "run `pgjobs migrate --schema nowhere`" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
 def test_migrate_checks_applies_and_writes_a_script(database_url: str) -> None:
     done = pgjobs(database_url, "migrate", "--check", "--schema", "fresh")
     assert (done.returncode, "lacks 0001" in done.stderr) == (5, True)

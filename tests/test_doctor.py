@@ -322,6 +322,25 @@ def test_revision_that_is_out_of_date(find: Find, jobs: PgJobs, conn: Conn, data
     assert [each.code for each in absent.values() if each.is_wrong] == ["revision"]
 
 
+def test_checks_of_tables_that_are_missing_say_so(find: Find, conn: Conn) -> None:
+    conn.execute("DROP TABLE pgjobs.duties")
+    findings = find()
+    assert {code for code, each in findings.items() if each.is_wrong} == {"drift"}
+    assert findings["drift"].what == "the table pgjobs.duties is missing"
+    blind = findings["duties"]
+    assert blind.severity is Severity.SKIPPED
+    assert blind.what == 'what it reads is not there: relation "pgjobs.duties" does not exist'
+    assert blind.remedy == "mend the schema, as is said above", "pgjobs migrate would find it up to date"
+
+
+def test_checks_of_a_schema_that_is_absent_say_so(database_url: str) -> None:
+    findings = found(PgJobs(database_url, schema="absent").database)
+    assert {code for code, each in findings.items() if each.is_wrong} == {"revision"}
+    blind = [each for each in findings.values() if not each.is_wrong]
+    assert {"queues", "tasks", "claims", "drift"} <= {each.code for each in blind}
+    assert all(each.what.startswith("what it reads is not there: ") for each in blind)
+
+
 # -- roles
 
 
@@ -450,9 +469,16 @@ def test_command_says_what_why_and_how(database_url: str, conn: Conn) -> None:
     assert {"severity", "code", "what", "why", "remedy"} == set(document["findings"][0])
 
 
+def test_command_says_how_many_checks_could_not_look(conn: Conn, direct_url: str, schema: str) -> None:
+    with login(conn, direct_url, schema, "reader") as url:
+        done = pgjobs(url, "doctor", "--schema", schema)
+    assert "? skipped  the role" in done.stdout
+    assert done.stdout.endswith(f" in {len(CHECKS)} checks, of which 1 could not look\n")
+
+
 def test_command_ends_with_0_where_all_is_well(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with contextlib.suppress(KeyError):
         for name in SUITE:
             monkeypatch.delitem(server._NEEDED, name)
     done = CliRunner().invoke(command, ["--url", database_url])
-    assert (done.exit_code, done.output) == (0, f"✓ {len(CHECKS)} checks, nothing wrong\n")
+    assert (done.exit_code, done.output) == (0, f"✓ nothing wrong in {len(CHECKS)} checks\n")

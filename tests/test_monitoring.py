@@ -23,7 +23,9 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from pgjobs import PgJobs, events
+from pgjobs.connections.link import Link
 from pgjobs.job import new_id
+from pgjobs.statements import Statement
 from pgjobs.supervisor.health import Health, Standing
 from pgjobs.supervisor.metrics import METRICS, Metrics, QueueGauge
 from pgjobs.supervisor.monitor import Monitor, QueueGauges, address
@@ -245,6 +247,31 @@ def test_tally_sums_up_and_begins_anew() -> None:
     assert sums.counts == {"jobs_released": 3, "claims": 5}
     assert tally.take(claims=2).counts == {"claims": 2}, "another life of the worker"
     assert tally.take(claims=2).jobs == []
+
+
+@pytest.mark.server
+def test_counting_takes_one_call_a_batch_and_no_statement_more(jobs: PgJobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    batches: list[list[str]] = []
+    sent = Link.batch
+
+    def noted(link: Link, *wanted: Statement[Any]) -> list[Any]:
+        if link._name == "pgjobs worker":
+            batches.append([each.query.name for each in wanted])
+        return sent(link, *wanted)
+
+    work = jobs.task(name="work")(noop)
+    work.enqueue_many([(i,) for i in range(1_000)])
+    monkeypatch.setattr(Link, "batch", noted)
+    heard: list[events.Event] = []
+    tally = Tally(heard.append)
+    jobs.worker(burst=True, emit=tally).run()
+    assert tally.take().jobs == [("work", "default", "succeeded", 1_000)]
+    completing = [names for names in batches if "complete" in names]
+    assert sum(isinstance(each, events.Recorded) for each in heard) == len(completing) <= 100
+    assert {name for names in completing for name in names} <= {"complete", "forget_claims", "bounds", "claim", "idle"}
+
+
+async def noop(i: int) -> None: ...
 
 
 def test_names_without_end_are_summed_up_as_others() -> None:

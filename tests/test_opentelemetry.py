@@ -20,7 +20,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 from pgjobs import Cancel, PgJobs, Retry, Snooze, current_job
 from pgjobs.context import TRACEPARENT, TraceContext
 from pgjobs.contrib.opentelemetry import instrument
-from tests.processes import WorkerProcess
+from tests.processes import ROOT, WorkerProcess
 from tests.support import eventually
 
 SECRET = "keep-this-one"
@@ -217,6 +217,40 @@ def test_spans_are_exported_before_a_process_is_gone(database_url: str, tmp_path
         assert worker.leave() == 0
     found = [json.loads(line) for line in path.read_text().splitlines()]
     assert sorted(span["attributes"]["pgjobs.task"] for span in found) == [f"{app}.far", f"{app}.near"]
+
+
+COUNTING = """
+import sys
+from types import SimpleNamespace
+from opentelemetry import context
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.trace import SpanKind
+from pgjobs.contrib.opentelemetry import _Tracing
+
+def calls(function):
+    count = 0
+    def noted(frame, what, argument):
+        nonlocal count
+        count += what == "call"
+    function()
+    sys.setprofile(noted)
+    function()
+    sys.setprofile(None)
+    return count
+
+provider = TracerProvider()
+tracing, tracer = _Tracing(provider, same_trace=False), provider.get_tracer("bare")
+job = SimpleNamespace(id=1, queue="mail", task="send", attempt=1, context={})
+attributes = {str(number): "x" for number in range(7)}  # a run's span has as many
+bare = calls(lambda: tracer.start_span("bare", context.Context(), SpanKind.CONSUMER, attributes).end())
+print(calls(lambda: tracing.run(job, int)) - bare)
+"""
+
+
+def test_span_of_a_run_takes_little_more_than_a_bare_one() -> None:
+    """Counted in calls of Python functions, in a process without other threads."""
+    done = subprocess.run([sys.executable, "-c", COUNTING], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert int(done.stdout) <= 30
 
 
 def test_import_without_the_library_names_the_extra() -> None:

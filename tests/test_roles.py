@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -176,3 +177,42 @@ def test_command_creates_and_checks(direct_url: str, schema: str, conn: psycopg.
     assert "run `pgjobs roles create`" in checked.stderr
     assert "worker" in pgjobs(direct_url, "roles", "create", *url).stdout
     assert pgjobs(direct_url, "roles", "check", *url).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("role", "words"),
+    [
+        ("producer", "info"),
+        ("producer", "jobs explain {id}"),
+        ("producer", "jobs retry {id}"),
+        ("reader", "mark v1"),
+        ("reader", "queues pause mail"),
+        ("admin", "enqueue work 1"),
+        ("worker", "jobs cancel -Q default -y"),
+        ("worker", "worker -A tests.apps.basic"),
+        ("reader", "worker -A tests.apps.basic"),
+    ],
+)
+def test_command_says_in_a_sentence_what_its_role_may_not(
+    role: str, words: str, conn: psycopg.Connection[Any], direct_url: str, schema: str
+) -> None:
+    job = PgJobs(direct_url, schema=schema).using(delay="1h").enqueue("work")
+    with login(conn, direct_url, schema, role) as url:
+        if role == "worker" and words.startswith("worker "):
+            conn.execute(f"REVOKE INSERT ON {schema}.workers FROM {schema}_worker".encode())
+        done = pgjobs(url, *words.format(id=job.id).split(), PGJOBS_SCHEMA=schema)
+    assert done.returncode == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    assert re.search(r"permission denied for .*; give the role one of those that `pgjobs roles create`", done.stderr)
+
+
+def test_whoever_may_not_grant_is_told_so_and_not_that_it_is_done(
+    conn: psycopg.Connection[Any], direct_url: str, schema: str
+) -> None:
+    conn.execute(f"REVOKE SELECT ON {schema}.jobs FROM {schema}_reader".encode())
+    with login(conn, direct_url, schema, "admin") as url:  # the server only warns whoever has some privilege
+        done = pgjobs(url, "roles", "create", "--schema", schema)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "have the schema's owner, with CREATEROLE, run what `pgjobs roles create --sql` writes" in done.stderr
+    assert roles.create(conn, schema) == []
+    assert roles.check(conn, schema) == []

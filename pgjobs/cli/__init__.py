@@ -88,6 +88,6 @@ def main() -> NoReturn:
         code = codes.of(error)
         if code is None:
             raise
-        click.secho(f"pgjobs: {error}".strip(), fg="red", err=True)
+        click.secho(f"pgjobs: {codes.said(error)}", fg="red", err=True)
         sys.exit(code)
     sys.exit(0)

@@ -99,7 +99,7 @@ class Monitored(click.Command):
             _end(State.UNKNOWN, error.format_message(), as_json=as_json)
         except Exception as error:
             state = State.CRITICAL if codes.of(error) == codes.UNREACHABLE else State.UNKNOWN
-            _end(state, str(error), as_json=as_json)
+            _end(state, codes.said(error), as_json=as_json)
 
 
 @click.command(cls=Monitored)

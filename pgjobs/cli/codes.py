@@ -22,9 +22,19 @@ def outage(error: Exception) -> str:
     return f"the database is out of reach, trying again: {(str(error).splitlines() or [type(error).__name__])[0]}"
 
 
+def said(error: BaseException) -> str:
+    """An error as the command line says it."""
+    from psycopg.errors import InsufficientPrivilege
+
+    from pgjobs.connections.database import refused
+
+    return refused(error) if isinstance(error, InsufficientPrivilege) else str(error).strip()
+
+
 def of(error: BaseException) -> int | None:
     """The exit code for an error; None for one that is a fault of ours, and keeps its traceback."""
     from psycopg import OperationalError
+    from psycopg.errors import InsufficientPrivilege
 
     from pgjobs import errors
     from pgjobs.connections.database import is_away
@@ -46,7 +56,7 @@ def of(error: BaseException) -> int | None:
             return UNREACHABLE
         case _ if isinstance(error, usage):
             return USAGE
-        case errors.PgJobsError():
+        case errors.PgJobsError() | InsufficientPrivilege():
             return FAILURE
         case _:
             return None

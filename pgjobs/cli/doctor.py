@@ -46,7 +46,7 @@ def command(long_: str, as_json: bool, app: str | None, url: str | None, schema:
         out = options.console()
         for finding in findings:
             out.print(_picture(finding), soft_wrap=True)
-        out.print(_summary(len(CHECKS), wrong))
+        out.print(_summary(len(CHECKS), len(wrong), len(findings) - len(wrong)))
     if wrong:
         sys.exit(codes.FAILURE)
 
@@ -64,11 +64,12 @@ def _picture(finding: Finding) -> RenderableType:
     )
 
 
-def _summary(checks: int, wrong: list[Finding]) -> RenderableType:
+def _summary(checks: int, wrong: int, skipped: int) -> RenderableType:
     from rich.text import Text
 
     from pgjobs.wording import plural
 
+    unseen = f", of which {skipped} could not look" if skipped else ""
     if not wrong:
-        return Text(f"✓ {checks} checks, nothing wrong", "green")
-    return Text(f"{plural(len(wrong), 'finding')} in {checks} checks", "bold")
+        return Text(f"✓ nothing wrong in {checks} checks{unseen}", "yellow" if skipped else "green")
+    return Text(f"{plural(wrong, 'finding')} in {checks} checks{unseen}", "bold")

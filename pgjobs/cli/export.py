@@ -75,7 +75,7 @@ def _chunks(jobs: PgJobs, job_ids: tuple[str, ...], said: Mapping[str, Any]) -> 
     ids = [as_id(job_id) for job_id in job_ids] or None
     if ids and (missing := set(ids) - jobs.database.run(statements.statuses(ids)).keys()):
         raise JobNotFoundError(min(missing))
-    with selection.reading(jobs) as conn:
+    with selection.reading(jobs, chosen) as conn:
         for rows in jobs.database.stream(statements.export_jobs(chosen, ids), conn):
             yield [without_private(jobs, row) for row in rows]
 

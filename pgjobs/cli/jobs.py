@@ -47,7 +47,7 @@ def list_(limit: int, as_json: bool, app: str | None, url: str | None, schema: s
 
     known = options.jobs_of(app, url, schema)
     chosen = selection.chosen(**said)
-    with selection.reading(known) as conn:
+    with selection.reading(known, chosen) as conn:
         found = known.database.run(statements.jobs(chosen, limit), conn)
     rows = [without_private(known, row) for row in found]
     if as_json:

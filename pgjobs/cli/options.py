@@ -78,12 +78,16 @@ def database_of(app_name: str | None, url_: str | None, schema_: str | None) -> 
 
 @contextlib.contextmanager
 def connection(url_: str | None, schema_: str | None) -> Generator[tuple[Connection[Any], str]]:
-    """A connection to the database, in autocommit, and the schema's name."""
+    """A connection to the database, in autocommit, and the schema's name.
+
+    Raises:
+        SchemaError: what the block reads is not there.
+    """
     from pgjobs.config import DEFAULT_SCHEMA, schema_name
-    from pgjobs.connections.database import Database
+    from pgjobs.connections.database import Database, explained
 
     name = schema_name(schema_ or DEFAULT_SCHEMA)
-    with contextlib.closing(Database(url_, name).connect("pgjobs")) as conn:
+    with contextlib.closing(Database(url_, name).connect("pgjobs")) as conn, explained(name):
         yield conn, name
 
 

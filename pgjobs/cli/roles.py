@@ -23,14 +23,24 @@ def command() -> None:
 @options.url
 @options.schema
 def create(as_sql: bool, url: str | None, schema: str | None) -> None:
-    """Make the roles, and give them exactly their privileges; repeat it after an upgrade."""
+    """Make the roles, and give them exactly their privileges; repeat it after an upgrade.
+
+    It takes the schema's owner, with CREATEROLE. Where those are two, both run parts of what --sql writes.
+    """
+    from psycopg.errors import InsufficientPrivilege
+
     from pgjobs import roles
 
     with options.connection(url, schema) as (conn, name):
         if as_sql:
             click.echo(roles.script(conn, name), nl=False)
             return
-        new = roles.create(conn, name)
+        try:
+            new = roles.create(conn, name)
+        except InsufficientPrivilege as error:
+            refused = error.diag.message_primary or error
+            remedy = "have the schema's owner, with CREATEROLE, run what `pgjobs roles create --sql` writes"
+            raise click.ClickException(f"{refused}; {remedy}") from None
     for role, what in roles.ROLES.items():
         full = roles.role_name(role, name)
         click.echo(f"{full:24} {what}{' (new)' if full in new else ''}")

@@ -94,7 +94,7 @@ def confirm(jobs: PgJobs, chosen: Selection, verb: str, *, yes: bool) -> int:
     from pgjobs import statements
     from pgjobs.wording import plural
 
-    counts = _read(jobs, statements.count_jobs(chosen))
+    counts = _read(jobs, chosen, statements.count_jobs(chosen))
     total = sum(counts.values())
     if not total:
         click.echo("no such jobs")
@@ -133,29 +133,36 @@ def act_on(jobs: PgJobs, verb: str, doing: Doing, said: Mapping[str, Any], ids: 
     return done
 
 
-def _read(jobs: PgJobs, statement: Statement[T]) -> T:
+def _read(jobs: PgJobs, chosen: Selection, statement: Statement[T]) -> T:
     """Runs what may have a condition of the caller's in it, where it can write nothing; see ``reading``."""
-    with reading(jobs) as conn:
+    with reading(jobs, chosen) as conn:
         return jobs.database.run(statement, conn)
 
 
 @contextlib.contextmanager
-def reading(jobs: PgJobs) -> Generator[Connection[Any]]:
+def reading(jobs: PgJobs, chosen: Selection) -> Generator[Connection[Any]]:
     """A transaction that can write nothing, for what may have a condition of the caller's in it.
 
     Raises:
         OptionError: the condition is no SQL, fails, or wants to write.
+        SchemaError: the tables are not there.
     """
     import psycopg
 
     from pgjobs import statements
+    from pgjobs.connections.database import explained
     from pgjobs.errors import OptionError
 
-    with jobs.database.connection() as conn, conn.transaction():
+    with explained(jobs.schema), jobs.database.connection() as conn, conn.transaction():
         jobs.database.run(statements.read_only(), conn)
+        jobs.database.run(statements.schema_revision(), conn)  # where there is none, the condition is not at fault
         try:
             yield conn
+        except psycopg.errors.InsufficientPrivilege:
+            raise
         except (psycopg.ProgrammingError, psycopg.DataError, psycopg.InternalError) as error:
+            if chosen.where is None:
+                raise
             raise OptionError(f"the selection cannot be read: {error.diag.message_primary}; see --where") from error
 
 
@@ -164,6 +171,6 @@ def chunks(jobs: PgJobs, chosen: Selection) -> Iterator[list[UUID]]:
     from pgjobs import statements
 
     after = UUID(int=0)
-    while ids := _read(jobs, statements.select_jobs(chosen, after, CHUNK)):
+    while ids := _read(jobs, chosen, statements.select_jobs(chosen, after, CHUNK)):
         yield ids
         after = ids[-1]

@@ -329,6 +329,14 @@ def explained(schema: str) -> Generator[None]:
         ) from error
 
 
+def refused(error: errors.InsufficientPrivilege) -> str:
+    """What the server refuses to the role that asks, in words, and what remedies it."""
+    return (
+        f"{error.diag.message_primary}; give the role one of those that `pgjobs roles create` makes: the reader looks, "
+        "the producer enqueues, the worker runs jobs, the admin steers them; only the schema's owner changes it"
+    )
+
+
 def is_away(error: BaseException) -> bool:
     """Whether an error says that the primary is gone or not yet there, so that another connection is the remedy."""
     if isinstance(error, errors.FeatureNotSupported):

@@ -17,9 +17,9 @@ beside what ``PgJobs(context=[…])`` carries.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Awaitable, Callable, Generator, Mapping
-from typing import Any, Final
+from collections.abc import Awaitable, Callable, Mapping
+from contextvars import Token
+from typing import Any, Final, TypeAlias
 
 from pgjobs.app import PgJobs
 from pgjobs.config import DEFAULT_QUEUE
@@ -38,6 +38,8 @@ except ImportError as error:
     raise ImportError(
         "pgjobs.contrib.opentelemetry needs OpenTelemetry; install the extra otel: pgjobs-queue[otel]"
     ) from error
+
+_Token: TypeAlias = Token[context.Context]
 
 FLUSH_MS: Final = 5_000
 """How long a process that ends waits for its last spans to be exported."""
@@ -80,41 +82,45 @@ class _Tracing(Middleware):
             return call_next(job)
 
     def run(self, job: CurrentJob, call_next: Callable[[], Any]) -> Any:
+        span, token = self._begin(job)
         try:
-            with self._span(job) as span, _judged(span):
-                return call_next()
+            return call_next()
+        except BaseException as error:
+            _judge(span, error)
+            raise
         finally:
-            self._flush_apart()
+            self._end(span, token)
 
     async def arun(self, job: CurrentJob, call_next: Callable[[], Awaitable[Any]]) -> Any:
+        span, token = self._begin(job)
         try:
-            with self._span(job) as span, _judged(span):
-                return await call_next()
+            return await call_next()
+        except BaseException as error:
+            _judge(span, error)
+            raise
         finally:
-            self._flush_apart()
+            self._end(span, token)
 
-    @contextlib.contextmanager
-    def _span(self, job: CurrentJob) -> Generator[Span]:
-        """A span for a run, with the producer's baggage; of the producer's trace only where that is asked for."""
-        producer = propagate.extract(_texts(job.context), context.Context())
-        origin = trace.get_current_span(producer).get_span_context()
-        parent = producer if self._same_trace else trace.set_span_in_context(trace.INVALID_SPAN, producer)
-        attributes = _attributes("process", job.queue, job.task) | {
-            "messaging.message.id": str(job.id), "pgjobs.attempt": job.attempt,
-        }  # fmt: skip
-        token = context.attach(parent)
-        try:
-            with self._tracer.start_as_current_span(
-                f"process {job.queue}",
-                kind=SpanKind.CONSUMER,
-                links=[Link(origin)] if origin.is_valid else None,
-                attributes=attributes,
-                record_exception=False,
-                set_status_on_exception=False,
-            ) as span:
-                yield span
-        finally:
-            context.detach(token)
+    # Begun and ended by hand: the generators of `with` would take as long as all else that is done here.
+
+    def _begin(self, job: CurrentJob) -> tuple[Span, _Token]:
+        """Starts a run's span, with the producer's baggage; in the producer's trace only where that is asked for."""
+        parent, links = context.Context(), None
+        if job.context:
+            producer = propagate.extract(_texts(job.context), parent)
+            origin = trace.get_current_span(producer).get_span_context()
+            links = [Link(origin)] if origin.is_valid else None
+            parent = producer if self._same_trace else trace.set_span_in_context(trace.INVALID_SPAN, producer)
+        attributes = _attributes("process", job.queue, job.task)
+        attributes["messaging.message.id"] = str(job.id)
+        attributes["pgjobs.attempt"] = job.attempt
+        span = self._tracer.start_span(f"process {job.queue}", parent, SpanKind.CONSUMER, attributes, links)
+        return span, context.attach(trace.set_span_in_context(span, parent))
+
+    def _end(self, span: Span, token: _Token) -> None:
+        context.detach(token)
+        span.end()
+        self._flush_apart()
 
     def _flush_apart(self) -> None:
         """Exports at once what a process of its own has recorded: it may be gone the next moment."""
@@ -130,21 +136,17 @@ class _Tracing(Middleware):
             flush(FLUSH_MS)
 
 
-@contextlib.contextmanager
-def _judged(span: Span) -> Generator[None]:
+def _judge(span: Span, error: BaseException) -> None:
     """Says in the span how the run ended: steering and a stop from outside are no errors."""
-    try:
-        yield
-    except BaseException as error:
-        outcome = outcome_of(CURRENT.get(), error)
-        if outcome is not None:
-            span.set_attribute("pgjobs.outcome", outcome.status)
-            if (failure := outcome.failure) is not None:
-                span.record_exception(error)
-                span.set_attribute("error.type", failure.exception)
-                if not failure.expected:
-                    span.set_status(Status(StatusCode.ERROR, failure.exception))
-        raise
+    outcome = outcome_of(CURRENT.get(), error)
+    if outcome is None:
+        return
+    span.set_attribute("pgjobs.outcome", outcome.status)
+    if (failure := outcome.failure) is not None:
+        span.record_exception(error)
+        span.set_attribute("error.type", failure.exception)
+        if not failure.expected:
+            span.set_status(Status(StatusCode.ERROR, failure.exception))
 
 
 def _attributes(operation: str, queue: str, task: str) -> dict[str, Any]:

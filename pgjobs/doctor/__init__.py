@@ -44,7 +44,6 @@ def _run(check: Check, patient: Patient) -> Iterator[Finding]:
         remedy = f"GRANT {patient.schema}_reader TO {who}"
         yield skipped(code, f"the role {who} may not look: {error.diag.message_primary}", remedy)
     except (errors.UndefinedTable, errors.InvalidSchemaName, errors.UndefinedColumn) as error:
-        # What is missing, the check of the schema says.
-        yield skipped(
-            code, f"what it reads is not there: {error.diag.message_primary}", f"pgjobs migrate{patient.option}"
-        )
+        # What is missing, the checks of the schema say, and with which command it comes back.
+        what = f"what it reads is not there: {error.diag.message_primary}"
+        yield skipped(code, what, "mend the schema, as is said above")

@@ -24,7 +24,7 @@ import msgspec
 import psycopg
 
 from pgjobs import embedded, migrations
-from pgjobs.connections.database import is_away
+from pgjobs.connections.database import is_away, refused
 from pgjobs.errors import ConfigurationError, OptionError, PgJobsError, SchemaError
 from pgjobs.running.loading import Application, load
 from pgjobs.telemetry import Log, set_up_logging
@@ -79,6 +79,8 @@ class Child:
             return self._give_up(USAGE, str(error))
         except SchemaError as error:
             return self._give_up(OUT_OF_DATE, str(error))
+        except psycopg.errors.InsufficientPrivilege as error:
+            return self._give_up(FAILURE, refused(error))
         except (psycopg.Error, embedded.EmbeddedServerError) as error:
             if isinstance(error, psycopg.Error) and not is_away(error):
                 raise
