@@ -11,7 +11,7 @@ from uuid import uuid4
 import psycopg
 import pytest
 
-from pgjobs import Cancel, PgJobs, Retry, Status
+from pgjobs import Cancel, PgJobs, Retry, Status, statements
 from pgjobs.handle import Job
 from pgjobs.insight.explain import Reason
 from pgjobs.job import new_id
@@ -177,6 +177,12 @@ def test_jobs_that_workers_send_back(jobs: PgJobs, conn: Conn) -> None:
         assert "nobody.knows" in reason(job, "unknown_task").text
     conn.execute("UPDATE pgjobs.jobs SET reason = 'arguments do not fit: $.a'")
     assert "arguments do not fit: $.a" in reason(job, "misfit").text
+    conn.execute("UPDATE pgjobs.jobs SET reason = 'task cannot be made ready: ImportError()'")
+    assert "because its task cannot be made ready" in reason(job, "misfit").text
+    assert reason(job, "misfit").remedy == "mend what raises that, and restart the workers"
+    assert [each[1] for each in jobs.database.run(statements.unrunnable())] == [
+        "task cannot be made ready: ImportError()"
+    ]
     conn.execute("UPDATE pgjobs.jobs SET reason = 'waits to run apart'")
     assert "apart" in codes(job)
 

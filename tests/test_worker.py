@@ -867,7 +867,7 @@ def test_type_or_module_that_raises_keeps_its_jobs_waiting_and_stops_no_other(
         assert fine.get(10) == 1
         seen(lambda: lazy.refresh().status is refusing.refresh().status is Status.SCHEDULED)
     assert (refusing.attempt, refusing.reason) == (0, "arguments do not fit: task 'take': KeyError('range')")
-    assert (lazy.attempt, lazy.reason) == (0, "cannot be made ready: ImportError('thing')")
+    assert (lazy.attempt, lazy.reason) == (0, "task cannot be made ready: ImportError('thing')")
 
 
 @pytest.mark.parametrize("what", ["child", "callback", "stop"])

@@ -22,7 +22,7 @@ __all__ = ["REASONS", "Facts", "Reason", "explain"]
 COUNTED: Final = 1_000
 """So many jobs ahead are counted; beyond, it says "over 1,000"."""
 
-ASIDE: Final = ("unknown task", "arguments do not fit", "options do not fit")
+ASIDE: Final = ("unknown task", "arguments do not fit", "options do not fit", "task cannot be made ready")
 """With these reasons a worker has sent a job back that it cannot run."""
 
 
@@ -160,10 +160,13 @@ def _aside(facts: Facts) -> Reason:
             f"a worker of its queue does not know its task {row.task}, and has sent it back until {_time(row.due_at)}",
             "restart the workers with the module that defines it: pgjobs worker -A MODULE",
         )
+    broken = (row.reason or "").startswith("task ")
     return Reason(
         "misfit",
         f"a worker has sent it back until {_time(row.due_at)}, because its {row.reason}",
-        f"pgjobs jobs cancel {row.id}; enqueue it again as its task wants it",
+        "mend what raises that, and restart the workers"
+        if broken
+        else f"pgjobs jobs cancel {row.id}; enqueue it again as its task wants it",
     )
 
 

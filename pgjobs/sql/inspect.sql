@@ -112,7 +112,8 @@ SELECT task, reason, count(*) AS jobs
          WHERE due_at IS NOT NULL AND due_at < now() + interval '1 minute'
          ORDER BY due_at
          LIMIT 10000) AS due
- WHERE (reason = 'unknown task' OR reason LIKE 'arguments do not fit%%' OR reason LIKE 'options do not fit%%')
+ WHERE (reason = 'unknown task' OR reason LIKE 'arguments do not fit%%' OR reason LIKE 'options do not fit%%'
+        OR reason LIKE 'task cannot be made ready%%')
  GROUP BY task, reason
  ORDER BY task, reason
 

@@ -31,7 +31,7 @@ class Admission:
         try:
             return self._make_ready(run)
         except (Exception, SystemExit) as error:  # of the application, such as middleware or a module's __getattr__
-            return self._send_back(run, f"cannot be made ready: {given(error)}")
+            return self._send_back(run, f"task cannot be made ready: {given(error)}")
 
     def _make_ready(self, run: Run) -> Outcome | None:
         task = self._registry.find(run.task_name)
