@@ -2,6 +2,7 @@
 
 Each mutant is a copy of the tree in which one text is replaced by another. The tests named for it run there one after
 the other, until one fails. Some arguments: only those mutants whose names contain one of them.
+AT_ONCE=1 takes them one by one.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from tests.chaos.document import replace, table
 from tests.support import suite_server
 
 ROOT: Final = Path(__file__).parents[1]
-AT_ONCE: Final = 2
+AT_ONCE: Final = int(os.environ.get("AT_ONCE", "2"))
 
 CLAIM, COMPLETE = "pgjobs/sql/claim.sql", "pgjobs/sql/complete.sql"
 MAINTAIN, WORKERS = "pgjobs/sql/maintain.sql", "pgjobs/sql/workers.sql"
@@ -38,7 +39,7 @@ APART, POOLED = "pgjobs/worker/executors/apart.py", "pgjobs/worker/executors/poo
 MODEL = "tests/model"
 FENCING, SUSPECTS, TIMEOUTS = "tests/test_fencing.py", "tests/test_suspects.py", "tests/test_timeouts.py"
 PAIRS = "tests/sql/test_interleavings.py"
-WORKER, CONTROL = "tests/test_worker.py", "tests/test_control.py"
+WORKER, CONTROL, UNIQUE = "tests/test_worker.py", "tests/test_control.py", "tests/test_unique.py"
 OUTPUT = tuple(f"tests/test_executors.py::{name}" for name in (
     "test_captured_run_leaves_its_process_as_it_was",
     "test_output_is_that_of_the_run_alone_and_any_bytes_are_kept",
@@ -124,7 +125,7 @@ MUTANTS: Final = (
     Mutant("settle counts no crash", COMPLETE, _query("settle"), "job.crashes + mine.crash", "job.crashes"),
     Mutant("settle drops the key of a retry", COMPLETE, _query("settle"),
            "unique_key = CASE WHEN mine.ending = 'scheduled' OR job.options ? 'unique_for' THEN job.unique_key END",
-           "unique_key = NULL"),
+           "unique_key = NULL", (MODEL, UNIQUE)),
     Mutant("settle leaves a suspect one", COMPLETE, _query("settle"),
            "THEN job.options - 'suspect'", "THEN job.options",
            (SUSPECTS,)),
@@ -143,6 +144,8 @@ MUTANTS: Final = (
     Mutant("release keeps the fence", COMPLETE, _query("release"), "claim_id = NULL", "claim_id = job.claim_id"),
     Mutant("release revives what was cancelled", COMPLETE, _query("release"),
            "WHEN job.cancel_at IS NOT NULL THEN 'cancelled' WHEN mine.paused", "WHEN mine.paused"),
+    Mutant("begin_suspects without the fence", COMPLETE, _query("begin_suspects"), " AND claim_id = begins.claim_id", "",
+           (PAIRS,)),
     # reap, forget, time_out, promote, expire
     Mutant("reap without the fence", MAINTAIN, _query("reap"), " AND claim_id = held.claim_id", ""),
     Mutant("reap whatever the status", MAINTAIN, _query("reap"),

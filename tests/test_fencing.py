@@ -234,8 +234,9 @@ def test_worker_that_was_believed_dead_cannot_end_its_job(
         assert paused.job.refresh().result == "by another"
 
 
+@pytest.mark.parametrize("meanwhile", [Status.RUNNING, Status.SUCCEEDED])
 def test_worker_that_was_believed_dead_cannot_complete_in_a_transaction(
-    jobs: PgJobs, shop: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
+    meanwhile: Status, jobs: PgJobs, shop: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pgjobs.worker.claiming.claimer.RECONCILE_S", 3600.0)
 
@@ -246,13 +247,24 @@ def test_worker_that_was_believed_dead_cannot_complete_in_a_transaction(
 
     with engine_of(jobs) as engine:
         paused = Paused(jobs, charge)
-        jobs.worker(burst=True).run()
+        if meanwhile is Status.RUNNING:
+            claim_by_another(jobs)
+        else:
+            jobs.worker(burst=True).run()
+        before = shop.execute("SELECT job::text FROM pgjobs.jobs AS job").fetchall()
         paused.resume.set()
         eventually(paused.lost)
         paused.worker.stop(timeout=1)
     assert [type(error) for error in paused.errors] == [ClaimLostError]
     assert orders(shop) == [], "its own writes are rolled back with it"
-    assert paused.job.refresh().result == "by another"
+    assert paused.job.refresh().status is meanwhile
+    assert shop.execute("SELECT job::text FROM pgjobs.jobs AS job").fetchall() == before
+
+
+def claim_by_another(jobs: PgJobs) -> None:
+    link = Link(jobs.database, "test")
+    assert len(link.one(statements.claim(*statements_of_a_worker(link), [Range(("default", 0))], 1))) == 1
+    link.close()
 
 
 def test_worker_that_finds_itself_dead_begins_another_life(jobs: PgJobs) -> None:

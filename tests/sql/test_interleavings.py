@@ -192,6 +192,21 @@ def test_nothing_waits_and_nothing_is_lost(first: str, second: str, pair: Pair) 
     assert waited == (first in WAITS.get(second, ()))
 
 
+# -- a claim that has moved on, while another runs the job
+
+
+@pytest.mark.parametrize("write", ["complete", "settle", "release", "complete_within", "begin_suspects"])
+def test_claim_that_has_moved_on_writes_nothing_while_another_runs_the_job(write: str, pair: Pair) -> None:
+    pair.put("running")
+    pair.conn.execute("UPDATE pgjobs.jobs SET expires_at = NULL")
+    pair.first.one(statements.release([pair.claim], [pair.job]))
+    assert len(pair.first.one(STATEMENTS["claim"](pair))) == 1
+    before, ends = pair.conn.execute("SELECT job::text FROM pgjobs.jobs AS job").fetchall(), world.rollups(pair.conn)
+    pair.second.one(STATEMENTS[write](pair))
+    assert pair.conn.execute("SELECT job::text FROM pgjobs.jobs AS job").fetchall() == before
+    assert world.rollups(pair.conn) == ends
+
+
 # -- the reaper and a completion, in every order
 
 
