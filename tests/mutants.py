@@ -144,8 +144,8 @@ MUTANTS: Final = (
     Mutant("release keeps the fence", COMPLETE, _query("release"), "claim_id = NULL", "claim_id = job.claim_id"),
     Mutant("release revives what was cancelled", COMPLETE, _query("release"),
            "WHEN job.cancel_at IS NOT NULL THEN 'cancelled' WHEN mine.paused", "WHEN mine.paused"),
-    Mutant("begin_suspects without the fence", COMPLETE, _query("begin_suspects"), " AND claim_id = begins.claim_id", "",
-           (PAIRS,)),
+    Mutant("begin_suspects without the fence", COMPLETE, _query("begin_suspects"), " AND claim_id = begins.claim_id",
+           "", (PAIRS,)),
     # reap, forget, time_out, promote, expire
     Mutant("reap without the fence", MAINTAIN, _query("reap"), " AND claim_id = held.claim_id", ""),
     Mutant("reap whatever the status", MAINTAIN, _query("reap"),
