@@ -74,6 +74,11 @@ def beside(second: str, first: str = "delete") -> str:
     return f"{PAIRS}::test_nothing_waits_and_nothing_is_lost[{first}-{second}]"
 
 
+def moved_on(write: str) -> str:
+    """The test of a statement under a claim that has moved on."""
+    return f"{PAIRS}::test_claim_that_has_moved_on_writes_nothing_while_another_runs_the_job[{write}]"
+
+
 def _defining(function: str) -> str:
     """The revision that was the last to define a function."""
     scripts = [path for path in sorted((ROOT / "migrations" / "versions").glob("*.sql")) if ".down." not in path.name]
@@ -125,16 +130,18 @@ MUTANTS: Final = (
     Mutant("settle counts no crash", COMPLETE, _query("settle"), "job.crashes + mine.crash", "job.crashes"),
     Mutant("settle drops the key of a retry", COMPLETE, _query("settle"),
            "unique_key = CASE WHEN mine.ending = 'scheduled' OR job.options ? 'unique_for' THEN job.unique_key END",
-           "unique_key = NULL", (MODEL, UNIQUE)),
+           "unique_key = NULL",
+           (f"{UNIQUE}::test_key_is_kept_while_the_job_rests_between_attempts", MODEL)),
     Mutant("settle leaves a suspect one", COMPLETE, _query("settle"),
            "THEN job.options - 'suspect'", "THEN job.options",
            (SUSPECTS,)),
     # complete_within, release
     Mutant("complete_within without the fence", COMPLETE, _query("complete_within"),
-           " AND claim_id = %(claim)s::uuid", " AND %(claim)s::uuid IS NOT NULL"),
+           " AND claim_id = %(claim)s::uuid", " AND %(claim)s::uuid IS NOT NULL", (moved_on("complete_within"), MODEL)),
     Mutant("complete_within whatever the status", COMPLETE, _query("complete_within"), " AND status = 'running'", "",
            (beside("complete_within", "complete"), FENCING)),
-    Mutant("release without the fence", COMPLETE, _query("release"), FENCE, "job.status = 'running'"),
+    Mutant("release without the fence", COMPLETE, _query("release"), FENCE, "job.status = 'running'",
+           (moved_on("release"), MODEL)),
     Mutant("release whatever the status", COMPLETE, _query("release"), FENCE, "job.claim_id = held.claim_id"),
     Mutant("release waits for locked rows", COMPLETE, _query("release"), "FOR UPDATE OF job SKIP LOCKED",
            "FOR UPDATE OF job", (beside("release"), MODEL)),
@@ -143,9 +150,10 @@ MUTANTS: Final = (
            "THEN nextval('pgjobs.positions') END"),
     Mutant("release keeps the fence", COMPLETE, _query("release"), "claim_id = NULL", "claim_id = job.claim_id"),
     Mutant("release revives what was cancelled", COMPLETE, _query("release"),
-           "WHEN job.cancel_at IS NOT NULL THEN 'cancelled' WHEN mine.paused", "WHEN mine.paused"),
+           "WHEN job.cancel_at IS NOT NULL THEN 'cancelled' WHEN mine.paused", "WHEN mine.paused",
+           (f"{CONTROL}::test_job_cancelled_while_it_runs_is_not_revived_when_its_claim_gives_it_back", MODEL)),
     Mutant("begin_suspects without the fence", COMPLETE, _query("begin_suspects"), " AND claim_id = begins.claim_id",
-           "", (PAIRS,)),
+           "", (moved_on("begin_suspects"),)),
     # reap, forget, time_out, promote, expire
     Mutant("reap without the fence", MAINTAIN, _query("reap"), " AND claim_id = held.claim_id", ""),
     Mutant("reap whatever the status", MAINTAIN, _query("reap"),
