@@ -207,6 +207,22 @@ def test_claim_that_has_moved_on_writes_nothing_while_another_runs_the_job(write
     assert world.rollups(pair.conn) == ends
 
 
+@pytest.mark.parametrize(
+    ("write", "state"), [("release", "running"), ("time_out", "running"), ("reap", "dead"), ("retry", "succeeded")]
+)
+def test_job_that_was_taken_from_its_claim_is_under_it_no_more(write: str, state: str, pair: Pair) -> None:
+    pair.put(state)
+    assert is_its_own(pair)
+    pair.second.one(STATEMENTS[write](pair))
+    assert not is_its_own(pair)
+
+
+def is_its_own(pair: Pair) -> bool:
+    """Whether a worker that has had no reply would take what became of the job for its own doing."""
+    ((*_, ours),) = pair.first.one(statements.standing([pair.job], [pair.claim]))
+    return bool(ours)
+
+
 # -- the reaper and a completion, in every order
 
 
