@@ -207,6 +207,15 @@ def test_claim_that_has_moved_on_writes_nothing_while_another_runs_the_job(write
     assert world.rollups(pair.conn) == ends
 
 
+def test_worker_times_out_nothing_that_another_runs_meanwhile(pair: Pair) -> None:
+    pair.put("running")
+    pair.conn.execute("UPDATE pgjobs.jobs SET expires_at = NULL")
+    pair.first.one(statements.release([pair.claim], [pair.job]))
+    assert len(pair.first.one(STATEMENTS["claim"](pair))) == 1
+    assert pair.first.one(statements.time_out([pair.owner], [pair.job])) == []
+    assert len(pair.first.one(statements.time_out([pair.other], [pair.job]))) == 1
+
+
 @pytest.mark.parametrize(
     ("write", "state"), [("release", "running"), ("time_out", "running"), ("reap", "dead"), ("retry", "succeeded")]
 )
