@@ -2,6 +2,7 @@
 
 Each mutant is a copy of the tree in which one text is replaced by another. The tests named for it run there one after
 the other, until one fails. Some arguments: only those mutants whose names contain one of them.
+AT_ONCE=1 takes them one by one.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from tests.chaos.document import replace, table
 from tests.support import suite_server
 
 ROOT: Final = Path(__file__).parents[1]
-AT_ONCE: Final = 2
+AT_ONCE: Final = int(os.environ.get("AT_ONCE", "2"))
 
 CLAIM, COMPLETE = "pgjobs/sql/claim.sql", "pgjobs/sql/complete.sql"
 MAINTAIN, WORKERS = "pgjobs/sql/maintain.sql", "pgjobs/sql/workers.sql"
@@ -38,7 +39,7 @@ APART, POOLED = "pgjobs/worker/executors/apart.py", "pgjobs/worker/executors/poo
 MODEL = "tests/model"
 FENCING, SUSPECTS, TIMEOUTS = "tests/test_fencing.py", "tests/test_suspects.py", "tests/test_timeouts.py"
 PAIRS = "tests/sql/test_interleavings.py"
-WORKER, CONTROL = "tests/test_worker.py", "tests/test_control.py"
+WORKER, CONTROL, UNIQUE = "tests/test_worker.py", "tests/test_control.py", "tests/test_unique.py"
 OUTPUT = tuple(f"tests/test_executors.py::{name}" for name in (
     "test_captured_run_leaves_its_process_as_it_was",
     "test_output_is_that_of_the_run_alone_and_any_bytes_are_kept",
@@ -71,6 +72,11 @@ class Mutant:
 def beside(second: str, first: str = "delete") -> str:
     """The test that runs a statement while another one is in an open transaction."""
     return f"{PAIRS}::test_nothing_waits_and_nothing_is_lost[{first}-{second}]"
+
+
+def moved_on(write: str) -> str:
+    """The test of a statement under a claim that has moved on."""
+    return f"{PAIRS}::test_claim_that_has_moved_on_writes_nothing_while_another_runs_the_job[{write}]"
 
 
 def _defining(function: str) -> str:
@@ -124,16 +130,18 @@ MUTANTS: Final = (
     Mutant("settle counts no crash", COMPLETE, _query("settle"), "job.crashes + mine.crash", "job.crashes"),
     Mutant("settle drops the key of a retry", COMPLETE, _query("settle"),
            "unique_key = CASE WHEN mine.ending = 'scheduled' OR job.options ? 'unique_for' THEN job.unique_key END",
-           "unique_key = NULL"),
+           "unique_key = NULL",
+           (f"{UNIQUE}::test_key_is_kept_while_the_job_rests_between_attempts", MODEL)),
     Mutant("settle leaves a suspect one", COMPLETE, _query("settle"),
            "THEN job.options - 'suspect'", "THEN job.options",
            (SUSPECTS,)),
     # complete_within, release
     Mutant("complete_within without the fence", COMPLETE, _query("complete_within"),
-           " AND claim_id = %(claim)s::uuid", " AND %(claim)s::uuid IS NOT NULL"),
+           " AND claim_id = %(claim)s::uuid", " AND %(claim)s::uuid IS NOT NULL", (moved_on("complete_within"), MODEL)),
     Mutant("complete_within whatever the status", COMPLETE, _query("complete_within"), " AND status = 'running'", "",
            (beside("complete_within", "complete"), FENCING)),
-    Mutant("release without the fence", COMPLETE, _query("release"), FENCE, "job.status = 'running'"),
+    Mutant("release without the fence", COMPLETE, _query("release"), FENCE, "job.status = 'running'",
+           (moved_on("release"), MODEL)),
     Mutant("release whatever the status", COMPLETE, _query("release"), FENCE, "job.claim_id = held.claim_id"),
     Mutant("release waits for locked rows", COMPLETE, _query("release"), "FOR UPDATE OF job SKIP LOCKED",
            "FOR UPDATE OF job", (beside("release"), MODEL)),
@@ -142,7 +150,10 @@ MUTANTS: Final = (
            "THEN nextval('pgjobs.positions') END"),
     Mutant("release keeps the fence", COMPLETE, _query("release"), "claim_id = NULL", "claim_id = job.claim_id"),
     Mutant("release revives what was cancelled", COMPLETE, _query("release"),
-           "WHEN job.cancel_at IS NOT NULL THEN 'cancelled' WHEN mine.paused", "WHEN mine.paused"),
+           "WHEN job.cancel_at IS NOT NULL THEN 'cancelled' WHEN mine.paused", "WHEN mine.paused",
+           (f"{CONTROL}::test_job_cancelled_while_it_runs_is_not_revived_when_its_claim_gives_it_back", MODEL)),
+    Mutant("begin_suspects without the fence", COMPLETE, _query("begin_suspects"), " AND claim_id = begins.claim_id",
+           "", (moved_on("begin_suspects"),)),
     # reap, forget, time_out, promote, expire
     Mutant("reap without the fence", MAINTAIN, _query("reap"), " AND claim_id = held.claim_id", ""),
     Mutant("reap whatever the status", MAINTAIN, _query("reap"),
@@ -154,24 +165,26 @@ MUTANTS: Final = (
     Mutant("reap charges the attempt", MAINTAIN, _query("reap"), "greatest(job.attempt - 1, 0)", "job.attempt"),
     Mutant("reap counts no crash", MAINTAIN, _query("reap"), "32766) + ending.crash,", "32766),"),
     Mutant("reap keeps the place of a second crash", MAINTAIN, _query("reap"),
-           "OR ending.crashes_before = 0", "OR true"),
+           "OR ending.crashes_before = 0", "OR true",
+           (f"{FENCING}::test_job_returns_to_its_place_after_one_crash_and_goes_behind_the_others_after_more", MODEL)),
     Mutant("reap revives what was cancelled", MAINTAIN, _query("reap"), "WHEN cancelled THEN 'cancelled' ", ""),
     Mutant("reap is stopped by a run_at to come", MAINTAIN, _query("reap"),
-           "run_at = CASE WHEN job.run_at > now() THEN now() ELSE job.run_at END", "run_at = job.run_at"),
+           "run_at = CASE WHEN job.run_at > now() THEN now() ELSE job.run_at END", "run_at = job.run_at",
+           ("tests/sql/test_raw_sql.py::test_clock_that_was_turned_back_keeps_no_job_from_going_back", MODEL)),
     Mutant("claims of the dead go with a job running", MAINTAIN, _query("forget_dead_claims"),
            "AND job.status = 'running'", "AND false"),
     Mutant("claims of the living go", MAINTAIN, _query("forget_dead_claims"), "worker.dead_at IS NOT NULL", "true"),
     Mutant("time_out without the fence", MAINTAIN, _query("time_out"), " AND claim_id = held.claim_id", "",
-           (MODEL, TIMEOUTS, PAIRS)),
+           (f"{PAIRS}::test_worker_times_out_nothing_that_another_runs_meanwhile", MODEL)),
     Mutant("time_out waits for locked rows", MAINTAIN, _query("time_out"), SKIP, "FOR UPDATE",
            (beside("time_out"), MODEL)),
     Mutant("time_out keeps the fence", MAINTAIN, _query("time_out"), "claim_id = NULL", "claim_id = job.claim_id",
-           (MODEL, TIMEOUTS)),
+           (f"{PAIRS}::test_job_that_was_taken_from_its_claim_is_under_it_no_more[time_out-running]", MODEL)),
     Mutant("promote without a position", MAINTAIN, _query("promote"), "position = nextval('pgjobs.positions')",
            "position = NULL"),
     Mutant("promote before it is due", MAINTAIN, _query("promote"), "AND due_at <= now()", ""),
     Mutant("promote waits for locked rows", MAINTAIN, _query("promote"), SKIP, "FOR UPDATE",
-           (beside("promote"), MODEL)),
+           (beside("promote", "cancel"), MODEL)),
     Mutant("expire of running jobs", MAINTAIN, _query("expire"), "('queued', 'scheduled', 'blocked')",
            "('queued', 'scheduled', 'blocked', 'running')"),
     Mutant("expire of ended jobs", MAINTAIN, _query("expire"), "AND status IN ('queued', 'scheduled', 'blocked')", ""),

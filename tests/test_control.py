@@ -339,6 +339,18 @@ def test_job_cancelled_while_it_runs_is_not_revived_when_its_worker_dies(
     assert stands(job) == ("cancelled", "enough")
 
 
+def test_job_cancelled_while_it_runs_is_not_revived_when_its_claim_gives_it_back(
+    put: Callable[[str], Job[Any]], conn: psycopg.Connection[Any]
+) -> None:
+    job = put("queued")
+    link, _ = claim(job)
+    job.cancel("enough")
+    ((claim_id,),) = conn.execute("SELECT claim_id FROM pgjobs.jobs").fetchall()
+    assert link.one(statements.release([claim_id], [job.id])).ids == [job.id]
+    link.close()
+    assert stands(job) == ("cancelled", "enough")
+
+
 def test_success_in_the_applications_transaction_wins_over_a_cancel(jobs: PgJobs) -> None:
     started, go = threading.Event(), threading.Event()
 

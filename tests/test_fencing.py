@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
+from uuid import UUID
 
 import psycopg
 import pytest
@@ -234,8 +235,9 @@ def test_worker_that_was_believed_dead_cannot_end_its_job(
         assert paused.job.refresh().result == "by another"
 
 
+@pytest.mark.parametrize("meanwhile", [Status.RUNNING, Status.SUCCEEDED])
 def test_worker_that_was_believed_dead_cannot_complete_in_a_transaction(
-    jobs: PgJobs, shop: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
+    meanwhile: Status, jobs: PgJobs, shop: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pgjobs.worker.claiming.claimer.RECONCILE_S", 3600.0)
 
@@ -246,13 +248,24 @@ def test_worker_that_was_believed_dead_cannot_complete_in_a_transaction(
 
     with engine_of(jobs) as engine:
         paused = Paused(jobs, charge)
-        jobs.worker(burst=True).run()
+        if meanwhile is Status.RUNNING:
+            claim_by_another(jobs)
+        else:
+            jobs.worker(burst=True).run()
+        before = shop.execute("SELECT job::text FROM pgjobs.jobs AS job").fetchall()
         paused.resume.set()
         eventually(paused.lost)
         paused.worker.stop(timeout=1)
     assert [type(error) for error in paused.errors] == [ClaimLostError]
     assert orders(shop) == [], "its own writes are rolled back with it"
-    assert paused.job.refresh().result == "by another"
+    assert paused.job.refresh().status is meanwhile
+    assert shop.execute("SELECT job::text FROM pgjobs.jobs AS job").fetchall() == before
+
+
+def claim_by_another(jobs: PgJobs) -> None:
+    link = Link(jobs.database, "test")
+    assert len(link.one(statements.claim(*statements_of_a_worker(link), [Range(("default", 0))], 1))) == 1
+    link.close()
 
 
 def test_worker_that_finds_itself_dead_begins_another_life(jobs: PgJobs) -> None:
@@ -299,6 +312,30 @@ def test_only_what_had_begun_is_charged_with_a_death(jobs: PgJobs) -> None:
         (0, 0, None),
     ]
     link.close()
+
+
+def test_job_returns_to_its_place_after_one_crash_and_goes_behind_the_others_after_more(
+    jobs: PgJobs, conn: psycopg.Connection[Any]
+) -> None:
+    first, second = jobs.task(name="work")(lambda i: i).enqueue_many([(i,) for i in range(2)])
+    crash(jobs, first)
+    assert in_line(conn) == [first, second]
+    crash(jobs, first)
+    assert in_line(conn) == [second, first]
+
+
+def crash(jobs: PgJobs, job_id: UUID) -> None:
+    """Has a worker die of the job, which comes first."""
+    link = Link(jobs.database, "test")
+    worker, claim = statements_of_a_worker(link)
+    assert [row[0] for row in link.one(statements.claim(worker, claim, [Range(("default", 0))], 1))] == [job_id]
+    link.one(statements.declare_dead([worker]))
+    link.one(statements.reap([worker], [job_id], 3, "gone"))
+    link.close()
+
+
+def in_line(conn: psycopg.Connection[Any]) -> list[UUID]:
+    return [row[0] for row in conn.execute("SELECT id FROM pgjobs.jobs WHERE status = 'queued' ORDER BY position")]
 
 
 # -- rows that somebody holds

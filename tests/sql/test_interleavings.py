@@ -192,6 +192,46 @@ def test_nothing_waits_and_nothing_is_lost(first: str, second: str, pair: Pair) 
     assert waited == (first in WAITS.get(second, ()))
 
 
+# -- a claim that has moved on, while another runs the job
+
+
+@pytest.mark.parametrize("write", ["complete", "settle", "release", "complete_within", "begin_suspects"])
+def test_claim_that_has_moved_on_writes_nothing_while_another_runs_the_job(write: str, pair: Pair) -> None:
+    pair.put("running")
+    pair.conn.execute("UPDATE pgjobs.jobs SET expires_at = NULL")
+    pair.first.one(statements.release([pair.claim], [pair.job]))
+    assert len(pair.first.one(STATEMENTS["claim"](pair))) == 1
+    before, ends = pair.conn.execute("SELECT job::text FROM pgjobs.jobs AS job").fetchall(), world.rollups(pair.conn)
+    pair.second.one(STATEMENTS[write](pair))
+    assert pair.conn.execute("SELECT job::text FROM pgjobs.jobs AS job").fetchall() == before
+    assert world.rollups(pair.conn) == ends
+
+
+def test_worker_times_out_nothing_that_another_runs_meanwhile(pair: Pair) -> None:
+    pair.put("running")
+    pair.conn.execute("UPDATE pgjobs.jobs SET expires_at = NULL")
+    pair.first.one(statements.release([pair.claim], [pair.job]))
+    assert len(pair.first.one(STATEMENTS["claim"](pair))) == 1
+    assert pair.first.one(statements.time_out([pair.owner], [pair.job])) == []
+    assert len(pair.first.one(statements.time_out([pair.other], [pair.job]))) == 1
+
+
+@pytest.mark.parametrize(
+    ("write", "state"), [("release", "running"), ("time_out", "running"), ("reap", "dead"), ("retry", "succeeded")]
+)
+def test_job_that_was_taken_from_its_claim_is_under_it_no_more(write: str, state: str, pair: Pair) -> None:
+    pair.put(state)
+    assert is_its_own(pair)
+    pair.second.one(STATEMENTS[write](pair))
+    assert not is_its_own(pair)
+
+
+def is_its_own(pair: Pair) -> bool:
+    """Whether a worker that has had no reply would take what became of the job for its own doing."""
+    ((*_, ours),) = pair.first.one(statements.standing([pair.job], [pair.claim]))
+    return bool(ours)
+
+
 # -- the reaper and a completion, in every order
 
 
