@@ -21,7 +21,15 @@ from uuid import UUID
 from pgjobs.arguments.cipher import Cipher
 from pgjobs.arguments.reference import reference
 from pgjobs.arguments.signature import Signature
-from pgjobs.config import DEFAULT_FAILED_TTL_S, DEFAULT_RESULT_TTL_S, DEFAULT_SCHEMA, Duration, schema_name, seconds
+from pgjobs.config import (
+    DEFAULT_FAILED_TTL_S,
+    DEFAULT_RESULT_TTL_S,
+    DEFAULT_SCHEMA,
+    Duration,
+    schema_name,
+    seconds,
+    switch,
+)
 from pgjobs.connections.database import Database
 from pgjobs.controls import Controls, ids_of
 from pgjobs.door import Door, Doorway
@@ -38,6 +46,7 @@ from pgjobs.report import MAX_FILE_BYTES
 from pgjobs.task import Call, P, Task, task_name
 from pgjobs.terms.callbacks import Notifying
 from pgjobs.terms.results import RESULTS_OVER, ResultStorage, fetch, is_reference, over_of, storage_of
+from pgjobs.webhooks import secrets_of
 from pgjobs.wording import given
 
 if TYPE_CHECKING:
@@ -84,8 +93,8 @@ class PgJobs(Doorway, Hooks, Notifying, Controls):
             them.
 
     Raises:
-        ConfigurationError: the schema's name cannot be one.
-        OptionError: two alerts have one name.
+        ConfigurationError: the schema's name cannot be one, or a webhook secret.
+        OptionError: a setting that cannot be meant, or two alerts have one name.
     """
 
     def __init__(
@@ -111,7 +120,7 @@ class PgJobs(Doorway, Hooks, Notifying, Controls):
         self.database = Database(database, self.schema)
         self.result_ttl_s = seconds(result_ttl, what="result_ttl")
         self.failed_ttl_s = seconds(failed_ttl, what="failed_ttl")
-        self.max_file_bytes = max_file_size
+        self.max_file_bytes = over_of(max_file_size, "max_file_size")
         self.capture_logs = log_level(capture_logs)
         if lifespan is not None and not callable(lifespan):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise OptionError(
@@ -127,10 +136,10 @@ class PgJobs(Doorway, Hooks, Notifying, Controls):
         self._ledger = Ledger(self.database, self.cipher, self.result_of, self.signature_of)
         self._producer = Producer(self.database, self._ledger)
         self.hosts = self._producer.hosts
-        if inline:
+        if switch(inline, "inline"):
             self._run_inline()
         secrets = os.environ.get("PGJOBS_WEBHOOK_SECRET", "") if webhook_secret is None else webhook_secret
-        self.webhook_secrets = [each for each in (secrets.split(",") if isinstance(secrets, str) else secrets) if each]
+        self.webhook_secrets = secrets_of(secrets)
         self.alerts: dict[str, Alert] = importlib.import_module("pgjobs.alerts").by_name(alerts) if alerts else {}
         if context:
             self.use(importlib.import_module("pgjobs.context").Propagation(context))

@@ -59,6 +59,13 @@ def seconds(value: Duration, *, what: str = "duration") -> float:
     return result
 
 
+def switch(value: bool, what: str) -> bool:
+    """Returns what is either on or off, or raises OptionError; the text ``false`` would be on."""
+    if not isinstance(value, bool):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise OptionError(f"{what} is {given(value)}; give True or False")
+    return value
+
+
 def _parse(text: str, what: str) -> float:
     parts = _PART.findall(text)
     if not parts or _PART.sub("", text).strip():

@@ -14,6 +14,7 @@ from pgjobs.errors import OptionError
 from pgjobs.newjob import NewJob, Prepared
 from pgjobs.running.current import CurrentJob
 from pgjobs.running.middleware import Middleware
+from pgjobs.wording import given
 
 TRACEPARENT: Final[ContextVar[str]] = ContextVar("traceparent")
 """The W3C trace context that this code belongs to: ``00-<trace>-<parent>-<flags>``; see TraceContext."""
@@ -88,6 +89,8 @@ class Propagation(Middleware):
     """
 
     def __init__(self, carriers: Iterable[ContextVar[Any] | Carrier]) -> None:
+        if not isinstance(carriers, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise OptionError(f"context is {given(carriers)}; give a list, such as [locale]")
         self._carriers: list[Carrier] = [_carrier(each) for each in carriers]
 
     def enqueue(self, job: NewJob, call_next: Callable[[NewJob], Prepared]) -> Prepared:
@@ -113,11 +116,11 @@ class Propagation(Middleware):
             yield
 
 
-def _carrier(given: object) -> Any:
-    if isinstance(given, ContextVar):
-        return Variable(given)  # pyright: ignore[reportUnknownArgumentType] - of whatever it is a variable
-    if not (hasattr(given, "inject") and hasattr(given, "extract")):
+def _carrier(what: object) -> Any:
+    if isinstance(what, ContextVar):
+        return Variable(what)  # pyright: ignore[reportUnknownArgumentType] - of whatever it is a variable
+    if not (hasattr(what, "inject") and hasattr(what, "extract")):
         raise OptionError(
-            f"{given!r:.60} cannot travel with jobs; give a ContextVar, or an object with inject and extract"
+            f"{given(what)} cannot travel with jobs; give a ContextVar, or an object with inject and extract"
         )
-    return given
+    return what

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import getpass
 import socket
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, cast
 from uuid import UUID
 
 from pgjobs import statements
+from pgjobs.arguments.reference import reference
 from pgjobs.config import Duration, queue_name, seconds
 from pgjobs.connections.database import Database
 from pgjobs.errors import OptionError
 from pgjobs.handle import Job
 from pgjobs.job import as_id
 from pgjobs.options import priority_of
+from pgjobs.registered import named
 from pgjobs.statements import Mark, Pause, Statement
 from pgjobs.statements.steering import Kind
 from pgjobs.task import Task
@@ -35,7 +37,7 @@ class Controls:
     def pause(
         self,
         queue: str | None = None,
-        task: str | Task[..., Any, Any] | None = None,
+        task: str | Callable[..., Any] | None = None,
         *,
         for_: Duration | None = None,
         until: datetime | None = None,
@@ -50,13 +52,14 @@ class Controls:
 
         Raises:
             OptionError: not exactly one of queue and task is given, or both for_ and until are.
+            TaskError: what is given as a task is none, and no function that a worker finds, nor a name.
         """
         self.database.run(_pause(queue, task, for_, until, reason))
 
     async def apause(
         self,
         queue: str | None = None,
-        task: str | Task[..., Any, Any] | None = None,
+        task: str | Callable[..., Any] | None = None,
         *,
         for_: Duration | None = None,
         until: datetime | None = None,
@@ -65,7 +68,7 @@ class Controls:
         """The async twin of ``pause``."""
         await self.database.arun(_pause(queue, task, for_, until, reason))
 
-    def resume(self, queue: str | None = None, task: str | Task[..., Any, Any] | None = None) -> bool:
+    def resume(self, queue: str | None = None, task: str | Callable[..., Any] | None = None) -> bool:
         """Ends a pause: jobs start at once, those of a task in their old order. Returns whether there was one."""
         kind, names = _what(queue, task)
         names = self.database.run(statements.resume(kind, names))
@@ -74,7 +77,7 @@ class Controls:
             left = self.database.run(statements.unpark())
         return bool(names)
 
-    async def aresume(self, queue: str | None = None, task: str | Task[..., Any, Any] | None = None) -> bool:
+    async def aresume(self, queue: str | None = None, task: str | Callable[..., Any] | None = None) -> bool:
         """The async twin of ``resume``."""
         kind, names = _what(queue, task)
         names = await self.database.arun(statements.resume(kind, names))
@@ -166,17 +169,19 @@ def ids_of(jobs: Iterable[UUID | str | Job[Any]]) -> list[UUID]:
     return [job.id if isinstance(job, Job) else as_id(job) for job in jobs]
 
 
-def _what(queue: str | None, task: str | Task[..., Any, Any] | None) -> tuple[Kind, list[str]]:
+def _what(queue: str | None, task: str | Callable[..., Any] | None) -> tuple[Kind, list[str]]:
     if (queue is None) == (task is None):
         raise OptionError("give one of queue= and task=")
     if queue is not None:
         return "queue", [queue_name(queue)]
-    return "task", [task.name, *task.aliases] if isinstance(task, Task) else [str(task)]
+    if isinstance(task, Task):
+        return "task", [task.name, *task.aliases]
+    return "task", [named(task) if isinstance(task, str) else reference(cast("Callable[..., Any]", task))]
 
 
 def _pause(
     queue: str | None,
-    task: str | Task[..., Any, Any] | None,
+    task: str | Callable[..., Any] | None,
     for_: Duration | None,
     until: datetime | None,
     reason: str | None,

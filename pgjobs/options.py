@@ -19,6 +19,7 @@ from pgjobs.config import (
     Duration,
     queue_name,
     seconds,
+    switch,
 )
 from pgjobs.errors import OptionError
 from pgjobs.job import Template
@@ -336,11 +337,9 @@ def _here(options: Options) -> bool:
 
 
 def _switch(options: Options, name: Literal["lifo", "ignore_result", "here"]) -> bool:
-    """An option that is either on or off; the text ``false`` would be on."""
+    """An option that is either on or off, and off where it is not given."""
     value = options.get(name)
-    if value is not None and not isinstance(value, bool):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise OptionError(f"{name} is {given(value)}; give True or False")
-    return bool(value)
+    return value is not None and switch(value, name)
 
 
 def _object(options: Options, name: Literal["meta", "context"]) -> dict[str, Json]:

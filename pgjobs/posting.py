@@ -32,19 +32,21 @@ def post(url: str, data: bytes, headers: dict[str, str]) -> int:
             return status
     except urllib.error.HTTPError as error:
         with error:
-            _steer(error)
+            _steer(error, urlsplit(url).netloc)
             raise WebhookError(f"{urlsplit(url).netloc} answered {error.code} {error.reason}") from None
     except (OSError, http.client.HTTPException) as error:
         raise WebhookError(f"{urlsplit(url).netloc} cannot be reached: {error}") from None
 
 
-def _steer(error: urllib.error.HTTPError) -> None:
+def _steer(error: urllib.error.HTTPError, who: str) -> None:
     """Does what the receiver asks for: never again, or later."""
     if error.code == GONE:
         raise Cancel("the receiver wants no more messages (410 Gone)")
     later = error.headers.get("retry-after", "")
     if error.code in (429, 503) and later.isdecimal():
-        raise RetryLater(min(float(later), 86_400.0))
+        raise RetryLater(
+            min(float(later), 86_400.0), f"{who} answered {error.code}, and asks for a rest of {later:.20} s"
+        )
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):

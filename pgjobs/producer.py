@@ -47,6 +47,8 @@ CHUNK: Final = 1_000
 class Inline(Protocol):
     """Runs a job to its end where it is enqueued; see ``pgjobs.running.inline``."""
 
+    @property
+    def memory(self) -> Ledger: ...
     def run(self, row: Template, draft: Draft) -> Job[Any]: ...
     async def arun(self, row: Template, draft: Draft) -> Job[Any]: ...
 
@@ -137,7 +139,7 @@ class Producer:
 
     def handle(self, row: Template, job_id: UUID) -> Job[Any]:
         """The handle of a job that somebody else writes."""
-        return Job(self._ledger, job_id, row.task)
+        return Job(self._ledger if self.inline is None else self.inline.memory, job_id, row.task)
 
     def _handle(self, row: Template, placed: Placed, conn: object) -> Job[Any]:
         return Job(self._ledger, placed.ids[0], row.task, conn=conn, is_new=placed.new[0], is_dropped=placed.dropped)

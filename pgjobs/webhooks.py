@@ -6,9 +6,9 @@ A receiver checks one with ``verify(headers, body, secret)``, which needs nothin
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import hmac
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from pgjobs import wording
 from pgjobs.arguments import codec
 from pgjobs.arguments.codec import Json
-from pgjobs.config import Duration, seconds
+from pgjobs.config import Duration, seconds, switch
 from pgjobs.errors import ConfigurationError, OptionError, WebhookError
 from pgjobs.terms.retry import Retry
 
@@ -30,6 +30,10 @@ RETRY: Final = Retry(12, backoff=5, cap="1h")
 
 TOLERANCE_S: Final = 300.0
 """How far a message's timestamp may be from now, so that an old one cannot be sent again."""
+
+_LOGIN: Final = re.compile(r"\w+://[^/?#]*@")
+_LATEST: Final = 2**53
+"""Larger timestamps, which a sender may have made up, fit no float."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +54,19 @@ class Webhook:
     result: bool = False
 
     def __post_init__(self) -> None:
+        if isinstance(self.url, str) and _LOGIN.match(self.url):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise OptionError(
+                "a webhook's URL has a user or a password, which would stand in the table and in messages; leave them "
+                "out, and have the receiver check the signature"
+            )
         if not _can_post_to(self.url):
             raise OptionError(
-                f"webhook {wording.given(self.url)} is no URL to post to; give one that begins with https://"
+                f"webhook {wording.given(self.url)} is no URL to post to; give one that begins with https://, in ASCII "
+                "(%C5%BC for ż, xn--… for a host)"
             )
         if not isinstance(self.on, list | tuple) or not self.on or any(end not in ENDS for end in self.on):
             raise OptionError(f"a webhook's on is {wording.given(self.on)}; give a list of {', '.join(ENDS)}")
+        switch(self.result, "a webhook's result")
 
     def document(self) -> dict[str, Json]:
         """As the row keeps it."""
@@ -82,11 +93,15 @@ def hooks_of(given: Hooks) -> list[Json]:
 
 
 def _can_post_to(url: object) -> bool:
-    try:
-        parts = urlsplit(url) if isinstance(url, str) else None
-    except ValueError:  # brackets that hold no address
+    """Whether a request to it could be sent; what cannot would only be found when the job has ended, twelve times."""
+    if not isinstance(url, str) or not all("!" <= character <= "~" for character in url):
         return False
-    return parts is not None and parts.scheme in ("http", "https") and bool(parts.hostname)
+    try:
+        parts = urlsplit(url)
+        host = (parts.hostname or "").encode("idna")
+        return parts.scheme in ("http", "https") and bool(host) and parts.port != 0
+    except ValueError:  # brackets that hold no address, a port that is none, a part of a name that is too long
+        return False
 
 
 # -- signatures
@@ -113,6 +128,7 @@ def verify(
 
     Raises:
         WebhookError: it is not signed, signed with another secret, changed, or too old.
+        ConfigurationError: the secret is empty, so that anybody could have signed, or none.
     """
     given = {name.lower(): value for name, value in headers.items()}
     try:
@@ -120,7 +136,7 @@ def verify(
         timestamp = int(stamp)
     except (KeyError, ValueError):
         raise WebhookError("webhook-id, webhook-timestamp and webhook-signature are not all there") from None
-    if abs(time.time() - timestamp) > seconds(tolerance, what="tolerance"):
+    if timestamp > _LATEST or abs(time.time() - timestamp) > seconds(tolerance, what="tolerance"):
         raise WebhookError(f"the message is of {timestamp}, too far from now; it may have been sent before")
     secrets = [secret] if isinstance(secret, str) else secret
     expected = [sign(message_id, timestamp, body, each) for each in secrets]
@@ -133,12 +149,31 @@ def verify(
 
 def _key(secret: str) -> bytes:
     """The key that a secret stands for: ``whsec_`` and base64, or any other text as it is."""
-    if not secret.startswith("whsec_"):
-        return secret.encode()
+    if not isinstance(secret, str) or not codec.is_encodable(secret):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ConfigurationError(f"a webhook secret is a {type(secret).__name__}, and no text that can be a key")
     try:
-        return base64.b64decode(secret.removeprefix("whsec_"), validate=True)
-    except binascii.Error:
+        encoded = secret.startswith("whsec_")
+        key = base64.b64decode(secret.removeprefix("whsec_"), validate=True) if encoded else secret.encode()
+    except ValueError:
         raise ConfigurationError("the webhook secret begins with whsec_, but no base64 follows") from None
+    if not key:
+        raise ConfigurationError("the webhook secret is empty, so anybody could sign with it; is its variable set?")
+    return key
+
+
+def secrets_of(given: object) -> list[str]:
+    """The secrets that ``webhook_secret`` names: a text, with commas between several, or a list; none, if it is empty.
+
+    Raises:
+        ConfigurationError: one of them cannot be a key.
+    """
+    several: Any = given.split(",") if isinstance(given, str) else given
+    if not isinstance(several, list | tuple):
+        raise ConfigurationError(f"webhook_secret is a {type(several).__name__}; give a text, or a list of them")
+    secrets: list[str] = [each for each in cast("Sequence[str]", several) if each != ""]
+    for secret in secrets:
+        _key(secret)
+    return secrets
 
 
 # -- sending

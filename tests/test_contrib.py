@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import date
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -11,7 +12,7 @@ import pytest
 from sqlalchemy import create_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, sessionmaker
 
-from pgjobs import ArgumentsError, OptionError, PgJobs, Status, TaskError
+from pgjobs import ArgumentsError, OptionError, PgJobs, Snooze, Status, TaskError
 from pgjobs.contrib.classes import job_class
 from pgjobs.contrib.orm import RowMethods
 
@@ -32,6 +33,14 @@ class User(Base):
         if fail:
             raise RuntimeError("the mail server is away")
         return f"{greeting} {self.name}"
+
+    def due(self, day: date, *days: date) -> Any:
+        return Snooze("1h") if days else (day - date(2027, 1, 1)).days
+
+    async def later(self) -> None: ...
+
+    def each(self) -> Iterator[int]:
+        yield 1
 
     def _secret(self) -> None:
         raise AssertionError
@@ -114,12 +123,32 @@ def test_what_cannot_run_is_refused_before_a_row_is_written(
         user = User(id=uuid4(), region=3, name="Ann")
         session.add(user)
         session.flush()
-        with pytest.raises(ArgumentsError, match=r"User.welcome: missing a required argument: 'greeting'"):
+        with pytest.raises(ArgumentsError, match=r"User.welcome': missing a required argument: 'greeting'"):
             later(user, session).welcome()
+        with pytest.raises(ArgumentsError, match=r"Expected `str`, got `int` - at `\$.greeting`"):
+            later(user, session).welcome(5)
+        for name, says in (("later", "User.later is async"), ("each", "User.each yields")):
+            with pytest.raises(OptionError, match=says):
+                getattr(later(user, session), name)
+        for other in (None, 5, User):
+            with pytest.raises(OptionError, match="is no row; give an object of a model of Base"):
+                later(other)  # type: ignore[arg-type]
         for name in ("_secret", "name", "nothing", "metadata"):
             with pytest.raises(AttributeError, match="no public method"):
                 getattr(later(user, session), name)
     assert conn.execute("SELECT count(*) FROM pgjobs.jobs").fetchone() == (0,)
+
+
+def test_arguments_of_a_method_have_their_types_and_a_returned_snooze_is_one(
+    jobs: PgJobs, later: RowMethods, sessions: sessionmaker[Session]
+) -> None:
+    with sessions.begin() as session:
+        user = User(id=uuid4(), region=4, name="Ann")
+        session.add(user)
+        session.flush()
+        on, again = (later(user, session).due(date(2027, 1, 31), *days) for days in ((), (date(2027, 2, 1),)))
+    drain(jobs)
+    assert (on.get(1), again.refresh().status, again.reason) == (30, Status.SCHEDULED, "snoozed")
 
 
 @pytest.mark.parametrize(
@@ -178,3 +207,20 @@ def test_perform_may_be_async_or_belong_to_the_class(jobs: PgJobs) -> None:
 def test_class_without_perform_is_refused(jobs: PgJobs) -> None:
     with pytest.raises(TaskError, match="has no method perform"):
         job_class(jobs)(object)
+
+
+def test_class_that_could_not_perform_is_refused(jobs: PgJobs) -> None:
+    class Needs:
+        def __init__(self, what: str) -> None: ...
+        def perform(self) -> None: ...
+
+    class Yields:
+        def perform(self) -> Iterator[int]:
+            yield 1
+
+    with pytest.raises(TaskError, match=r"no .*Needs can be made without arguments \(missing .* 'what'\)"):
+        job_class(jobs)(Needs)
+    with pytest.raises(OptionError, match=r"Yields.perform yields"):
+        job_class(jobs)(Yields)
+    with pytest.raises(TaskError, match=r"write @job_class\(jobs\) above the class"):
+        job_class(Yields)  # type: ignore[arg-type]

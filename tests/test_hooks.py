@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import hmac
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
@@ -16,6 +19,7 @@ import psycopg
 import pytest
 
 from pgjobs import (
+    ConfigurationError,
     CurrentJob,
     Job,
     JobCancelled,
@@ -724,6 +728,15 @@ def test_webhook_option_written_by_sql_stops_nobody(signing: PgJobs, conn: psyco
         ("ftp://example.com", "'ftp://example.com' is no URL to post to"),
         ("https://", "is no URL to post to"),
         (["file:///etc/passwd"], "is no URL to post to"),
+        ("https://example.com:99999/", "is no URL to post to"),
+        ("https://example.com:port/", "is no URL to post to"),
+        ("https://example.com/a b", "is no URL to post to"),
+        ("https://example.com/\n", "is no URL to post to"),
+        ("https://example.com/ż", "is no URL to post to"),
+        ("https://żółć.pl/", "is no URL to post to"),
+        ("https://example..com/", "is no URL to post to"),
+        (f"https://{'a' * 70}.com/", "is no URL to post to"),
+        ("https://ann:secret@example.com/", r"^(?!.*secret).*has a user or a password"),
     ],
 )
 def test_webhook_that_is_no_url_is_refused(jobs: PgJobs, hook: Any, what: str) -> None:
@@ -735,6 +748,11 @@ def test_webhook_that_is_no_url_is_refused(jobs: PgJobs, hook: Any, what: str) -
 def test_end_that_is_none_is_refused(on: Any) -> None:
     with pytest.raises(OptionError, match="give a list of succeeded, failed, cancelled, expired"):
         Webhook("https://example.com", on=on)
+
+
+def test_result_goes_along_or_does_not() -> None:
+    with pytest.raises(OptionError, match="give True or False"):
+        Webhook("https://example.com", result="false")  # type: ignore[arg-type]
 
 
 def test_signature_is_that_of_the_standard() -> None:
@@ -766,6 +784,18 @@ def test_receiver_accepts_what_is_signed_with_one_of_its_secrets() -> None:
     assert webhooks.verify(headers, b"[1]", SECRET) == [1]
 
 
+@pytest.mark.parametrize("secret", ["", "whsec_", ["", SECRET]])
+def test_receiver_without_a_secret_accepts_nothing(secret: Any) -> None:
+    forged = hmac.new(b"", f"1.{int(time.time())}.[1]".encode(), hashlib.sha256).digest()
+    headers = {
+        "webhook-id": "1",
+        "webhook-timestamp": str(int(time.time())),
+        "webhook-signature": "v1," + base64.b64encode(forged).decode(),
+    }
+    with pytest.raises(ConfigurationError, match="secret is empty"):
+        webhooks.verify(headers, b"[1]", secret)
+
+
 @pytest.mark.parametrize(
     ("headers", "body", "what"),
     [
@@ -776,6 +806,7 @@ def test_receiver_accepts_what_is_signed_with_one_of_its_secrets() -> None:
         (lambda: signed(b"[1]") | {"Webhook-Id": "2"}, b"[1]", "not that of this message"),
         (dict, b"[1]", "not all there"),
         (lambda: signed(b"[1]") | {"Webhook-Timestamp": "soon"}, b"[1]", "not all there"),
+        (lambda: signed(b"[1]") | {"Webhook-Timestamp": "9" * 400}, b"[1]", "too far from now"),
         (lambda: signed(b"[1]") | {"Webhook-Signature": "v1,ü"}, b"[1]", "not that of this message"),
     ],
 )

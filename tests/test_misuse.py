@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextvars import ContextVar
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final
@@ -11,7 +12,18 @@ from typing import Any, Final
 import psycopg
 import pytest
 
-from pgjobs import EncodingError, Keep, Middleware, OptionError, PgJobs, Retry, TaskError, Unique, Webhook
+from pgjobs import (
+    ConfigurationError,
+    EncodingError,
+    Keep,
+    Middleware,
+    OptionError,
+    PgJobs,
+    Retry,
+    TaskError,
+    Unique,
+    Webhook,
+)
 from pgjobs.known import ELSEWHERE
 from pgjobs.options import OF_ONE_JOB, Options, TaskOptions
 
@@ -262,6 +274,10 @@ def test_moment_has_a_time_zone(jobs: PgJobs) -> None:
         ({"lifespan": 5}, "give a generator function"),
         ({"capture_logs": "loud"}, "give one of debug"),
         ({"capture_logs": 1.5}, "give one of debug"),
+        ({"max_file_size": "10M"}, "max_file_size is '10M'; give a number of bytes"),
+        ({"inline": "0"}, "inline is '0'; give True or False"),
+        ({"context": ContextVar("locale")}, r"give a list, such as \[locale\]"),
+        ({"context": [5]}, "5 cannot travel with jobs"),
     ],
 )
 def test_setting_of_an_application_is_refused_at_once(settings: Any, says: str) -> None:
@@ -273,3 +289,41 @@ def test_setting_of_an_application_is_refused_at_once(settings: Any, says: str) 
 def test_what_is_no_middleware_is_refused(middleware: Any) -> None:
     with pytest.raises(OptionError, match="give an object of a class that derives from"):
         PgJobs("postgresql://").use(middleware)
+
+
+@pytest.mark.parametrize("secret", [5, b"x", ["a", 5], "whsec_", "whsec_!!!", "\ud800", {"a"}])
+def test_secret_that_cannot_be_a_key_is_refused_and_not_shown(secret: Any) -> None:
+    with pytest.raises(ConfigurationError, match="webhook") as refused:
+        PgJobs("postgresql://", webhook_secret=secret)
+    assert "!!!" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"concurrency": "x"}, "give 1 to 10,000 slots"),
+        ({"max_jobs": "x"}, "give 1 or more"),
+        ({"burst": "no"}, "burst is 'no'; give True or False"),
+        ({"allow_shell": "no"}, "allow_shell is 'no'; give True or False"),
+        ({"modules": "app.tasks"}, "give a list of names"),
+        ({"queues": 5}, "queues are 5; give names"),
+        ({"queues": [None]}, "give names"),
+    ],
+)
+def test_setting_of_a_worker_is_refused_at_once(settings: Any, says: str, jobs: PgJobs) -> None:
+    with pytest.raises(OptionError, match=says):
+        jobs.worker(**settings)
+
+
+@pytest.mark.parametrize("task", [5, "", "a\0", "\ud800", b"x", True, ["t"], int, lambda: 1])
+def test_what_is_no_task_is_not_paused(task: Any, jobs: PgJobs) -> None:
+    for steer in (jobs.pause, jobs.resume):
+        with pytest.raises(TaskError):
+            steer(task=task)
+    assert jobs.pauses() == []
+
+
+def test_function_is_paused_by_reference(jobs: PgJobs) -> None:
+    jobs.pause(task=count)
+    assert [pause.name for pause in jobs.pauses()] == [f"{__name__}:count"]
+    assert jobs.resume(task=count)

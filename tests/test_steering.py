@@ -22,6 +22,7 @@ from pgjobs import (
     Cancel,
     Job,
     JobFailedError,
+    JobFileNotFoundError,
     JobNotFoundError,
     JobStateError,
     OptionError,
@@ -613,6 +614,50 @@ def test_inline_jobs_have_what_a_test_gives_them(ran: list[Any]) -> None:
     lacking = ask.enqueue("a")
     assert lacking.status is Status.FAILED
     assert "jobs.inline(" in (lacking.failures()[0].message or "")
+
+
+async def test_inline_job_leaves_behind_what_any_other_does(ran: list[Any]) -> None:
+    jobs = PgJobs("postgresql://nobody@127.0.0.1:1/none", inline=True)
+
+    @jobs.task
+    def follow(n: int) -> int:
+        ran.append(n)
+        return n
+
+    @jobs.task(retry=2)
+    def work(n: int) -> str:
+        me = current_job()
+        me.log(f"attempt {me.attempt}", "warning")
+        me.progress(me.attempt, 2)
+        me.set_meta(seen=[*me.meta.get("seen", []), me.attempt])
+        me.attach("b.txt", f"attempt {me.attempt}")
+        child = me.using(priority=5, meta={"of": n}).enqueue(follow, 10 * n + me.attempt)
+        if me.attempt == 1:
+            raise ValueError
+        me.attach("a.csv", b"a,b")
+        return str(child.id)
+
+    done = [work.using(meta={"tenant": 5}).enqueue(0), await work.aenqueue(1)]
+    assert ran == [2, 12], "those of the attempts that succeeded"
+    for n, job in enumerate(done):
+        child = jobs.job(job.get())
+        assert (child.get(), child.row.priority, child.row.meta) == (10 * n + 2, 5, {"of": n})
+        assert (job.row.meta or {})["seen"] == [1, 2]
+        assert job.progress == {"done": 2, "total": 2}
+        assert [(line.attempt, line.level, line.line) for line in await job.alogs()] == [
+            (1, "warning", "attempt 1"),
+            (2, "warning", "attempt 2"),
+        ]
+        assert [(file.name, file.content_type, file.size) for file in await job.afiles()] == [
+            ("a.csv", "text/csv", 3),
+            ("b.txt", "text/plain", 9),
+        ]
+        assert (job.file("b.txt"), await job.afile("a.csv")) == (b"attempt 2", b"a,b")
+        assert (job.logs(after=1)[0].id, len(job.files())) == (2, 2)
+        with pytest.raises(JobFileNotFoundError):
+            job.file("c")
+        assert list(jobs.as_completed([job, child, job])) == [job, child]
+        assert [each async for each in jobs.aas_completed([child])] == [child]
 
 
 def test_inline_jobs_have_a_transaction_of_their_own() -> None:

@@ -28,11 +28,11 @@ class Cipher:
     Keys and library are looked for when the first document comes: who only imports a task needs neither.
 
     Args:
-        keys: Fernet keys; None for PGJOBS_KEYS, with commas between.
+        keys: Fernet keys, in a list or with commas between; None for those of PGJOBS_KEYS.
     """
 
     def __init__(self, keys: Sequence[str] | None = None) -> None:
-        self._given = keys
+        self._given = keys.split(",") if isinstance(keys, str) else keys
 
     def dumps(self, value: Json, *, what: str = "value", limit: int | None = MAX_DOCUMENT_BYTES) -> str:
         """Returns the value as the JSON text of its sealed form; the limits hold for the open form and the sealed one.

@@ -12,8 +12,9 @@ from pgjobs.config import Duration
 from pgjobs.errors import TaskError
 from pgjobs.handle import Job
 from pgjobs.options import Options
-from pgjobs.registered import Executor
+from pgjobs.registered import Executor, executor_of
 from pgjobs.task import Task
+from pgjobs.wording import given
 
 K = TypeVar("K", bound=type[Any])
 
@@ -34,8 +35,11 @@ def job_class(
         Archive.perform_async(17)
 
     Raises:
-        TaskError: the class has no method ``perform``.
+        TaskError: the class has no method ``perform``, or no object of it can be made without arguments.
+        OptionError: perform yields.
     """
+    if not isinstance(jobs, PgJobs):  # pyright: ignore[reportUnnecessaryIsInstance] - the bare decorator has the class here
+        raise TaskError(f"{given(jobs)} is no PgJobs; write @job_class(jobs) above the class")
 
     def register(cls: K) -> K:
         made: Task[..., Any, Any] = jobs.task(
@@ -58,6 +62,9 @@ def _function(cls: type[Any]) -> Callable[..., Any]:
     plain = inspect.isfunction(perform)
     if not (plain or isinstance(perform, classmethod | staticmethod)):
         raise TaskError(f"{cls.__qualname__} has no method perform; define one, or decorate a function")
+    if plain:
+        _check_made(cls)
+    executor_of(cls.perform, None)
 
     def run(*args: Any, **kwargs: Any) -> Any:
         return cls().perform(*args, **kwargs) if plain else cls.perform(*args, **kwargs)
@@ -75,3 +82,14 @@ def _function(cls: type[Any]) -> Callable[..., Any]:
     function.__qualname__ = f"{cls.__qualname__}.task"  # under which a process of the pool finds it
     made: Callable[..., Any] = function
     return made
+
+
+def _check_made(cls: type[Any]) -> None:
+    try:
+        inspect.signature(cls).bind()
+    except TypeError as error:
+        raise TaskError(
+            f"no {cls.__qualname__} can be made without arguments ({error}); give what it needs to perform, or defaults"
+        ) from None
+    except ValueError:  # it does not say what it takes
+        return

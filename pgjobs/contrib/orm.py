@@ -11,15 +11,18 @@ from typing import Any, Unpack
 
 import msgspec
 from sqlalchemy import inspect as inspected
-from sqlalchemy.orm import DeclarativeBase, Session, class_mapper
+from sqlalchemy.orm import DeclarativeBase, InstanceState, Session, class_mapper
 
 from pgjobs.app import PgJobs
 from pgjobs.arguments.codec import Json
-from pgjobs.errors import ArgumentsError, OptionError
+from pgjobs.arguments.signature import Signature
+from pgjobs.errors import OptionError
 from pgjobs.handle import Job
 from pgjobs.options import Options
+from pgjobs.registered import executor_of
 from pgjobs.running.current import current_job
-from pgjobs.terms.retry import Cancel
+from pgjobs.terms.retry import Cancel, Steer
+from pgjobs.wording import given
 
 
 class RowMethods:
@@ -52,9 +55,12 @@ class RowMethods:
         """Says whose method is to be called, in whose transaction that is enqueued, and with which options.
 
         Raises:
-            OptionError: the row has no primary key yet, or is none of this base.
+            OptionError: what is given is no row, has no primary key yet, or is none of this base.
         """
-        identity = inspected(row).identity
+        state: Any = inspected(row, raiseerr=False)
+        if not isinstance(state, InstanceState):
+            raise OptionError(f"{given(row)} is no row; give an object of a model of {self._base.__name__}")
+        identity: Any = inspected(row).identity
         if identity is None:
             raise OptionError(f"the {type(row).__name__} has no primary key yet; flush its session first")
         if _path(type(row)) not in dict(self._models()):
@@ -62,8 +68,8 @@ class RowMethods:
         key: list[Json] = [msgspec.to_builtins(part) for part in identity]
         target = self._task.using(conn, **options)
 
-        def enqueue(method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Job[Any]:
-            return target.enqueue(_path(type(row)), key, method, list(args), kwargs)
+        def enqueue(method: str, bound: dict[str, Json]) -> Job[Any]:
+            return target.enqueue(_path(type(row)), key, method, [], bound)
 
         return Later(type(row), enqueue)
 
@@ -76,32 +82,48 @@ class RowMethods:
         if found is None:
             raise LookupError(f"no model {model!r} is loaded here; import its module where the worker's tasks are")
         function = _public_method(found, method)
+        if not args:
+            args, kwargs = _signature(found, method).unbind(kwargs)  # type: ignore[assignment]
         types: list[type[Any]] = [column.type.python_type for column in class_mapper(found).primary_key]
         with self._session() as session, session.begin():
             row = session.get(found, tuple(map(msgspec.convert, key, types)))
             if row is None:
                 raise Cancel(f"{found.__name__} {key} is not there any more")
-            current_job().complete(session, function(row, *args, **kwargs))
+            value = function(row, *args, **kwargs)
+            if isinstance(value, Steer):
+                raise value
+            current_job().complete(session, value)
 
 
 class Later:
     """A row whose methods, when they are called, become jobs."""
 
-    def __init__(self, model: type[Any], enqueue: Callable[[str, tuple[Any, ...], dict[str, Any]], Job[Any]]) -> None:
+    def __init__(self, model: type[Any], enqueue: Callable[[str, dict[str, Json]], Job[Any]]) -> None:
         self._model = model
         self._enqueue = enqueue
 
     def __getattr__(self, method: str) -> Callable[..., Job[Any]]:
-        function = _public_method(self._model, method)
+        signature = _signature(self._model, method)
 
         def later(*args: Any, **kwargs: Any) -> Job[Any]:
-            try:
-                inspect.signature(function).bind(None, *args, **kwargs)
-            except TypeError as error:
-                raise ArgumentsError(f"{self._model.__name__}.{method}: {error}") from None
-            return self._enqueue(method, args, kwargs)
+            return self._enqueue(method, signature.bind(args, kwargs))
 
         return later
+
+
+def _signature(model: type[Any], method: str) -> Signature:
+    """What the arguments of a method must fit, without the row itself.
+
+    Raises:
+        AttributeError: it has no such method.
+        OptionError: the method is none that could run as a job of rows.
+    """
+    function = _public_method(model, method)
+    if inspect.iscoroutinefunction(function):
+        raise OptionError(f"{model.__name__}.{method} is async, and a row's session is not; write a task that calls it")
+    executor_of(function, None)
+    first = next(iter(inspect.signature(function).parameters), "")
+    return Signature(function, f"{model.__name__}.{method}", given={first})
 
 
 def _path(model: type[Any]) -> str:

@@ -229,6 +229,8 @@ class CurrentJob:
             ClaimLostError: the job is no longer this run's.
         """
         statement = self._attaching(name, _bytes_of(data, self._desk.max_file_bytes), content_type)
+        if self._kept_inline(statement):
+            return
         if not self._run.task.database.run(statement, conn):
             raise lost(self._run)
 
@@ -242,8 +244,17 @@ class CurrentJob:
     ) -> None:
         """The async twin of ``attach``."""
         contents = await asyncio.to_thread(_bytes_of, data, self._desk.max_file_bytes)
-        if not await self._run.task.database.arun(self._attaching(name, contents, content_type), conn):
+        statement = self._attaching(name, contents, content_type)
+        if self._kept_inline(statement):
+            return
+        if not await self._run.task.database.arun(statement, conn):
             raise lost(self._run)
+
+    def _kept_inline(self, attaching: Statement[bool]) -> bool:
+        """Keeps the file in memory, where the job has no row that it could stand with; returns whether that is so."""
+        if self._run.is_inline:
+            self._run.files[attaching.params["name"]] = attaching.params["content_type"], attaching.params["data"]
+        return self._run.is_inline
 
     def _attaching(self, name: str, data: bytes, content_type: str | None) -> Statement[bool]:
         limit = self._desk.max_file_bytes

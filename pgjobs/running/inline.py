@@ -10,19 +10,21 @@ import asyncio
 import contextvars
 import inspect
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from pgjobs.arguments import codec
+from pgjobs.arguments.codec import Json
 from pgjobs.config import Duration
-from pgjobs.errors import JobNotFoundError, ResultTimeoutError, TaskNotFoundError
+from pgjobs.errors import JobFileNotFoundError, JobNotFoundError, ResultTimeoutError, TaskNotFoundError
 from pgjobs.handle import Job
-from pgjobs.job import Draft, FailureRow, JobRow, Status, Template, new_id
+from pgjobs.job import Draft, FailureRow, FileRow, JobRow, LogRow, Status, Template, new_id
 from pgjobs.ledger import Ledger
-from pgjobs.report import Desk
+from pgjobs.report import Child, Desk
 from pgjobs.running.bodies import body_of
 from pgjobs.running.outcome import Outcome, raised, returned
 from pgjobs.running.registry import Registry
@@ -33,10 +35,23 @@ if TYPE_CHECKING:
 
 
 class InlineRun(Run):
-    """One attempt of a job that runs where it was enqueued: ``complete`` records its result here."""
+    """One attempt of a job that runs where it was enqueued: ``complete`` and ``attach`` record here."""
 
     __slots__ = ()
     is_inline = True
+
+    def __init__(self, row: tuple[Any, ...], claim: Claim, received: float, schema: str) -> None:
+        super().__init__(row, claim, received, schema)
+        self.files = {}
+
+
+@dataclass(slots=True)
+class Traces:
+    """What a job leaves behind beside its row."""
+
+    failures: list[FailureRow] = field(default_factory=list[FailureRow])
+    lines: list[LogRow] = field(default_factory=list[LogRow])
+    files: dict[str, tuple[FileRow, bytes]] = field(default_factory=dict[str, tuple[FileRow, bytes]])
 
 
 class Memory(Ledger):
@@ -45,12 +60,12 @@ class Memory(Ledger):
     def __init__(self, jobs: PgJobs) -> None:
         super().__init__(jobs.database, jobs.cipher, jobs.result_of, jobs.signature_of)
         self._rows: dict[UUID, JobRow] = {}
-        self._failures: dict[UUID, list[FailureRow]] = {}
+        self._traces: dict[UUID, Traces] = {}
 
-    def keep(self, row: JobRow, failures: list[FailureRow]) -> None:
+    def keep(self, row: JobRow, traces: Traces) -> None:
         """Takes a job as it stands at the end of its run."""
         self._rows[row.id] = row
-        self._failures[row.id] = failures
+        self._traces[row.id] = traces
 
     def fetch(self, job_id: UUID, conn: object = None) -> JobRow:
         return self._rows[job_id] if job_id in self._rows else super().fetch(job_id, conn)
@@ -59,10 +74,38 @@ class Memory(Ledger):
         return self._rows[job_id] if job_id in self._rows else await super().afetch(job_id, conn)
 
     def failures_of(self, job_id: UUID) -> list[FailureRow]:
-        return self._failures[job_id] if job_id in self._failures else super().failures_of(job_id)
+        return self._traces[job_id].failures if job_id in self._traces else super().failures_of(job_id)
 
     async def afailures_of(self, job_id: UUID) -> list[FailureRow]:
-        return self._failures[job_id] if job_id in self._failures else await super().afailures_of(job_id)
+        return self._traces[job_id].failures if job_id in self._traces else await super().afailures_of(job_id)
+
+    def logs_of(self, job_id: UUID, after: int, limit: int) -> list[LogRow]:
+        if job_id not in self._traces:
+            return super().logs_of(job_id, after, limit)
+        return self._opened(self._traces[job_id].lines[after : after + limit])
+
+    async def alogs_of(self, job_id: UUID, after: int, limit: int) -> list[LogRow]:
+        if job_id not in self._traces:
+            return await super().alogs_of(job_id, after, limit)
+        return self.logs_of(job_id, after, limit)
+
+    def files_of(self, job_id: UUID) -> list[FileRow]:
+        if job_id not in self._traces:
+            return super().files_of(job_id)
+        return [file for _, (file, _) in sorted(self._traces[job_id].files.items())]
+
+    async def afiles_of(self, job_id: UUID) -> list[FileRow]:
+        return self.files_of(job_id) if job_id in self._traces else await super().afiles_of(job_id)
+
+    def file_of(self, job_id: UUID, name: str) -> bytes:
+        if job_id not in self._traces:
+            return super().file_of(job_id, name)
+        if name not in self._traces[job_id].files:
+            raise JobFileNotFoundError(job_id, name)
+        return self._traces[job_id].files[name][1]
+
+    async def afile_of(self, job_id: UUID, name: str) -> bytes:
+        return self.file_of(job_id, name) if job_id in self._traces else await super().afile_of(job_id, name)
 
     def await_all(self, ids: Sequence[UUID], timeout: Duration | None) -> list[JobRow]:
         """Returns the jobs: nothing that runs inline ends later.
@@ -79,6 +122,13 @@ class Memory(Ledger):
 
     async def aawait_all(self, ids: Sequence[UUID], timeout: Duration | None) -> list[JobRow]:
         return self.await_all(ids, timeout)
+
+    def as_completed(self, ids: Sequence[UUID], timeout: Duration | None) -> Iterator[JobRow]:
+        yield from self.await_all(list(dict.fromkeys(ids)), timeout)
+
+    async def aas_completed(self, ids: Sequence[UUID], timeout: Duration | None) -> AsyncIterator[JobRow]:
+        for row in self.as_completed(ids, timeout):
+            yield row
 
 
 class Inline:
@@ -107,7 +157,10 @@ class Inline:
                 job.raised(error)
             finally:
                 CURRENT.reset(token)
-        return self._kept(job)
+        kept = self._kept(job)
+        for child in job.following:
+            self.run(*_call_of(child))
+        return kept
 
     async def arun(self, row: Template, draft: Draft) -> Job[Any]:
         """The async twin of ``run``: coroutines run on this loop, functions on a thread."""
@@ -123,15 +176,22 @@ class Inline:
                 job.raised(error)
             finally:
                 CURRENT.reset(token)
-        return self._kept(job)
+        kept = self._kept(job)
+        for child in job.following:
+            await self.arun(*_call_of(child))
+        return kept
 
     def _kept(self, job: _InlineJob) -> Job[Any]:
-        self.memory.keep(job.row, job.failures)
+        self.memory.keep(job.row, job.traces)
         return Job(self.memory, job.row.id, job.row.task, job.row)
 
 
 class _InlineJob:
-    """A job from its enqueue to its end: ``run`` is the attempt to be made, None when there is none left."""
+    """A job from its enqueue to its end: ``run`` is the attempt to be made, None when there is none left.
+
+    Attributes:
+        following: the jobs that it has enqueued, once it has succeeded.
+    """
 
     def __init__(self, jobs: PgJobs, desk: Desk, template: Template, draft: Draft) -> None:
         self._desk = desk
@@ -147,7 +207,10 @@ class _InlineJob:
             )
         self._task = task
         self.body = body_of(task)
-        self.failures: list[FailureRow] = []
+        self.traces = Traces()
+        self.following: list[Child] = []
+        self._meta = None if template.meta is None else codec.loads(template.meta)
+        self._progress: Json = None
         self.row: JobRow
         self.run: InlineRun | None = self._attempt(1)
 
@@ -157,7 +220,7 @@ class _InlineJob:
             self._id, template.task, template.queue, template.priority, number, template.max_attempts, 0,
             None if template.timeout is None else template.timeout.total_seconds(),
             self._created_at, codec.loads(self._draft.args),
-            None if template.meta is None else codec.loads(template.meta),
+            self._meta,
             None if template.options is None else codec.loads(template.options),
         )  # fmt: skip
         run = InlineRun(row, Claim(new_id(), 1, self._desk), time.perf_counter(), self._schema)
@@ -186,15 +249,28 @@ class _InlineJob:
     def _end(self, outcome: Outcome) -> None:
         run, failure = self._now(), outcome.failure
         if failure is not None:
-            self.failures.append(
+            self.traces.failures.append(
                 FailureRow(
                     run.attempt, datetime.now(UTC), outcome.reason or "error", failure.exception, failure.message,
                     failure.traceback, failure.fingerprint,
                 )
             )  # fmt: skip
+        self._note(run)
+        self.following = [] if outcome.ending != "succeeded" or run.report is None else run.report.children
         again = outcome.ending == "scheduled" and failure is not None
         self.run = self._attempt(run.attempt + 1) if again else None
         self.row = self._as_row(outcome)
+
+    def _note(self, run: InlineRun) -> None:
+        """Keeps what an attempt has said and attached."""
+        self._meta = run.meta
+        self._progress = run.report.progress if run.report and run.report.progress else self._progress
+        for said in self._desk.take([run]):
+            for line in said.lines:
+                at = datetime.fromtimestamp(line.at, UTC)
+                self.traces.lines.append(LogRow(len(self.traces.lines) + 1, run.attempt, at, line.level, line.text))
+        for name, (kind, data) in run.files.items():
+            self.traces.files[name] = FileRow(name, datetime.now(UTC), kind, len(data)), data
 
     def _as_row(self, outcome: Outcome) -> JobRow:
         template, run, now = self._template, outcome.run, datetime.now(UTC)
@@ -203,10 +279,18 @@ class _InlineJob:
             priority=template.priority, attempt=run.attempt - outcome.refund, max_attempts=template.max_attempts,
             crashes=0, run_at=template.run_at, due_at=None, expires_at=None, cancel_at=None,
             created_at=self._created_at, started_at=now, finished_at=now, timeout=template.timeout,
-            reason=outcome.reason, args=run.args, progress=None,
+            reason=outcome.reason, args=run.args, progress=self._progress,
             result=None if outcome.result is None else codec.loads(outcome.result),
-            meta=None if template.meta is None else codec.loads(template.meta), options=run.options,
+            meta=self._meta, options=run.options,
         )  # fmt: skip
+
+
+def _call_of(child: Child) -> tuple[Template, Draft]:
+    timeout = None if child.timeout_s is None else timedelta(seconds=child.timeout_s)
+    row = Template(
+        child.task, child.queue, child.priority, child.max_attempts, timeout, options=child.options, meta=child.meta
+    )
+    return row, Draft(child.args, UUID(child.id))
 
 
 def _await(coroutine: Any) -> Any:

@@ -42,7 +42,7 @@ class Run:
 
     __slots__ = (
         "args", "attempt", "begun", "cancelled", "claim", "completed", "completion", "crashes",
-        "created_at", "deadline", "executor",
+        "created_at", "deadline", "executor", "files",
         "given_up", "guarded", "id", "max_attempts", "meta", "named", "options",
         "overdue", "positional", "priority", "queue", "received", "report", "schema", "slot", "task", "task_name",
         "timeout_s",
@@ -85,6 +85,7 @@ class Run:
         self.named: dict[str, Any] = self.args
         self.executor: str
         self.slot: int
+        self.files: dict[str, tuple[str | None, bytes]]
 
     def __repr__(self) -> str:
         return f"<Run {self.id} {self.task_name} attempt {self.attempt}>"

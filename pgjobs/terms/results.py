@@ -39,14 +39,14 @@ def storage_of(value: Any) -> ResultStorage | None:
     return cast("ResultStorage | None", value)
 
 
-def over_of(value: Any) -> int:
-    """What ``results_over`` may be.
+def over_of(value: Any, what: str = "results_over") -> int:
+    """What ``results_over`` may be, or another limit.
 
     Raises:
         OptionError: it is no number of bytes.
     """
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise OptionError(f"results_over is {given(value)}; give a number of bytes")
+        raise OptionError(f"{what} is {given(value)}; give a number of bytes")
     return value
 
 

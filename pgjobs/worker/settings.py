@@ -6,8 +6,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from pgjobs.config import SYNCHRONOUS_COMMIT, Duration, seconds
+from pgjobs.config import SYNCHRONOUS_COMMIT, Duration, seconds, switch
 from pgjobs.errors import OptionError
+from pgjobs.wording import given
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,10 +54,14 @@ class WorkerSettings:
     supervisor_id: UUID | None = None
 
     def __post_init__(self) -> None:
-        if isinstance(self.concurrency, bool) or not 1 <= self.concurrency <= 10_000:
-            raise OptionError(f"concurrency is {self.concurrency!r}; give 1 to 10,000 slots")
-        if self.max_jobs is not None and self.max_jobs < 1:
-            raise OptionError(f"max_jobs is {self.max_jobs!r}; give 1 or more, or None")
+        if not _is_whole(self.concurrency) or not 1 <= self.concurrency <= 10_000:
+            raise OptionError(f"concurrency is {given(self.concurrency)}; give 1 to 10,000 slots")
+        if self.max_jobs is not None and (not _is_whole(self.max_jobs) or self.max_jobs < 1):
+            raise OptionError(f"max_jobs is {given(self.max_jobs)}; give 1 or more, or None")
+        switch(self.burst, "burst")
+        switch(self.allow_shell, "allow_shell")
+        if isinstance(self.modules, str):
+            raise OptionError(f"modules is {given(self.modules)}; give a list of names")
         if self.synchronous_commit is not None and self.synchronous_commit not in SYNCHRONOUS_COMMIT:
             raise OptionError(
                 f"synchronous_commit is {self.synchronous_commit!r}; give one of {', '.join(SYNCHRONOUS_COMMIT)}, "
@@ -75,3 +80,7 @@ class WorkerSettings:
     def shutdown_timeout_s(self) -> float:
         """For how many seconds running jobs may finish."""
         return seconds(self.shutdown_timeout, what="shutdown_timeout")
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)

@@ -29,7 +29,10 @@ class Subscription:
         Raises:
             OptionError: no queue, a name that cannot be one, or weights for only some.
         """
-        parts = [part.strip() for part in (text.split(",") if isinstance(text, str) else text) if part.strip()]
+        listed = text.split(",") if isinstance(text, str) else text
+        if not isinstance(listed, Sequence) or not all(isinstance(name, str) for name in listed):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise OptionError(f"queues are {text!r:.80}; give names such as 'mail,default', or a list of them")
+        parts = [part.strip() for part in listed if part.strip()]
         if not parts:
             raise OptionError("no queue is named; give names such as 'mail,default', or '*' for all")
         names, weights = zip(*(_weighted(part) for part in parts), strict=True)

@@ -161,3 +161,7 @@ def test_plain_task_does_not_import_the_library() -> None:
         "f.signature.encode({'a': 1}); f.signature.unbind({'a': 1}); print('cryptography' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
+
+
+def test_keys_may_stand_in_one_text() -> None:
+    assert Cipher([NEW]).loads(stored(Cipher(f"{NEW}, {OLD}"), {"a": 1})) == {"a": 1}
