@@ -11,10 +11,11 @@ from typing import Any
 
 import psycopg
 import pytest
+from click.testing import CliRunner
 
 from pgjobs import PgJobs, Retry, Status, __version__
 from pgjobs.arguments.cipher import generate
-from pgjobs.cli import COMMANDS
+from pgjobs.cli import COMMANDS, cli
 from pgjobs.config import SCHEMA_REVISION
 from tests.processes import ROOT, environment, pgjobs
 from tests.support import eventually
@@ -250,6 +251,24 @@ def test_whoever_does_not_say_which_jobs_is_told_how(database_url: str) -> None:
     ):
         done = pgjobs(database_url, *arguments)
         assert (done.returncode, words in done.stderr) == (2, True), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("worker -A x --max-rss 500", "'500' is less than a process takes before it runs a job; write 500M or 2G"),
+        ("worker -A x --stall-timeout 0", "0.0 is not in the range x>=2.0"),
+        ("worker -A x --stall-timeout nan", "nan is no number of seconds"),
+        ("worker -A x --max 2 --scale-wait inf", "inf is no number of seconds"),
+        ("workers stacks --all --timeout nan", "nan is no number of seconds"),
+        ("workers profile --all --seconds nan", "nan is no number of seconds"),
+        ("info --watch nan", "nan is no number of seconds"),
+        ("top --refresh nan", "nan is no number of seconds"),
+    ],
+)
+def test_number_that_cannot_be_meant_is_refused_where_it_is_said(words: str, says: str) -> None:
+    done = CliRunner().invoke(cli, words.split())
+    assert (done.exit_code, says in done.output) == (2, True), done.output
 
 
 @pytest.mark.server

@@ -21,6 +21,7 @@ from pgjobs.cli.jobs import command
 from pgjobs.errors import ConfigurationError, JobNotFoundError, OptionError
 from pgjobs.job import new_id
 from pgjobs.statements import Selection
+from tests.processes import pgjobs
 
 APP = """
 from typing import Annotated
@@ -48,6 +49,16 @@ def work(jobs: PgJobs, count: int) -> list[Any]:
     return jobs.task(name="work")(lambda i: i).using(timeout="1m", meta={"user": "ann"}).enqueue_many(
         [(i,) for i in range(count)]
     )  # fmt: skip
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
+@pytest.mark.parametrize("form", ["csv", "jsonl", "parquet"])
+def test_full_disk_is_a_sentence(form: str, jobs: PgJobs, database_url: str) -> None:
+    if form == "parquet":
+        pytest.importorskip("pyarrow")
+    jobs.enqueue("work")
+    done = pgjobs(database_url, "jobs", "export", "--format", form, "-o", "/dev/full")
+    assert (done.returncode, done.stderr) == (1, "pgjobs: what it writes finds no room: No space left on device\n")
 
 
 def test_lines_are_what_the_list_shows(jobs: PgJobs, export: Callable[..., Result], database_url: str) -> None:

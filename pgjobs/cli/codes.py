@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from typing import Final
 
 OK: Final = 0
@@ -9,6 +10,9 @@ FAILURE: Final = 1
 USAGE: Final = 2
 UNREACHABLE: Final = 3
 OUT_OF_DATE: Final = 5
+
+FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+"""Errors of a disk that is full, or as full as somebody may make it."""
 
 
 def outage(error: Exception) -> str:
@@ -28,7 +32,13 @@ def said(error: BaseException) -> str:
 
     from pgjobs.connections.database import refused
 
-    return refused(error) if isinstance(error, InsufficientPrivilege) else str(error).strip()
+    match error:
+        case InsufficientPrivilege():
+            return refused(error)
+        case OSError() if error.errno in FULL:
+            return f"what it writes finds no room: {error.strerror}"
+        case _:
+            return str(error).strip()
 
 
 def of(error: BaseException) -> int | None:
@@ -59,4 +69,4 @@ def of(error: BaseException) -> int | None:
         case errors.PgJobsError() | InsufficientPrivilege():
             return FAILURE
         case _:
-            return None
+            return FAILURE if isinstance(error, OSError) and error.errno in FULL else None

@@ -61,6 +61,7 @@ def export(
         raise click.UsageError("parquet is nothing for a terminal; pass -o jobs.parquet")
     jobs = options.jobs_of(app, url, schema)
     count = write(output, _chunks(jobs, job_ids, said))
+    output.flush()  # what is not written is not exported
     click.echo(f"{count:,} exported", err=True)
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @click.command(epilog="Example: pgjobs info --watch 2")
 @click.option(
     "--watch",
-    type=click.FloatRange(0.1),
+    type=options.Seconds(0.1),
     metavar="SECONDS",
     help="Show it again and again, until Ctrl-C; with --json one document a line.",
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import math
 import os
 import re
 from collections.abc import Callable, Generator
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 
+LEAST: Final = 32 << 20
+"""Bytes of memory that every worker process takes."""
+
 _UNITS: Final = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 
@@ -34,6 +38,23 @@ def size(value: str) -> int:
     if match is None:
         raise click.BadParameter(f"{value!r} is no size; write 500M or 2G")
     return int(float(match[1]) * _UNITS[match[2].upper()])
+
+
+def memory(value: str) -> int:
+    """A bound of a process's memory, with or without a unit."""
+    if (bound := size(value)) < LEAST:
+        raise click.BadParameter(f"{value!r} is less than a process takes before it runs a job; write 500M or 2G")
+    return bound
+
+
+class Seconds(click.FloatRange):
+    """Seconds within bounds; those that are not finite lie within any."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        length: float = super().convert(value, param, ctx)
+        if not math.isfinite(length):
+            self.fail(f"{value} is no number of seconds", param, ctx)
+        return length
 
 
 app = click.option(

@@ -14,7 +14,7 @@ from pgjobs.cli import options
     "--refresh",
     default=2.0,
     show_default=True,
-    type=click.FloatRange(0.1, 3600),
+    type=options.Seconds(0.1, 3600),
     metavar="SECONDS",
     help="How often it looks.",
 )

@@ -26,7 +26,7 @@ from pgjobs.config import SYNCHRONOUS_COMMIT, seconds
     "--scale-wait",
     default=5.0,
     show_default=True,
-    type=click.FloatRange(0.1),
+    type=options.Seconds(0.1),
     metavar="SECONDS",
     help="With --max: one more when a job has waited for so long and every slot is taken.",
 )
@@ -34,7 +34,7 @@ from pgjobs.config import SYNCHRONOUS_COMMIT, seconds
     "--scale-idle",
     default=30.0,
     show_default=True,
-    type=click.FloatRange(0.1),
+    type=options.Seconds(0.1),
     metavar="SECONDS",
     help="With --max: one fewer when the slots of one were not needed for so long.",
 )
@@ -44,7 +44,7 @@ from pgjobs.config import SYNCHRONOUS_COMMIT, seconds
     "--shutdown-timeout", default=30.0, show_default=True, metavar="SECONDS", help="How long running jobs may finish."
 )
 @click.option(
-    "--max-rss", type=options.size, metavar="SIZE", help="Replace a process that takes more memory, as in 500M or 2G."
+    "--max-rss", type=options.memory, metavar="SIZE", help="Replace a process that takes more memory, as in 500M or 2G."
 )
 @click.option(
     "--pool-max-jobs", type=click.IntRange(1), help="Replace a process of the process executor after so many jobs."
@@ -58,6 +58,7 @@ from pgjobs.config import SYNCHRONOUS_COMMIT, seconds
     "--stall-timeout",
     default=300.0,
     show_default=True,
+    type=options.Seconds(2.0),
     metavar="SECONDS",
     help="Replace a process in which no Python code has run for so long.",
 )

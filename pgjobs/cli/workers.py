@@ -129,7 +129,14 @@ def stop(names: Sequence[str], everybody: bool, as_json: bool, **where: str | No
 @command.command()
 @_names
 @_all
-@click.option("--timeout", default=10.0, show_default=True, metavar="SECONDS", help="How long to wait for answers.")
+@click.option(
+    "--timeout",
+    default=10.0,
+    show_default=True,
+    type=options.Seconds(0.0),
+    metavar="SECONDS",
+    help="How long to wait for answers.",
+)
 @options.as_json
 @options.database
 def stacks(names: Sequence[str], everybody: bool, timeout: float, as_json: bool, **where: str | None) -> None:
@@ -146,11 +153,18 @@ def stacks(names: Sequence[str], everybody: bool, timeout: float, as_json: bool,
 @_names
 @_all
 @click.option(
-    "--seconds", default=5.0, show_default=True, type=click.FloatRange(0.1, 300), help="How long to look, in seconds."
+    "--seconds", default=5.0, show_default=True, type=options.Seconds(0.1, 300), help="How long to look, in seconds."
 )
 @click.option("--top", default=20, show_default=True, type=click.IntRange(1), help="So many functions.")
 @click.option("--collapsed", is_flag=True, help="Print stacks and counts, for flame graphs.")
-@click.option("--timeout", default=10.0, show_default=True, metavar="SECONDS", help="How long to wait beyond that.")
+@click.option(
+    "--timeout",
+    default=10.0,
+    show_default=True,
+    type=options.Seconds(0.0),
+    metavar="SECONDS",
+    help="How long to wait beyond that.",
+)
 @options.as_json
 @options.database
 def profile(
