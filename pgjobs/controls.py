@@ -5,7 +5,7 @@ from __future__ import annotations
 import getpass
 import socket
 from collections.abc import Callable, Iterable
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final, cast
 from uuid import UUID
 
@@ -22,6 +22,10 @@ from pgjobs.statements import Mark, Pause, Statement
 from pgjobs.statements.steering import Kind
 from pgjobs.task import Task
 from pgjobs.wording import given
+
+FIRST: Final = datetime(1, 1, 2, tzinfo=UTC)
+LAST: Final = datetime(9999, 12, 31, tzinfo=UTC)
+"""Moments between these have a date in Python wherever they are read."""
 
 MAX_MARK: Final = 200
 """Characters of a mark's text."""
@@ -206,6 +210,8 @@ def _mark(text: str, at: datetime | None) -> Statement[Mark]:
     if not text or len(text) > MAX_MARK:
         raise OptionError(f"the mark has {len(text)} characters; give it from 1 to {MAX_MARK}, such as 'v1.2.3'")
     _check_moment(at, "at")
+    if at is not None and not FIRST <= at < LAST:
+        raise OptionError(f"at is {at.isoformat()}, for which not every zone has a date; give a moment of this age")
     return statements.add_mark(at, text, user(), socket.gethostname())
 
 

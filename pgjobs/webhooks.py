@@ -25,6 +25,8 @@ from pgjobs.terms.retry import Retry
 TASK: Final = "pgjobs.webhook"
 """The task that sends them; every worker has it."""
 
+UNSIGNED: Final = "no secret is set; pass webhook_secret, or set PGJOBS_WEBHOOK_SECRET"
+
 ENDS: Final = ("succeeded", "failed", "cancelled", "expired")
 RETRY: Final = Retry(12, backoff=5, cap="1h")
 
@@ -189,9 +191,7 @@ def sender(secrets: Sequence[str]) -> Callable[..., int]:
     def send(id: str, url: str, body: Json) -> int:
         """Posts a message; returns the status of the answer."""
         if not secrets:
-            raise ConfigurationError(
-                "a webhook is signed, and no secret is set; pass webhook_secret, or set PGJOBS_WEBHOOK_SECRET"
-            )
+            raise ConfigurationError(f"a webhook is signed, and {UNSIGNED}")
         data, timestamp = codec.dumps(body).encode(), int(time.time())
         signatures = " ".join(sign(id, timestamp, data, secret) for secret in secrets)
         headers = {

@@ -646,6 +646,14 @@ def test_worker_judges_the_alerts_of_its_application(database_url: str, conn: ps
     app.close()
 
 
+def test_worker_refuses_a_webhook_that_it_could_not_sign(database_url: str) -> None:
+    alert = Alert(NoWorker(), ToWebhook("http://127.0.0.1:9/"), name="nobody")
+    with pytest.raises(ConfigurationError, match="alert 'nobody' tells a webhook, and no secret is set; pass webhook_"):
+        PgJobs(database_url, alerts=[alert], webhook_secret=[]).worker(burst=True).run()
+    with PgJobs(database_url, alerts=[alert], webhook_secret="c2VjcmV0").worker():
+        pass
+
+
 def test_worker_without_alerts_has_no_connection_for_them(jobs: PgJobs, conn: psycopg.Connection[Any]) -> None:
     with jobs.worker():
         names = {

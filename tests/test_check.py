@@ -131,6 +131,8 @@ def test_real_worker_counts(check: Any, jobs: PgJobs) -> None:
         (["--max-age", "soon"], 3, "is no limit; write one value, or two as in 5m,30m"),
         (["--no-such"], 3, "No such option"),
         (["--within", "soon"], 3, "'10m'"),
+        (["--max-failed", "nan"], 3, "'nan' is no limit"),
+        (["--max-dead", "-1"], 3, "'-1' is no limit"),
         (["--schema", "nowhere"], 3, "pgjobs migrate --schema nowhere"),
         (["--url", "postgresql://127.0.0.1:1/none"], 2, "refused"),
     ],

@@ -37,7 +37,21 @@ def test_what_is_no_mark_is_refused(jobs: PgJobs) -> None:
             jobs.mark(text)
     with pytest.raises(OptionError, match="without a time zone"):
         jobs.mark("v1", at=datetime(2026, 1, 1))
+    for far in ("9999-12-31T23:59-12:00", "0001-01-01T00:00+14:00"):
+        with pytest.raises(OptionError, match="not every zone has a date"):
+            jobs.mark("v1", at=datetime.fromisoformat(far))
     assert texts(jobs) == []
+
+
+def test_moment_that_python_does_not_have_keeps_no_mark_from_being_read(
+    jobs: PgJobs, conn: psycopg.Connection[Any]
+) -> None:
+    moments = "'infinity', '-infinity', '9999-12-31 23:59-12', '0044-03-15 12:00 BC'"
+    conn.execute(f"INSERT INTO pgjobs.marks (at, text) SELECT unnest(ARRAY[{moments}]::timestamptz[]), 'far'".encode())
+    last = jobs.database.run(statements.last_mark())
+    assert last is None
+    jobs.mark("v1")
+    assert texts(jobs) == ["v1"]
 
 
 def test_year_old_marks_are_tidied_away(jobs: PgJobs, conn: psycopg.Connection[Any]) -> None:

@@ -75,6 +75,13 @@ def _limits(parse: Callable[[str], float], example: str) -> Callable[[Any, Any, 
     return read
 
 
+def _count(text: str) -> float:
+    count = float(text)
+    if not 0 <= count < float("inf"):
+        raise ValueError
+    return count
+
+
 def _seconds(text: str) -> float:
     from pgjobs.config import seconds
 
@@ -112,7 +119,7 @@ class Monitored(click.Command):
     help="For how long a job may wait for its first attempt; one value is critical.",
 )  # fmt: skip
 @click.option(
-    "--max-failed", metavar="WARN,CRIT", callback=_limits(float, "20,200"),
+    "--max-failed", metavar="WARN,CRIT", callback=_limits(_count, "20,200"),
     help="How many jobs may fail within --within; one value is critical.",
 )  # fmt: skip
 @click.option("--within", default="15m", show_default=True, metavar="DURATION", help="How far to look back.")
@@ -121,7 +128,7 @@ class Monitored(click.Command):
     help="How many workers must live, and serve each queue that is named; fewer is critical.",
 )  # fmt: skip
 @click.option(
-    "--max-dead", default="0,", metavar="WARN,CRIT", callback=_limits(float, "0,5"),
+    "--max-dead", default="0,", metavar="WARN,CRIT", callback=_limits(_count, "0,5"),
     help="How many workers may have fallen silent within --within; by default one is a warning.",
 )  # fmt: skip
 @options.as_json

@@ -17,7 +17,10 @@ from pgjobs.alerts import TRIES, Alert, Outbox, Standing, advance, document
 from pgjobs.arguments.codec import Json
 from pgjobs.connections.database import is_away
 from pgjobs.connections.link import Link
+from pgjobs.errors import ConfigurationError
 from pgjobs.events import AlertTurned, AlertUndelivered, Event, Trouble
+from pgjobs.targets import ToWebhook
+from pgjobs.webhooks import UNSIGNED
 
 CHECK_S: Final = 5.0
 """How often an alert is judged, by whichever worker comes first."""
@@ -28,6 +31,9 @@ class Alerting:
 
     Args:
         secrets: what messages to webhooks are signed with.
+
+    Raises:
+        ConfigurationError: there are webhooks, and nothing to sign with: nobody would hear of it before it is broken.
     """
 
     def __init__(
@@ -38,6 +44,9 @@ class Alerting:
         emit: Callable[[Event], None],
         every_s: float = CHECK_S,
     ) -> None:
+        for alert in alerts.values():
+            if not secrets and any(isinstance(target, ToWebhook) for target in alert.targets):
+                raise ConfigurationError(f"alert {alert.name!r} tells a webhook, and {UNSIGNED}")
         self._alerts = alerts
         self._secrets = secrets
         self._link = link

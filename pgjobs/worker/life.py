@@ -48,6 +48,7 @@ class Life:
     """One life of a worker. ``start`` begins it; ``wind_down`` and ``end`` take leave; ``abandon`` is its death."""
 
     def __init__(self, worker: Worker) -> None:
+        alerting = [*_alerting(worker)]  # first, since it may refuse the application's alerts
         self.id = new_id()
         self._worker = worker
         self._link = Link(worker.jobs.database, "pgjobs worker", worker.settings.synchronous_commit)
@@ -72,7 +73,7 @@ class Life:
             fatal=(DeclaredDeadError,),
             on_fatal=lambda _: worker.declared_dead(self.id),
         )
-        self._services = [self.claiming, self._upkeep(worker), *_alerting(worker)]
+        self._services = [self.claiming, self._upkeep(worker), *alerting]
 
     def _make_claimer(self, worker: Worker) -> Claimer:
         served = worker.subscription

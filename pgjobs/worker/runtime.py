@@ -96,6 +96,7 @@ class Worker:
         """Makes the worker known and starts it.
 
         Raises:
+            ConfigurationError: an alert tells a webhook, and there is nothing to sign with.
             OptionError: a task of the process executor cannot be imported by one.
             SchemaError: the database does not have this release's schema.
             psycopg.OperationalError: the database cannot be reached.
