@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import types
@@ -142,6 +143,18 @@ class Signature:
         except (msgspec.ValidationError, TypeError, ValueError) as error:
             raise self._misfit(error) from None
         return bound
+
+    @functools.cached_property
+    def defaults(self) -> dict[str, Json]:
+        """What arguments are where they are not given, as a row would hold them; without those that none could hold."""
+        found: dict[str, Json] = {}
+        for name, parameter in self._signature.parameters.items():
+            if parameter.default is not parameter.empty:
+                with contextlib.suppress(Exception):
+                    value = msgspec.to_builtins(parameter.default, enc_hook=_to_builtin, str_keys=True)
+                    codec.dumps(value)
+                    found[name] = value
+        return found
 
     def _bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         try:
