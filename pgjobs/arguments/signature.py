@@ -259,7 +259,7 @@ class Signature:
 
 
 _VARIADIC: Final = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-_JSON_NAMES: Final = {str: "string", int: "integer"}
+_JSON_NAMES: Final[dict[type, str]] = {str: "string", int: "integer"}
 _JSON_TYPES: Final = (int, str, float, bool, type(None), list, dict, Any, object)
 
 
