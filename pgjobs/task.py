@@ -337,7 +337,8 @@ def _draft(
     if row.unique is not None and key is None:
         if row.unique.on_conflict == "debounce" and row.delay is None:
             raise OptionError("unique with on_conflict='debounce' moves the start by the delay; add using(delay=…)")
-        key = row.unique.key(row.task, row.queue, bound, args, kwargs)
+        whole = bound if signature is None else {**signature.defaults, **bound}
+        key = row.unique.key(row.task, row.queue, whole, args, kwargs)
     text = codec.dumps(bound, what="arguments") if signature is None else signature.encode(bound)
     return Draft(text, job_id, key)
 

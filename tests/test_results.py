@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import dataclasses
 import threading
 import time
@@ -278,6 +280,33 @@ def test_storage_of_a_task_may_take_all_and_knows_types(jobs: PgJobs) -> None:
     storage.broken = False
     storage.kept.clear()
     with pytest.raises(ResultStorageError, match="is gone from Memory"):
+        job.get(1)
+
+
+def test_storage_that_would_have_to_be_awaited_is_refused(jobs: PgJobs) -> None:
+    class Async(Memory):
+        async def set(self, job_id: UUID, data: bytes, ttl_s: float) -> None: ...  # type: ignore[override]
+
+    class Hidden(Memory):
+        def set(self, job_id: UUID, data: bytes, ttl_s: float) -> Any:
+            return asyncio.Future(loop=loop)
+
+    with pytest.raises(OptionError, match="whose get or set is async"):
+        jobs.task(results=Async())(lambda: 1)
+    with contextlib.closing(asyncio.new_event_loop()) as loop:
+        job = jobs.task(name="work", results=Hidden(), results_over=0, retry=1)(lambda: 1).enqueue()
+        jobs.worker(burst=True).run()
+    (failure,) = job.failures()
+    assert "set returns what would have to be awaited, and stores nothing" in (failure.message or "")
+
+
+@pytest.mark.parametrize("data", ["{", b"\xff", 5])
+def test_what_a_storage_gives_back_is_a_result_or_an_error(data: Any, jobs: PgJobs) -> None:
+    storage = Memory()
+    job = jobs.task(name="work", results=storage, results_over=0)(lambda: 1).enqueue()
+    jobs.worker(burst=True).run()
+    storage.kept[job.id] = (data, 0.0)
+    with pytest.raises(ResultStorageError, match=r"what Memory has for job .* is not what was stored"):
         job.get(1)
 
 

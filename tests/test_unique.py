@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from contextlib import closing
+from datetime import date
 from typing import Any
 
 import psycopg
@@ -33,8 +34,19 @@ def test_same_arguments_make_one_job(jobs: PgJobs) -> None:
     first = task.enqueue("Ann")
     assert same(first, task.enqueue("Ann"))
     assert same(first, task.enqueue(name="Ann")), "however they are passed"
+    assert same(first, task.enqueue("Ann", loud=False)), "or not, and then are as they are by default"
+    assert same(first, task.enqueue("Ann", False))
     assert task.enqueue("Ann", loud=True).is_new
     assert task.enqueue("Bob").is_new
+
+
+def test_defaults_that_no_row_could_hold_are_left_out_of_the_key(jobs: PgJobs) -> None:
+    @jobs.task(unique=True)
+    def due(on: date = date(2027, 1, 31), to: Any = object()) -> None: ...
+
+    first = due.enqueue()
+    assert same(first, due.enqueue(date(2027, 1, 31)))
+    assert due.enqueue(to=5).is_new
 
 
 @pytest.mark.parametrize("by", ["name", ["name"], lambda name, loud=False: name.lower()])
@@ -258,6 +270,8 @@ def test_many_threads_make_one_job_and_wait_for_none(jobs: PgJobs, conn: psycopg
         (lambda: Unique(on_conflict="ignore"), "existing, skip, replace, raise, debounce"),  # type: ignore[arg-type]
         (lambda: Unique("nam"), "no argument 'nam' to be unique by; it has name, loud"),
         (lambda: 5, "names of arguments, a function, or Unique"),
+        (lambda: Unique(by=5), "unique by 5 is no key"),  # type: ignore[arg-type]
+        (lambda: Unique(by=b"name"), "is no key"),  # type: ignore[arg-type]
     ],
 )
 def test_policy_that_cannot_be_meant_is_refused(jobs: PgJobs, unique: Any, words: str) -> None:
@@ -265,7 +279,7 @@ def test_policy_that_cannot_be_meant_is_refused(jobs: PgJobs, unique: Any, words
         greet(jobs, unique=unique())
 
 
-@pytest.mark.parametrize("made", [None, "", "x" * 600, "a\0b"])
+@pytest.mark.parametrize("made", [None, "", "x" * 600, "a\0b", object()])
 def test_key_that_cannot_be_stored_is_refused(jobs: PgJobs, made: Any) -> None:
     with pytest.raises(OptionError, match="key"):
         greet(jobs, unique=lambda name, loud=False: made).enqueue("Ann")

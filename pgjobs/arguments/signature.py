@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import types
@@ -118,7 +119,7 @@ class Signature:
         names = [name for name, p in self._signature.parameters.items() if p.kind not in _VARIADIC]
         return {
             "type": "object",
-            "properties": {name: known.get(name, {}) for name in names},
+            "properties": {name: _typed(known.get(name, {}), shared) for name in names},
             "required": sorted(self._required),
             "additionalProperties": inspect.Parameter.VAR_KEYWORD in kinds,
         } | ({"$defs": shared} if shared else {})
@@ -142,6 +143,18 @@ class Signature:
         except (msgspec.ValidationError, TypeError, ValueError) as error:
             raise self._misfit(error) from None
         return bound
+
+    @functools.cached_property
+    def defaults(self) -> dict[str, Json]:
+        """What arguments are where they are not given, as a row would hold them; without those that none could hold."""
+        found: dict[str, Json] = {}
+        for name, parameter in self._signature.parameters.items():
+            if parameter.default is not parameter.empty:
+                with contextlib.suppress(Exception):
+                    value = msgspec.to_builtins(parameter.default, enc_hook=_to_builtin, str_keys=True)
+                    codec.dumps(value)
+                    found[name] = value
+        return found
 
     def _bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         try:
@@ -246,6 +259,7 @@ class Signature:
 
 
 _VARIADIC: Final = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+_JSON_NAMES: Final[dict[type, str]] = {str: "string", int: "integer"}
 _JSON_TYPES: Final = (int, str, float, bool, type(None), list, dict, Any, object)
 
 
@@ -269,6 +283,19 @@ def _model(
         return None, False
     optional: list[Any] = [(name, typing.Union[hint, msgspec.UnsetType], unset) for name, hint, unset in fields]  # noqa: UP007 - hints may be strings' results
     return msgspec.defstruct("Arguments", optional), converts
+
+
+def _typed(schema: dict[str, Any], shared: dict[str, Any]) -> dict[str, Json]:
+    """A schema that says its JSON type beside a reference or a list of values: ``pgjobs.misfit`` reads no more."""
+    if "anyOf" in schema:
+        return {**schema, "anyOf": [_typed(each, shared) for each in schema["anyOf"]]}
+    target: dict[str, Any] = (
+        shared.get(str(schema["$ref"]).removeprefix("#/$defs/"), {}) if "$ref" in schema else schema
+    )
+    values: list[object] = target.get("enum", [])
+    kinds = {target["type"]} if "type" in target else {_JSON_NAMES.get(type(value)) for value in values}
+    (kind,) = kinds if len(kinds) == 1 else (None,)
+    return schema if kind is None else {**schema, "type": kind}
 
 
 def _supported(hint: Any) -> bool:

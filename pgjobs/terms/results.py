@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any, Final, Protocol, cast
 from uuid import UUID
 
@@ -36,6 +37,10 @@ def storage_of(value: Any) -> ResultStorage | None:
     """
     if value is not None and not (callable(getattr(value, "get", None)) and callable(getattr(value, "set", None))):
         raise OptionError(f"results is {given(value)}; give an object with get(job_id) and set(job_id, data, ttl_s)")
+    if value is not None and (inspect.iscoroutinefunction(value.get) or inspect.iscoroutinefunction(value.set)):
+        raise OptionError(
+            f"results is {given(value)}, whose get or set is async; give plain functions, which are called on threads"
+        )
     return cast("ResultStorage | None", value)
 
 
@@ -65,7 +70,9 @@ def put(storage: ResultStorage, job_id: UUID, value: Json, text: str, over: int,
     if len(data) <= over and not is_reference(value):
         return value
     try:
-        storage.set(job_id, data, ttl_s)
+        returned: Any = cast("Any", storage).set(job_id, data, ttl_s)
+        if inspect.isawaitable(returned):
+            raise TypeError("set returns what would have to be awaited, and stores nothing")
     except Exception as error:
         raise ResultStorageError(
             f"the result of job {job_id} ({len(data):,} bytes) could not be stored by "
@@ -90,4 +97,11 @@ def fetch(storage: ResultStorage | None, job_id: UUID, value: Json) -> Json:
         ) from error
     if data is None:
         raise ResultStorageError(f"the result of job {job_id} is gone from {type(storage).__name__}; keep it longer")
-    return codec.loads(data)
+    given_back: Any = data
+    result = codec.loads(given_back) if isinstance(given_back, bytes | str) else codec.Unreadable()
+    if isinstance(result, codec.Unreadable):
+        raise ResultStorageError(
+            f"what {type(storage).__name__} has for job {job_id} is not what was stored, no JSON; have get return "
+            "the bytes that set was given"
+        )
+    return result

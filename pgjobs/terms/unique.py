@@ -61,6 +61,9 @@ class Unique:
         _one_of("scope", self.scope, ("task", "queue", "all"))
         _one_of("until", self.until, ("finished", "started"))
         _one_of("on_conflict", self.on_conflict, ("existing", "skip", "replace", "raise", "debounce"))
+        by: object = self.by
+        if not isinstance(by, bool | str | list | tuple | set | frozenset) and not callable(by):
+            raise OptionError(f"unique by {given(by)} is no key; give True, names of arguments, or a function")
         if not self.by:
             raise OptionError(f"unique by {self.by!r} is by nothing; give True, names of arguments, or a function")
         if self.until == "started" and self.period is not None:
@@ -93,12 +96,19 @@ class Unique:
         where = {"task": task, "queue": f"{task}@{queue}", "all": ""}[self.scope]
         if callable(self.by):
             made = self.by(*args, **kwargs)
-            if made is None or not str(made):
-                raise OptionError(f"the function that makes unique keys of {task!r} returned {made!r}; return a text")
+            if made is None or not _has_text(made) or not str(made):
+                raise OptionError(
+                    f"the function that makes unique keys of {task!r} returned {given(made)}; return a text"
+                )
             return checked_key(f"{where}:{made}")
         chosen = bound if self.by is True else {name: bound.get(name) for name in _names(self.by)}
         text = codec.dumps(dict(sorted(chosen.items())), what="arguments")
         return f"{where}#{hashlib.sha256(text.encode()).hexdigest()[:32]}"
+
+
+def _has_text(value: object) -> bool:
+    """Whether a value's text says what it is, and not where it happens to stand in memory."""
+    return type(value).__repr__ is not object.__repr__ or type(value).__str__ is not object.__str__
 
 
 FOREVER: Final = Unique(period=MAX_DURATION_S)

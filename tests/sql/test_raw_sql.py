@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from enum import Enum, IntEnum
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
 from uuid import RFC_4122, UUID, uuid4
 
 import psycopg
@@ -18,6 +20,19 @@ from pgjobs import PgJobs, Retry, Status, statements
 from pgjobs.connections.link import Link
 
 pytestmark = pytest.mark.server
+
+
+@dataclass
+class Place:
+    x: int
+
+
+class Colour(Enum):
+    RED = "red"
+
+
+class Level(IntEnum):
+    LOW = 1
 
 
 def one(conn: psycopg.Connection, query: str, **params: object) -> dict[str, Any]:
@@ -128,6 +143,31 @@ def test_enqueue_takes_every_setting(conn: psycopg.Connection) -> None:
     assert (row["queue"], row["priority"], row["max_attempts"]) == ("mail", 10, 3)
     assert row["timeout"] == timedelta(seconds=30)
     assert abs(row["expires_at"] - row["created_at"] - timedelta(days=1)) < timedelta(minutes=1)
+
+
+@pytest.mark.parametrize(
+    ("fits", "misfits"),
+    [
+        ({"place": {"x": 1}}, {"place": 5}),
+        ({"place": None}, {"place": "here"}),
+        ({"colour": "red"}, {"colour": 5}),
+        ({"level": 1}, {"level": "one"}),
+        ({"side": "left"}, {"side": ["left"]}),
+    ],
+)
+def test_arguments_of_types_of_ones_own_are_checked_too(
+    fits: dict[str, Any], misfits: dict[str, Any], conn: psycopg.Connection, jobs: PgJobs
+) -> None:
+    def draw(place: Any = None, colour: Any = "red", level: Any = 1, side: Any = "left") -> None: ...
+
+    draw.__annotations__ = {"place": Place | None, "colour": Colour, "level": Level, "side": Literal["left", "right"]}
+    jobs.task(name="draw")(draw)
+    with jobs.worker():
+        pass
+    enqueue = "SELECT pgjobs.enqueue('draw', %s)"
+    conn.execute(enqueue, [Jsonb(fits)])
+    with pytest.raises(errors.InvalidParameterValue, match=f"argument {next(iter(misfits))} is of type"):
+        conn.execute(enqueue, [Jsonb(misfits)])
 
 
 @pytest.mark.parametrize("when", ["delay => '1 hour'", "run_at => now() + interval '1 hour'"])
