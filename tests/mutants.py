@@ -52,7 +52,7 @@ BOUNDS, SLOT, ENDS = "tests/unit/test_lanes.py", "tests/unit/test_slots.py", "te
 
 @dataclass(frozen=True)
 class Mutant:
-    """One breakage: the text after anchor is replaced, once. tests run in this order until one fails."""
+    """One breakage: the text after anchor is replaced, so many times. tests run in this order until one fails."""
 
     name: str
     file: str
@@ -60,13 +60,14 @@ class Mutant:
     old: str
     new: str
     tests: tuple[str, ...] = (MODEL, FENCING, PAIRS)
+    times: int = 1
 
     def break_(self, tree: Path) -> None:
         """Breaks the tree."""
         path = tree / self.file
         head, anchor, rest = path.read_text().partition(self.anchor)
-        assert self.old in rest, f"{self.name}: {self.file} has no {self.old!r} after {self.anchor!r}"
-        path.write_text(head + anchor + rest.replace(self.old, self.new, 1))
+        assert rest.count(self.old) >= self.times, f"{self.name}: {self.file} has no {self.old!r} after {self.anchor!r}"
+        path.write_text(head + anchor + rest.replace(self.old, self.new, self.times))
 
 
 def beside(second: str, first: str = "delete") -> str:
@@ -77,6 +78,11 @@ def beside(second: str, first: str = "delete") -> str:
 def moved_on(write: str) -> str:
     """The test of a statement under a claim that has moved on."""
     return f"{PAIRS}::test_claim_that_has_moved_on_writes_nothing_while_another_runs_the_job[{write}]"
+
+
+def taken(case: str) -> str:
+    """The test of a job that was taken from its claim: by what, and in which state."""
+    return f"{PAIRS}::test_job_that_was_taken_from_its_claim_is_under_it_no_more[{case}]"
 
 
 def _defining(function: str) -> str:
@@ -93,6 +99,7 @@ def _query(name: str) -> str:
 FENCE = "job.claim_id = held.claim_id AND job.status = 'running'"
 LATERAL = "WHERE id = held.id AND claim_id = held.claim_id AND status = 'running'"
 DONE = "WHERE id = done.id AND claim_id = done.claim_id AND status = 'running'"
+SILENT = f"{PAIRS}::test_worker_that_has_beaten_or_was_not_watched_is_not_believed_dead"
 SKIP = "FOR UPDATE SKIP LOCKED"
 KEPT_KEY = "unique_key = CASE WHEN job.options ? 'unique_for' THEN job.unique_key END"
 
@@ -179,21 +186,22 @@ MUTANTS: Final = (
     Mutant("time_out waits for locked rows", MAINTAIN, _query("time_out"), SKIP, "FOR UPDATE",
            (beside("time_out"), MODEL)),
     Mutant("time_out keeps the fence", MAINTAIN, _query("time_out"), "claim_id = NULL", "claim_id = job.claim_id",
-           (f"{PAIRS}::test_job_that_was_taken_from_its_claim_is_under_it_no_more[time_out-running]", MODEL)),
+           (taken("time_out-running"), MODEL)),
     Mutant("promote without a position", MAINTAIN, _query("promote"), "position = nextval('pgjobs.positions')",
            "position = NULL"),
     Mutant("promote before it is due", MAINTAIN, _query("promote"), "AND due_at <= now()", ""),
     Mutant("promote waits for locked rows", MAINTAIN, _query("promote"), SKIP, "FOR UPDATE",
            (beside("promote", "cancel"), MODEL)),
     Mutant("expire of running jobs", MAINTAIN, _query("expire"), "('queued', 'scheduled', 'blocked')",
-           "('queued', 'scheduled', 'blocked', 'running')"),
+           "('queued', 'scheduled', 'blocked', 'running')", (f"{PAIRS}::test_job_that_runs_does_not_expire", MODEL)),
     Mutant("expire of ended jobs", MAINTAIN, _query("expire"), "AND status IN ('queued', 'scheduled', 'blocked')", ""),
-    Mutant("expire keeps the unique key", MAINTAIN, _query("expire"), KEPT_KEY, "unique_key = job.unique_key"),
+    Mutant("expire keeps the unique key", MAINTAIN, _query("expire"), KEPT_KEY, "unique_key = job.unique_key",
+           (f"{UNIQUE}::test_key_is_given_up_at_every_end_unless_it_is_for_a_period", MODEL)),
     # workers
     Mutant("an outage counts as silence", MAINTAIN, _query("mark_silent"),
-           "worker.misses >= 6 AND NOT %(interrupted)s::bool", "worker.misses >= 6"),
+           "worker.misses >= 6 AND NOT %(interrupted)s::bool", "worker.misses >= 6", (SILENT, MODEL)),
     Mutant("a beat does not clear misses", MAINTAIN, _query("mark_silent"),
-           "CASE WHEN worker.beat = worker.missed_beat AND", "CASE WHEN"),
+           "CASE WHEN worker.beat = worker.missed_beat AND", "CASE WHEN", (SILENT, MODEL)),
     Mutant("dead after one miss", MAINTAIN, _query("mark_silent"), "worker.misses >= 6", "worker.misses >= 0"),
     Mutant("mark_silent waits for a beat", MAINTAIN, _query("mark_silent"), SKIP, "FOR UPDATE",
            (beside("mark_silent", "beat"),)),
@@ -204,18 +212,17 @@ MUTANTS: Final = (
     # cancel, retry, delete
     Mutant("cancel ends what runs", _defining("cancel"), "FUNCTION pgjobs.cancel",
            "CASE WHEN job.status = 'running' THEN 'running' ELSE 'cancelled' END", "'cancelled'"),
-    Mutant("cancel of what has ended meanwhile", _defining("cancel"), "FROM target",
-           " AND job.status IN ('scheduled', 'blocked', 'queued', 'running')", "",
-           (beside("cancel", "complete"), MODEL)),
+    Mutant("cancel passes over what somebody holds", _defining("cancel"), "FUNCTION pgjobs.cancel",
+           "FOR UPDATE;", "LIMIT 0;", (beside("cancel", "complete"), MODEL)),
     Mutant("cancel of ended jobs", _defining("cancel"), "FUNCTION pgjobs.cancel",
-           "AND job.status IN ('scheduled', 'blocked', 'queued', 'running')\n         ORDER", "\n         ORDER",
-           (MODEL, CONTROL)),
+           "AND job.status IN ('scheduled', 'blocked', 'queued', 'running')", "", (CONTROL, MODEL), times=3),
     Mutant("retry of running jobs", _defining("retry"), "FUNCTION pgjobs.retry",
            "('succeeded', 'failed', 'cancelled', 'expired')\n         ORDER",
            "('succeeded', 'failed', 'cancelled', 'expired', 'running')\n         ORDER", (CONTROL, PAIRS)),
     Mutant("retry keeps the fence", _defining("retry"), "FUNCTION pgjobs.retry",
-           "claim_id = NULL,", "claim_id = job.claim_id,"),
-    Mutant("retry keeps the ttl", _defining("retry"), "FUNCTION pgjobs.retry", "expires_at = NULL, ", ""),
+           "claim_id = NULL,", "claim_id = job.claim_id,", (taken("retry-succeeded"), MODEL)),
+    Mutant("retry keeps the ttl", _defining("retry"), "FUNCTION pgjobs.retry", "expires_at = NULL, ", "",
+           ("tests/test_time_options.py::test_job_that_failed_of_its_ttl_can_be_retried", MODEL)),
     Mutant("delete leaves the failures", _defining("delete"), "FUNCTION pgjobs.delete",
            "failure.job_id = gone.id", "false", (CONTROL, MODEL)),
     # the worker
@@ -260,7 +267,7 @@ MUTANTS: Final = (
            "if run.completed:", "if False:", (FENCING, ENDS)),
     Mutant("attempts without end", OUTCOME, "def failed",
            "if run.attempt < run.max_attempts:", "if True:", (ENDS, WORKER)),
-    Mutant("crashes without end", OUTCOME, "def crashed", "run.crashes + 1 >= MAX_CRASHES", "False", (MODEL, ENDS)),
+    Mutant("crashes without end", OUTCOME, "def crashed", "run.crashes + 1 >= MAX_CRASHES", "False", (ENDS, MODEL)),
     Mutant("a snooze burns an attempt", OUTCOME, "def raised", "refund=1", "refund=0", (ENDS, WORKER)),
     # what a run writes
     Mutant("captured output goes on after its run", POOLED, "def _captured", "os.dup2(kept, number)", "pass", OUTPUT),
@@ -314,7 +321,7 @@ def verdict(mutant: Mutant, url: str) -> Verdict:
         ]
         environment = {**os.environ, "PGJOBS_TEST_URL": url, "PGJOBS_MUTANT": mutant.name}
         done = subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True, check=False)
-    failed = re.search(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.MULTILINE)
+    failed = re.search(r"^(?:FAILED|ERROR) (.+?)(?: - |$)", done.stdout, re.MULTILINE)
     assert done.returncode in (0, 1), done.stdout[-2_000:]
     print(f"{mutant.name}: {failed[1] if failed else 'nobody notices'}", file=sys.stderr, flush=True)
     return Verdict(mutant, failed[1] if failed else None)

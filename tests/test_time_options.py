@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -299,7 +300,9 @@ def test_coroutine_is_told_where_it_waits(form: str, jobs: PgJobs) -> None:
 
     with jobs.worker():
         assert works.enqueue().get(15) == "cleaned up, 0 cancellations"
-    assert stopped == {"gather": ["child"] * 2, "wait_for": ["child"]}.get(form, [])
+    # From Python 3.12 wait_for runs what it waits for in the task itself, which is told and not cancelled.
+    tasks = {"gather": 2, "wait_for": int(sys.version_info < (3, 12))}
+    assert stopped == ["child"] * tasks.get(form, 0)
 
 
 def test_task_group_stops_its_children_first(jobs: PgJobs) -> None:

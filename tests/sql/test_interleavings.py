@@ -232,6 +232,26 @@ def is_its_own(pair: Pair) -> bool:
     return bool(ours)
 
 
+# -- who is believed dead, and what has expired
+
+
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_worker_that_has_beaten_or_was_not_watched_is_not_believed_dead(interrupted: bool, pair: Pair) -> None:
+    pair.put("running")
+    pair.conn.execute("UPDATE pgjobs.workers SET missed_beat = beat")
+    pair.conn.execute("UPDATE pgjobs.workers SET beat = beat + 1 WHERE id = %s", [pair.other])
+    dead = pair.first.one(statements.mark_silent(interrupted=interrupted))
+    assert [row[0] for row in dead] == ([] if interrupted else [pair.owner])
+    misses = dict(pair.conn.execute("SELECT id, misses FROM pgjobs.workers").fetchall())
+    assert misses == {pair.owner: 1 if interrupted else 7, pair.other: 1}
+
+
+def test_job_that_runs_does_not_expire(pair: Pair) -> None:
+    pair.put("running")
+    assert pair.first.one(statements.expire(world.EPOCH)).jobs == 0
+    assert pair.conn.execute("SELECT status FROM pgjobs.jobs").fetchone() == ("running",)
+
+
 # -- the reaper and a completion, in every order
 
 

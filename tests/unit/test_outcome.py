@@ -183,6 +183,15 @@ def test_a_policy_of_the_jobs_own_goes_before_its_tasks() -> None:
     assert outcomes.failed(a_run(options={"keep": 5}), ValueError(), 0.5).delay_s == 7
 
 
+def test_a_run_that_takes_its_process_down_is_tried_again_until_it_is_poison() -> None:
+    ends = []
+    for crashes in range(outcomes.MAX_CRASHES):
+        run = a_run()
+        run.crashes = crashes
+        ends.append(summary(outcomes.crashed(run, MailError("gone"), 0.1)))
+    assert ends == [("scheduled", "crash", 0.0, 1)] * (outcomes.MAX_CRASHES - 1) + [("failed", "poison", None, 1)]
+
+
 def test_an_attempt_over_its_timeout_has_failed() -> None:
     cause = raised_from(0, MailError("cut off"))
     outcome = outcomes.timed_out(a_run(), 60.5, cause)
