@@ -72,7 +72,7 @@ endings: $(READY) ## Take the table of docs/endings.md
 screenshots: $(READY) ## Draw the pictures of info and top in docs/img anew, on an embedded PostgreSQL
 	@$(BIN)/python -m tests.screenshots
 
-mutants: $(READY) ## Break the protocol in some ninety places, see which test notices, and keep it in docs/reliability.md
+mutants: $(READY) ## Break the protocol in some hundred places, see which test notices, and keep it in docs/reliability.md
 	@$(BIN)/python -m tests.mutants --write
 
 nightly: $(READY) ## Run the tests with what takes longer, and a million jobs under faults

@@ -245,9 +245,11 @@ MUTANTS: Final = (
     Mutant("an outcome whose row is held is dropped", COMPLETER, "def _look_up", "kept.append(outcome)\n", "pass\n"),
     Mutant("a completion sent twice is lost", COMPLETER, "def _look_up", "            if ours:\n",
            "            if False:\n"),
-    Mutant("a claim is forgotten early", COMPLETER, "def _settle", "if claim.left == 0:", "if claim.left >= 0:"),
+    Mutant("a claim is forgotten early", COMPLETER, "def _settle", "if claim.left == 0:", "if claim.left >= 0:",
+           (f"{FENCING}::test_claim_stays_until_the_last_of_its_jobs_has_ended", MODEL)),
     Mutant("two runs of a job are confused", COMPLETER, "def confirm", " and runs[o.run.id] == 1", ""),
-    Mutant("one bad result spoils its batch", COMPLETER, "def record_apart", "if len(outcomes) > 1:", "if False:"),
+    Mutant("one bad result spoils its batch", COMPLETER, "def record_apart", "if len(outcomes) > 1:", "if False:",
+           (f"{FENCING}::test_result_that_the_database_refuses_fails_its_job_alone", MODEL)),
     Mutant("a bound never rises", LANES, "def note(",
            "self.low = max(self.low, min(ripe, current))", "pass", (BOUNDS,)),
     Mutant("a bound does not wait for the horizon", LANES, "def note(", "xmin >= horizon and ", "", (BOUNDS,)),
@@ -321,7 +323,7 @@ def verdict(mutant: Mutant, url: str) -> Verdict:
         ]
         environment = {**os.environ, "PGJOBS_TEST_URL": url, "PGJOBS_MUTANT": mutant.name}
         done = subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True, check=False)
-    failed = re.search(r"^(?:FAILED|ERROR) (.+?)(?: - |$)", done.stdout, re.MULTILINE)
+    failed = re.search(r"^(?:FAILED|ERROR) (tests/.+?)(?: - |$)", done.stdout, re.MULTILINE)
     assert done.returncode in (0, 1), done.stdout[-2_000:]
     print(f"{mutant.name}: {failed[1] if failed else 'nobody notices'}", file=sys.stderr, flush=True)
     return Verdict(mutant, failed[1] if failed else None)

@@ -555,6 +555,20 @@ def test_completion_whose_reply_was_lost_is_recorded_once(jobs: PgJobs, conn: ps
     link.close()
 
 
+def test_claim_stays_until_the_last_of_its_jobs_has_ended(jobs: PgJobs, conn: psycopg.Connection[Any]) -> None:
+    jobs.task(name="work")(lambda i: i).enqueue_many([(i,) for i in range(2)])
+    link = Link(jobs.database, "test")
+    worker, claim_id = statements_of_a_worker(link)
+    rows = link.one(statements.claim(worker, claim_id, [Range(("default", 0))], 10))
+    claim, completer = Claim(claim_id, 2), Completer(lambda event: None)
+    for row, left in zip(rows, (1, 0), strict=True):
+        outcomes = [Outcome(Run(row, claim, time.perf_counter(), "pgjobs"), "succeeded", 0.1, result="1")]
+        assert completer.confirm(outcomes, link.batch(*completer.statements(outcomes)), link) == []
+        link.batch(*completer.forget())
+        assert conn.execute("SELECT count(*) FROM pgjobs.claims").fetchone() == (left,)
+    link.close()
+
+
 @pytest.mark.parametrize("held", [False, True])
 def test_two_runs_of_one_job_in_one_worker_are_told_apart(
     held: bool, jobs: PgJobs, conn: psycopg.Connection[Any], database_url: str
