@@ -476,8 +476,8 @@ def mailbox() -> Iterator[Mailbox]:
 def test_mail_is_sent(mailbox: Mailbox) -> None:
     target = ToMail(f"smtp://127.0.0.1:{mailbox.port}/?to=ops@example.com,dev+oncall@example.com&from=q@example.com")
     target.deliver("m1", DOCUMENT, [])
-    assert "mail FROM:<q@example.com>" in [line.partition(" size")[0] for line in mailbox.lines]
-    assert {"rcpt TO:<ops@example.com>", "rcpt TO:<dev+oncall@example.com>"} <= set(mailbox.lines)
+    said = {line.partition(" size")[0].lower() for line in mailbox.lines}  # 3.13 writes commands in small letters
+    assert {"mail from:<q@example.com>", "rcpt to:<ops@example.com>", "rcpt to:<dev+oncall@example.com>"} <= said
     assert {"Subject: ALERT mail: it waits", "Message-ID: <m1@pgjobs>", "it waits"} <= set(mailbox.lines)
 
 
