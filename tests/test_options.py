@@ -70,7 +70,8 @@ COLUMNS: Final = (
 )  # fmt: skip
 SELECT: Final = """
     SELECT queue, priority, max_attempts, status, options, meta, unique_key, position < 0 AS lifo,
-           round(extract(epoch FROM due_at - coalesce(run_at, created_at)) / 60)::int AS delay_s,
+           CASE WHEN run_at > now() + interval '1 year' THEN extract(epoch FROM due_at - run_at)
+                ELSE round(extract(epoch FROM due_at - created_at) / 60) END AS delay_s,
            round(extract(epoch FROM expires_at - created_at) / 60)::int AS ttl_s,
            extract(epoch FROM timeout)::int AS timeout_s,
            CASE WHEN run_at > now() + interval '1 year' THEN run_at END AS run_at
