@@ -164,6 +164,7 @@ def test_program_ends_without_a_word(what: str, database_url: str, tmp_path: Pat
                 time.sleep(seconds)
 
             async def aproduce():
+                asyncio.get_running_loop().slow_callback_duration = 10
                 job = await work.aenqueue(1)
                 await job.arefresh()
             """

@@ -62,7 +62,7 @@ def test_one_look_before_the_end_and_one_after_it_are_enough(
         gate.wait(10)
 
     with jobs.worker():
-        gate.set()
+        threading.Timer(0.5, gate.set).start()
         work.enqueue().get(timeout=10)
         eventually(lambda: jobs._ledger._waiting.hears)
         time.sleep(0.3)  # from here on it is relied on

@@ -113,6 +113,8 @@ def returned(run: Run, value: object, duration_s: float) -> Outcome:
         return raised(run, value, duration_s)
     try:
         return Outcome(run, "succeeded", duration_s, result=result_text(run, value))
+    except (SoftTimeoutError, TimeoutExceededError):  # of the run, which it had just returned from
+        raise
     except Exception as error:  # whatever a model of the application raises when it is made into JSON
         return unstorable(run, error, duration_s)
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pgjobs.arguments.signature import Signature
-from pgjobs.errors import ClaimLostError
+from pgjobs.errors import ClaimLostError, SoftTimeoutError, TimeoutExceededError
 from pgjobs.job import new_id
 from pgjobs.running import outcome as outcomes
 from pgjobs.running.outcome import Outcome
@@ -96,6 +96,18 @@ def test_a_model_that_cannot_be_made_into_json_fails_its_job_alone() -> None:
     assert summary(outcome) == ("failed", "unstorable result", None, 0)
     assert outcome.failure is not None
     assert outcome.failure.message == "cannot be json"
+
+
+@pytest.mark.parametrize("late", [SoftTimeoutError(1), TimeoutExceededError(1)])
+def test_a_timeout_that_comes_while_the_result_is_made_into_json_is_none_of_the_results(
+    late: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(run: Run, value: object) -> str:
+        raise late
+
+    monkeypatch.setattr(outcomes, "result_text", interrupted)
+    with pytest.raises(type(late)):
+        outcomes.returned(a_run(), "done", 0.5)
 
 
 def test_a_completion_that_was_rolled_back_is_a_failed_attempt() -> None:
