@@ -324,8 +324,7 @@ def test_worker_waits_while_its_server_is_a_standby_and_works_when_it_is_promote
         assert jobs.enqueue(f"{APP}.quick", 3).get(timeout=BACK_S) == 3
         assert statistics.median(pick_ups(servers.primary.url)) < POLLED_S, "it does not listen again"
     assert not [event for event in events if isinstance(event, Trouble)]
-    # Once for the stop, once for the standby, and once where a connection of before is used only after all that.
-    assert len([event for event in events if isinstance(event, DatabaseAway)]) <= 3
+    assert len([event for event in events if isinstance(event, DatabaseAway)]) <= 2
 
 
 def check_link_is_dropped(jobs: PgJobs) -> None:

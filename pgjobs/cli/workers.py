@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 from uuid import UUID, uuid4
 
 import click
@@ -16,6 +16,8 @@ from pgjobs.cli import options
 if TYPE_CHECKING:
     from pgjobs.app import PgJobs
     from pgjobs.insight.overview import WorkerLine
+
+Command = TypeVar("Command", bound=Callable[..., Any])
 
 LOOK_S: Final = 0.1
 """How often is looked whether answers have come."""
@@ -126,17 +128,16 @@ def stop(names: Sequence[str], everybody: bool, as_json: bool, **where: str | No
     _done("stopping", jobs.database.run(statements.dismiss(list(chosen))), chosen, as_json)
 
 
+def _timeout(what: str) -> Callable[[Command], Command]:
+    return click.option(
+        "--timeout", default=10.0, show_default=True, type=options.Seconds(0.0), metavar="SECONDS", help=what
+    )
+
+
 @command.command()
 @_names
 @_all
-@click.option(
-    "--timeout",
-    default=10.0,
-    show_default=True,
-    type=options.Seconds(0.0),
-    metavar="SECONDS",
-    help="How long to wait for answers.",
-)
+@_timeout("How long to wait for answers.")
 @options.as_json
 @options.database
 def stacks(names: Sequence[str], everybody: bool, timeout: float, as_json: bool, **where: str | None) -> None:
@@ -157,14 +158,7 @@ def stacks(names: Sequence[str], everybody: bool, timeout: float, as_json: bool,
 )
 @click.option("--top", default=20, show_default=True, type=click.IntRange(1), help="So many functions.")
 @click.option("--collapsed", is_flag=True, help="Print stacks and counts, for flame graphs.")
-@click.option(
-    "--timeout",
-    default=10.0,
-    show_default=True,
-    type=options.Seconds(0.0),
-    metavar="SECONDS",
-    help="How long to wait beyond that.",
-)
+@_timeout("How long to wait beyond that.")
 @options.as_json
 @options.database
 def profile(
