@@ -26,9 +26,14 @@ def rest_after(took_s: float) -> float:
 
 
 class Outage:
-    """Says once, for all services of a worker, that the database is away, and once that it is back."""
+    """Says once, for all services of a worker, that the database is away, and once that it is back.
+
+    Attributes:
+        over: how many outages are over.
+    """
 
     def __init__(self, emit: Callable[[Event], None]) -> None:
+        self.over = 0
         self._emit = emit
         self._lock = threading.Lock()
         self._is_away = False
@@ -47,6 +52,7 @@ class Outage:
         with self._lock:
             if self._is_away:
                 self._is_away = False
+                self.over += 1
                 self._emit(DatabaseBack(time.monotonic() - self._since))
 
 
@@ -54,8 +60,8 @@ class Service:
     """Calls ``tick``, which returns the seconds to rest, again and again on a thread; ``wake`` cuts a rest short.
 
     A tick that fails does not end the service: where the database is away it is tried again with a growing rest, at
-    most two
-    seconds; any other error is reported, and the next tick comes after a second.
+    most two seconds; any other error is reported, and the next tick comes after a second. The first failure after an
+    outage that others have seen is of a connection from before it, and is no news.
 
     Args:
         recovered: called on the service's thread when a tick is to follow one that failed for want of the database.
@@ -85,6 +91,7 @@ class Service:
         self._woken = threading.Event()
         self._stopping = False
         self._backoff_s = 0.0
+        self._outages = outage.over
         self._thread = threading.Thread(target=self._loop, name=f"pgjobs-{name}", daemon=True)
 
     def start(self) -> None:
@@ -131,6 +138,7 @@ class Service:
         if self._backoff_s:
             self._backoff_s = 0.0
             self._outage.back()
+        self._outages = self._outage.over
         return rest_s
 
     def _after(self, error: Exception) -> float:
@@ -139,6 +147,8 @@ class Service:
         if not is_away(error):
             self._emit(Trouble(self.name, error))
             return 1.0
-        self._outage.away(error)
+        if self._outages == self._outage.over:
+            self._outage.away(error)
+        self._outages = self._outage.over
         self._backoff_s = min(MAX_BACKOFF_S, max(0.05, self._backoff_s * 2))
         return self._backoff_s * random.uniform(0.5, 1.0)  # noqa: S311 - spreads reconnects

@@ -1,0 +1,51 @@
+"""Services of a worker: what they say of an outage, with ticks that fail as the test wants it."""
+
+from __future__ import annotations
+
+import psycopg
+
+from pgjobs.events import DatabaseAway, DatabaseBack, Event
+from pgjobs.worker.service import Outage, Service
+
+
+class Ticks:
+    """A service whose database is away for as long as ``away`` is set; the test's hand ticks it."""
+
+    def __init__(self, outage: Outage) -> None:
+        self.away = False
+        self.service = Service("test", self._tick, outage, lambda event: None)
+
+    def _tick(self) -> float:
+        if self.away:
+            raise psycopg.OperationalError("server closed the connection unexpectedly")
+        return 0.0
+
+    def one(self, *, away: bool) -> None:
+        """Ticks once."""
+        self.away = away
+        self.service._one()  # its thread would add chance
+
+
+def test_outage_is_said_once_whoever_notices_it_and_however_late() -> None:
+    events: list[Event] = []
+    outage = Outage(events.append)
+    quick, slow = Ticks(outage), Ticks(outage)
+    quick.one(away=True)
+    quick.one(away=True)
+    quick.one(away=False)
+    slow.one(away=True)  # a connection of before, noticed when all is over
+    slow.one(away=False)
+    assert [type(event) for event in events] == [DatabaseAway, DatabaseBack]
+
+
+def test_next_outage_is_said_again_also_by_who_has_missed_the_one_before() -> None:
+    events: list[Event] = []
+    outage = Outage(events.append)
+    quick, slow = Ticks(outage), Ticks(outage)
+    quick.one(away=True)
+    quick.one(away=False)
+    quick.one(away=True)
+    quick.one(away=False)
+    slow.one(away=True)
+    slow.one(away=True)  # not of before: the connection is a new one
+    assert [type(event) for event in events] == [DatabaseAway, DatabaseBack] * 2 + [DatabaseAway]
