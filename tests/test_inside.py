@@ -385,7 +385,9 @@ def test_meta_of_another_shape_that_sql_has_written_stops_nobody(
             current_job().set_meta(a=1)
         return [current_job().meta, current_job().tags]
 
-    row = conn.execute("SELECT pgjobs.enqueue(%s, meta => %s)", [work.name, meta]).fetchone()
+    row = conn.execute(
+        "INSERT INTO pgjobs.jobs (task, meta) VALUES (%s, %s) RETURNING id", [work.name, meta]
+    ).fetchone()
     jobs.worker(burst=True).run()
     assert row is not None
     assert jobs.job(row[0]).get(1) == [json.loads(meta) if meta.startswith("{") else {}, []]

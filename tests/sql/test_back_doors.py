@@ -102,6 +102,41 @@ def test_task_that_nobody_has_published_is_enqueued_as_it_is(jobs: PgJobs, conn:
     assert row == ("default", 0, 5, "01:00:00")
 
 
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        ("''", "the task has no name"),
+        ("'x', '[1]'", "args is [1]; give a JSON object"),
+        ("'x', NULL", "args is NULL; give a JSON object"),
+        ("'x', queue => ''", "queue '' is not a name"),
+        ("'x', queue => 'a b'", "queue 'a b' is not a name"),
+        ("'x', queue => E'mail\n'", "is not a name"),
+        ("'x', queue => '-mail'", "queue '-mail' is not a name"),
+        ("'x', queue => repeat('a', 101)", "100 characters at most"),
+        ("'x', priority => 101", "priority is 101; give a whole number from -100 to 100"),
+        ("'x', max_attempts => 0", "max_attempts is 0; give the number"),
+        ("'x', max_attempts => 32768", "max_attempts is 32768; give the number"),
+        ("'x', delay => '-1 second'", "delay is -00:00:01; give a length of time"),
+        ("'x', ttl => '-1 second'", "ttl is -00:00:01; give a length of time"),
+        ("'x', ttl => '101 years'", "ttl is 101 years; give a length of time"),
+        ("'x', timeout => '-1 second'", "timeout is -00:00:01; give a length of time"),
+        ("'x', meta => '[1]'", "meta is [1]; give a JSON object"),
+        ("'x', options => '[1]'", "options is [1]; give a JSON object"),
+        ("""'x', options => '{"lifo": true, "nonsense": 1}'""", "there is no option nonsense; there are context,"),
+        ("""'x', options => '{"deadline": "1h"}'""", 'option deadline is "1h"; give seconds'),
+        ("""'x', options => '{"soft_timeout": -1}'""", "option soft_timeout is -1; give seconds, from 0"),
+        ("""'x', options => '{"keep": 1e400}'""", "give seconds, from 0 to a hundred years"),
+    ],
+)
+def test_what_no_worker_could_do_anything_with_is_refused_before_a_row_is_written(
+    jobs: PgJobs, conn: psycopg.Connection, given: str, problem: str
+) -> None:
+    with pytest.raises(psycopg.errors.InvalidParameterValue) as caught:
+        conn.execute(f"SELECT pgjobs.enqueue({given})")
+    assert problem in str(caught.value.diag.message_primary)
+    assert conn.execute("SELECT count(*) FROM pgjobs.jobs").fetchone() == (0,)
+
+
 def test_delay_and_run_at_exclude_each_other(jobs: PgJobs, conn: psycopg.Connection) -> None:
     with pytest.raises(psycopg.errors.InvalidParameterValue, match="give one of them"):
         conn.execute("SELECT pgjobs.enqueue('x', delay => '1 hour', run_at => now())")
