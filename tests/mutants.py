@@ -38,7 +38,7 @@ APART, POOLED = "pgjobs/worker/executors/apart.py", "pgjobs/worker/executors/poo
 
 MODEL = "tests/model"
 FENCING, SUSPECTS, TIMEOUTS = "tests/test_fencing.py", "tests/test_suspects.py", "tests/test_timeouts.py"
-PAIRS = "tests/sql/test_interleavings.py"
+PAIRS, CYCLE = "tests/sql/test_interleavings.py", "tests/sql/test_cycle.py"
 WORKER, CONTROL, UNIQUE = "tests/test_worker.py", "tests/test_control.py", "tests/test_unique.py"
 OUTPUT = tuple(f"tests/test_executors.py::{name}" for name in (
     "test_captured_run_leaves_its_process_as_it_was",
@@ -235,6 +235,11 @@ MUTANTS: Final = (
            (FENCING,)),
     Mutant("a worker leaves while its claim is on its way", LIFE, "def is_done", "self.claimer.resting and ", "",
            (WORKER,)),
+    Mutant("what has arrived is forgotten where the next cycle fails", CLAIMER, "def tick",
+           "self._begin_arrived()\n            self._ticking", "self._ticking", (CYCLE,)),
+    Mutant("room forgets what has arrived", CLAIMER, "def _room", "room(arrived)", "room()", (CYCLE,)),
+    Mutant("jobs begin before the next cycle's COMMIT is sent", "pgjobs/connections/link.py", "def batch",
+           " and not conn.pgconn.flush()", "", (CYCLE,)),
     Mutant("a worker leaves with what a lost reply has claimed", CLAIMER, "def give_back",
            "link.one(statements.release([claim_id] * len(job_ids), job_ids))", "pass", (WORKER,)),
     Mutant("a batch recorded apart counts as under way", CLAIMER, "if results is None:",

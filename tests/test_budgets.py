@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -14,7 +14,7 @@ import psycopg
 import pytest
 
 from pgjobs import PgJobs, statements
-from pgjobs.connections.link import PLANNED_ANEW, PLANNED_ONCE, Link
+from pgjobs.connections.link import PLANNED_ANEW, PLANNED_ONCE, Link, Results
 from pgjobs.events import Event, Trouble
 from pgjobs.job import Draft, Template, new_id, new_ids
 from pgjobs.statements import Query, Range, Statement
@@ -368,10 +368,10 @@ def test_a_batch_takes_the_same_number_of_statements_whatever_its_size(
     sent: list[tuple[str, ...]] = []
     batch = Link.batch
 
-    def recorded(self: Link, *wanted: Statement[Any]) -> list[Any]:
+    def recorded(self: Link, *wanted: Statement[Any], meanwhile: Callable[[], None] | None = None) -> Results:
         if self._name == "pgjobs worker":
             sent.append(tuple(statement.query.name for statement in wanted))
-        return batch(self, *wanted)
+        return batch(self, *wanted, meanwhile=meanwhile)
 
     noop_task(jobs).enqueue_many([(i,) for i in range(jobs_in_all)])
     monkeypatch.setattr(Link, "batch", recorded)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from typing import Any, Final, LiteralString
+from collections.abc import Callable, Sequence
+from typing import Any, Final, LiteralString, overload
 
 import psycopg
 from psycopg.pq import TransactionStatus
@@ -29,6 +30,37 @@ PLANNED_ONCE: Final[LiteralString] = "SELECT set_config('plan_cache_mode', 'forc
 _DURABILITY: Final[dict[str, LiteralString]] = {
     value: ", set_config('synchronous_commit', '" + value + "', true)" for value in SYNCHRONOUS_COMMIT
 }
+
+
+class Results(Sequence[Any]):
+    """What statements have returned, each read when somebody asks for it: until then its rows are bytes."""
+
+    def __init__(
+        self, statements: Sequence[Statement[Any]], cursors: Sequence[psycopg.Cursor[tuple[Any, ...]]]
+    ) -> None:
+        self._statements = statements
+        self._cursors = cursors
+        self._read: dict[int, Any] = {}
+
+    def __len__(self) -> int:
+        return len(self._cursors)
+
+    @overload
+    def __getitem__(self, index: int) -> Any: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Any]: ...
+    def __getitem__(self, index: int | slice) -> Any:
+        if isinstance(index, slice):
+            return [self[each] for each in range(*index.indices(len(self)))]
+        place = range(len(self))[index]
+        if place not in self._read:
+            cursor = self._cursors[place]
+            self._read[place] = self._statements[place].read(cursor.fetchall() if has_rows(cursor) else [])
+        return self._read[place]
+
+    def rows(self, index: int) -> int:
+        """How many rows a statement has returned."""
+        return self._cursors[index].rowcount
 
 
 class Link:
@@ -57,7 +89,7 @@ class Link:
             set_json_loads(codec.loads, self._conn)
         return self._conn
 
-    def batch(self, *statements: Statement[Any]) -> list[Any]:
+    def batch(self, *statements: Statement[Any], meanwhile: Callable[[], None] | None = None) -> Results:
         """Runs statements in one transaction and one round trip; returns what each reads.
 
         READ COMMITTED whatever the database's default. Plans are by index and nested loop alone, because every
@@ -65,6 +97,9 @@ class Link:
         status rare, scans it. They are made for the values at hand, since one that was made while the table was empty
         may read all of a huge one; but where all statements keep theirs, because to plan a claim takes thrice as
         long as to make it.
+
+        Args:
+            meanwhile: called while the server works, once all has been sent; not at all where that takes long.
 
         Raises:
             psycopg.Error: one of them failed, and all were rolled back.
@@ -80,14 +115,13 @@ class Link:
                     cursors.append(cursor)
                     cursor.execute(statement.query.text(self._database.schema), statement.params)
                 conn.execute("COMMIT")
+                if meanwhile is not None and not conn.pgconn.flush():  # else something is left to be sent
+                    meanwhile()
         except psycopg.Error:
             # Not rolled back but dropped: psycopg believes statements prepared that the aborted pipeline never was.
             self.close()
             raise
-        return [
-            statement.read(cursor.fetchall() if has_rows(cursor) else [])
-            for statement, cursor in zip(statements, cursors, strict=True)
-        ]
+        return Results(statements, cursors)
 
     def one(self, statement: Statement[T]) -> T:
         """Runs one statement in a transaction."""

@@ -158,5 +158,6 @@ def test_what_lies_below_is_kept_in_mind_while_there_is_no_room(jobs: PgJobs, co
         assert life.claimer.hint_restored("default", 0, 5)
         life.claimer._cycle([], 0)
         life.claimer._cycle([], 1)
+        life.claimer._begin_arrived()
         assert [run.id for run in life.slots.held] == [row[0]]
         life._link.close()

@@ -235,7 +235,7 @@ def test_a_worker_that_is_fast_claims_ahead_and_one_with_stale_jobs_no_longer(cl
     work_fast(slots, clock)
     slots.add([a_run(clock.now)])
     assert 40 <= slots.buffer <= 50, "a job takes a millisecond, and 50 ms are claimed ahead"
-    assert slots.room() == slots.buffer
+    assert slots.room() == 1 + slots.buffer // 2, "one half runs while the other one is claimed"
     slots.add([a_run(clock.now)])
     clock.now += STALE_S
     assert len(slots.take_stale()) == 1

@@ -10,6 +10,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
 
@@ -17,7 +18,7 @@ import psycopg
 
 from pgjobs import statements
 from pgjobs.connections.database import RESEND, is_away
-from pgjobs.connections.link import Link
+from pgjobs.connections.link import Link, Results
 from pgjobs.events import Event, Released, Trouble
 from pgjobs.job import new_id
 from pgjobs.report import Desk
@@ -100,6 +101,7 @@ class Claimer:
         self._ticking = False
         self._stops_at = 0.0
         self._suspects = Suspects(link, slots)
+        self._arrived: _Arrived | None = None
 
     # -- asked from other threads
 
@@ -162,6 +164,7 @@ class Claimer:
         try:
             self._step()
         finally:
+            self._begin_arrived()
             self._ticking = False
         return self._rest_s()
 
@@ -176,28 +179,20 @@ class Claimer:
             self._pace.look_now()
         if self._sweep.due and self._room():
             self._step_sweep()
-        room = self._room()
-        if room and (lanes := self._lanes.to_age()):
+        if self._room() and (lanes := self._lanes.to_age()):
             self._lanes.age(self._link.one(statements.ages(lanes)))
-        now = time.monotonic()
-        looking = room > 0 and now >= self._pace.look_at
-        if (
-            looking
-            or self._slots.flush_in_s() == 0.0
-            or (self._kept and now >= self._kept_until)
-            or self._desk.due_in_s <= 0
-            or self._pace.must_unflag(room)
-        ):
-            self._cycle(self._outcomes(now), room)
-            self._sweep.note()
+        while self._cycle_if_due() and self._is_pressed:
+            pass
+        self._begin_arrived()
         if self._budget == 0 and self.settled and self._slots.empty:
             self.spent.set()
 
     def _room(self) -> int:
         if not self._may_claim:
             return 0
-        room = max(0, self._slots.room() - len(self._suspects))
-        return room if self._budget is None else min(room, self._budget)
+        arrived = 0 if self._arrived is None else self._arrived.count
+        room = max(0, self._slots.room(arrived) - len(self._suspects))
+        return room if self._budget is None else min(room, self._budget - arrived)
 
     @property
     def _may_claim(self) -> bool:
@@ -241,6 +236,34 @@ class Claimer:
             if stops := self._link.one(asked):
                 self._slots.put_back([released(run) for run in self._slots.cancel(stops)])
 
+    def _cycle_if_due(self) -> bool:
+        now, room = time.monotonic(), self._room()
+        if (
+            (room > 0 and now >= self._pace.look_at)
+            or self._slots.flush_in_s() == 0.0
+            or (self._kept and now >= self._kept_until)
+            or self._desk.due_in_s <= 0
+            or self._pace.must_unflag(room)
+        ):
+            self._cycle(self._outcomes(now), room)
+            self._sweep.note()
+            return True
+        return False
+
+    @property
+    def _is_pressed(self) -> bool:
+        """Whether the next cycle goes first, and what has arrived begins while the database works on that.
+
+        So it is where outcomes wait, nothing else is to be seen to, and more has arrived than could start at once.
+        """
+        return (
+            self._arrived is not None
+            and self._arrived.count > self._slots.count
+            and self._slots.flush_in_s() == 0.0
+            and time.monotonic() < min(self._reconcile_at, self._stops_at)
+            and not (self._adopted or self._pauses.due or self._sweep.due)
+        )
+
     def _cycle(self, outcomes: list[Outcome], room: int) -> None:
         fresh, below = self._hints.take() if room else (False, {})
         lanes = self._lanes.preferred()
@@ -270,17 +293,17 @@ class Claimer:
             self._lanes.refresh(results[claim_at - 1])
             self._hints.look_below(self._lanes.late())
         if room:
-            found = self._take(claim_id, lanes, results[claim_at])
+            found = self._take(claim_id, lanes, results, claim_at)
             self._hints.look_below(below.values() if found >= room else ())
             nothing_found = self._pace.after(found, room, again=fresh, flagged=bool(flag and results[-1]))
             self._note_drained(nothing_found and not followed)
         for lane in followed:
             self.hint(*lane)
 
-    def _send(self, batch: Sequence[Statement[Any]], outcomes: list[Outcome]) -> list[Any] | None:
+    def _send(self, batch: Sequence[Statement[Any]], outcomes: list[Outcome]) -> Results | None:
         """Runs a cycle's statements. No failure drops an outcome, and a failing claim undoes no completion."""
         try:
-            return self._link.batch(*batch)
+            return self._link.batch(*batch, meanwhile=self._begin_arrived)
         except RESEND:
             self._slots.put_back(outcomes)
         except psycopg.Error as error:
@@ -313,12 +336,18 @@ class Claimer:
         elif not self._kept:
             self._kept_rest_s = 0.01
 
-    def _take(self, claim_id: UUID, lanes: Sequence[Lane], rows: Rows) -> int:
-        if not rows:
-            return 0
-        self.claims += 1
-        self._begin(claim_id, in_order(rows, lanes))
-        return len(rows)
+    def _take(self, claim_id: UUID, lanes: Sequence[Lane], results: Results, place: int) -> int:
+        if found := results.rows(place):
+            self.claims += 1
+            self._arrived = _Arrived(claim_id, lanes, results, place, found, time.perf_counter())
+        return found
+
+    def _begin_arrived(self) -> None:
+        """Hands over to the slots what the last cycle has claimed."""
+        arrived, self._arrived = self._arrived, None
+        if arrived is not None:
+            rows = in_order(arrived.results[arrived.place], arrived.lanes)
+            self._begin(arrived.claim_id, rows, arrived.received)
 
     def _take_adopted(self) -> None:
         """Begins the adopted jobs that stand under their claims: others were rolled back, or given back meanwhile.
@@ -330,17 +359,16 @@ class Claimer:
         ours = {job_id for job_id, _, status, mine in self._link.one(asked) if mine and status == "running"}
         for claim_id, row in adopted:
             if row[0] in ours:
-                self._begin(claim_id, [row])
+                self._begin(claim_id, [row], time.perf_counter())
 
-    def _begin(self, claim_id: UUID, rows: Rows) -> None:
-        now = time.perf_counter()
+    def _begin(self, claim_id: UUID, rows: Rows, received: float) -> None:
         claim = Claim(claim_id, len(rows), self._desk)
         self.known = {key: kept for key, kept in self.known.items() if kept.left} | {claim_id: claim}
         ready: list[Run] = []
         unfit: list[Outcome] = []
         fit = self._fit if self._pauses.any_ else self._admit
         for row in rows:
-            run = Run(row, claim, now, self._schema)
+            run = Run(row, claim, received, self._schema)
             if (outcome := fit(run)) is None:
                 ready.append(run)
             else:
@@ -425,6 +453,18 @@ class Claimer:
     def _owed(self) -> list[Run]:
         """Every run whose outcome is still to be recorded."""
         return [*self._slots.owed, *(outcome.run for outcome in self._kept), *self._suspects.waiting]
+
+
+@dataclass(frozen=True, slots=True)
+class _Arrived:
+    """Jobs of a claim whose reply is there, still to be read and begun."""
+
+    claim_id: UUID
+    lanes: Sequence[Lane]
+    results: Results
+    place: int
+    count: int
+    received: float
 
 
 class DeclaredDeadError(Exception):

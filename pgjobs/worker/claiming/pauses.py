@@ -43,11 +43,16 @@ class Pauses:
         self._at = min(self._at, self._read_at + DOUBT_S)
         return True
 
+    @property
+    def due(self) -> bool:
+        """Whether it is time to read them."""
+        return time.monotonic() >= self._at
+
     def see_to(self) -> bool:
         """Reads the pauses if it is time; returns whether a queue has been resumed."""
-        now = time.monotonic()
-        if now < self._at:
+        if not self.due:
             return False
+        now = time.monotonic()
         self._read_at, self._at = now, now + READ_S
         before, self._known = self._known, self._link.one(statements.paused())
         self._lanes.paused = self._known.queues

@@ -179,13 +179,20 @@ class Slots:
         """
         return min(self._cap, int(self._rate * BUFFER_S))
 
-    def room(self) -> int:
-        """How many more jobs can be claimed now; 0 while what is held keeps the slots busy for a while."""
+    def room(self, arrived: int = 0) -> int:
+        """How many more jobs can be claimed now; 0 while what is held keeps the slots busy for a while.
+
+        No more than half of the buffer at once: one half runs while the other one is claimed.
+
+        Args:
+            arrived: so many are about to be added.
+        """
         with self._lock:
             buffer = self.buffer
-            room = self.count + buffer - len(self._waiting) - len(self._running)
-            if not self._waiting or room >= max(1, buffer // 2):
-                return max(0, room)
+            waiting = len(self._waiting) + arrived
+            room = self.count + buffer - waiting - len(self._running)
+            if not waiting or room >= max(1, buffer // 2):
+                return max(0, min(room, self.count + buffer // 2))
             return 0
 
     def flush_in_s(self) -> float | None:

@@ -1,0 +1,145 @@
+"""Cycles that overlap: what a claim has brought begins while the database works on the next cycle."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+from uuid import UUID
+
+import psycopg
+import pytest
+
+from pgjobs import PgJobs, statements
+from pgjobs.connections.link import Link, Results
+from pgjobs.statements import Statement
+from pgjobs.worker.claiming.slots import Slots
+from pgjobs.worker.life import Life
+from tests.support import eventually
+
+pytestmark = pytest.mark.server
+
+
+@pytest.fixture
+def link(jobs: PgJobs) -> Iterator[Link]:
+    made = Link(jobs.database, "test")
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def life(jobs: PgJobs) -> Iterator[Life]:
+    """A worker with one slot whose claimer is moved by hand, and 30 jobs for it."""
+    work = jobs.task(name="work")(lambda i: i)
+    with jobs.worker(concurrency=1, shutdown_timeout=0) as worker:
+        life = worker._life_now()
+        assert work.enqueue(0).get(15) == 0
+        life.claiming.stop()
+        assert life.claiming.join(10)
+        work.enqueue_many([(i,) for i in range(30)])
+        yield life
+        life.slots.drop()
+        life._link.close()
+
+
+def held(life: Life) -> list[UUID]:
+    """The jobs that have been handed over to the slots, finished ones too."""
+    return sorted(run.id for run in life.slots.owed)
+
+
+def claimed(conn: psycopg.Connection[Any]) -> list[UUID]:
+    return [row[0] for row in conn.execute("SELECT id FROM pgjobs.jobs WHERE status = 'running' ORDER BY id")]
+
+
+def test_claimed_jobs_begin_once_the_next_cycle_has_been_sent(
+    life: Life, conn: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    life.claimer._cycle([], 10)
+    first = claimed(conn)
+    assert len(first) == 10
+    assert not held(life), "they wait for the next cycle to be on its way"
+    begun: list[list[UUID]] = []
+    batch = Link.batch
+
+    def watched(self: Link, *wanted: Statement[Any], meanwhile: Callable[[], None] | None = None) -> Results:
+        assert not held(life)
+        results = batch(self, *wanted, meanwhile=meanwhile)
+        begun.append(held(life))
+        return results
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Link, "batch", watched)
+        life.claimer._cycle([], 10)
+    assert begun == [first]
+    assert len(claimed(conn)) == 20
+    life.claimer._begin_arrived()
+    assert held(life) == claimed(conn)
+
+
+def test_room_counts_what_has_arrived(life: Life, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Slots, "buffer", 20)
+    assert life.claimer._room() == 1 + 20 // 2
+    life.claimer._cycle([], 11)
+    assert life.claimer._room() == 1 + 20 - 11
+
+
+@pytest.mark.parametrize("sent", [False, True])
+def test_no_claimed_job_is_lost_where_the_next_cycle_fails(
+    sent: bool, life: Life, conn: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(self: Link, *wanted: Statement[Any], meanwhile: Callable[[], None] | None = None) -> Results:
+        if sent and meanwhile is not None:
+            meanwhile()
+        raise psycopg.OperationalError("server closed the connection unexpectedly")
+
+    life.claimer._cycle([], 10)
+    with monkeypatch.context() as patch:
+        patch.setattr(Link, "batch", broken)
+        patch.setattr(life.claimer, "_reconcile_at", 0.0)
+        with pytest.raises(psycopg.OperationalError):
+            life.claimer.tick()
+    assert held(life) == claimed(conn)
+
+
+def test_a_drain_overlaps_its_cycles_and_runs_each_job_once(
+    jobs: PgJobs, conn: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[int] = []
+    overlapped: list[bool] = []
+    batch = Link.batch
+
+    def watched(self: Link, *wanted: Statement[Any], meanwhile: Callable[[], None] | None = None) -> Results:
+        def begin() -> None:
+            assert meanwhile is not None
+            before = len(ran)
+            meanwhile()
+            overlapped.append(len(ran) > before)
+
+        return batch(self, *wanted, meanwhile=meanwhile and begin)
+
+    async def work(i: int) -> None:
+        ran.append(i)
+
+    jobs.task(name="work")(work).enqueue_many([(i,) for i in range(5_000)])
+    monkeypatch.setattr(Link, "batch", watched)
+    jobs.worker(concurrency=4, burst=True).run()
+    assert sorted(ran) == list(range(5_000))
+    assert any(overlapped), "jobs ran while the database worked"
+    assert conn.execute("SELECT status, attempt, count(*) FROM pgjobs.jobs GROUP BY 1, 2").fetchall() == [
+        ("succeeded", 1, 5_000)
+    ]
+
+
+@pytest.mark.parametrize("size", [10, 30_000_000])
+def test_transaction_is_over_without_us_when_something_is_done_meanwhile(
+    size: int, link: Link, conn: psycopg.Connection[Any]
+) -> None:
+    """Else it would hold its locks for as long as that takes: the COMMIT has been sent by then, or nothing is done."""
+    seen: list[int] = []
+
+    def look() -> None:
+        eventually(lambda: conn.execute("SELECT count(*) FROM pgjobs.marks").fetchone() == (1,))
+        seen.append(1)
+
+    link.batch(statements.add_mark(None, "x" * size, "me", None), meanwhile=look)
+    assert conn.execute("SELECT count(*) FROM pgjobs.marks").fetchone() == (1,)
+    assert seen or size > 10
