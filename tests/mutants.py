@@ -237,6 +237,8 @@ MUTANTS: Final = (
            (WORKER,)),
     Mutant("what has arrived is forgotten where the next cycle fails", CLAIMER, "def tick",
            "self._begin_arrived()\n            self._ticking", "self._ticking", (CYCLE,)),
+    Mutant("outcomes are dropped where something goes wrong meanwhile", CLAIMER, "except Exception:",
+           "self._slots.put_back(outcomes)", "pass", (CYCLE,)),
     Mutant("room forgets what has arrived", CLAIMER, "def _room", "room(arrived)", "room()", (CYCLE,)),
     Mutant("jobs begin before the next cycle's COMMIT is sent", "pgjobs/connections/link.py", "def batch",
            " and not conn.pgconn.flush()", "", (CYCLE,)),

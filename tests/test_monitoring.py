@@ -12,7 +12,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from importlib import resources
 from pathlib import Path
@@ -23,7 +23,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from pgjobs import PgJobs, events
-from pgjobs.connections.link import Link
+from pgjobs.connections.link import Link, Results
 from pgjobs.job import new_id
 from pgjobs.statements import Statement
 from pgjobs.supervisor.health import Health, Standing
@@ -254,10 +254,10 @@ def test_counting_takes_one_call_a_batch_and_no_statement_more(jobs: PgJobs, mon
     batches: list[list[str]] = []
     sent = Link.batch
 
-    def noted(link: Link, *wanted: Statement[Any]) -> list[Any]:
+    def noted(link: Link, *wanted: Statement[Any], meanwhile: Callable[[], None] | None = None) -> Results:
         if link._name == "pgjobs worker":
             batches.append([each.query.name for each in wanted])
-        return sent(link, *wanted)
+        return sent(link, *wanted, meanwhile=meanwhile)
 
     work = jobs.task(name="work")(noop)
     work.enqueue_many([(i,) for i in range(1_000)])

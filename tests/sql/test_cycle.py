@@ -100,6 +100,27 @@ def test_no_claimed_job_is_lost_where_the_next_cycle_fails(
     assert held(life) == claimed(conn)
 
 
+def test_what_goes_wrong_meanwhile_loses_neither_outcomes_nor_jobs(
+    life: Life, conn: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("of whoever makes jobs ready")
+
+    statuses = "SELECT status, count(*)::int FROM pgjobs.jobs WHERE args->>'i' <> '' GROUP BY 1 ORDER BY 1"
+    life.claimer._cycle([], 10)
+    life.claimer._begin_arrived()
+    eventually(lambda: not life.slots.held)
+    life.claimer._cycle([], 5)
+    with monkeypatch.context() as patch:
+        patch.setattr(life.claimer, "_begin", broken)
+        with pytest.raises(RuntimeError):
+            life.claimer.tick()
+    life.claimer.stop_claiming()
+    life.claimer._reconcile_at = 0.0
+    life.claimer.tick()
+    assert conn.execute(statuses).fetchall() == [("queued", 20), ("succeeded", 11)]
+
+
 def test_a_drain_overlaps_its_cycles_and_runs_each_job_once(
     jobs: PgJobs, conn: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -318,6 +318,9 @@ class Claimer:
                 self._keep(self._apart(outcomes))
             else:
                 raise
+        except Exception:  # of what was begun meanwhile
+            self._slots.put_back(outcomes)
+            raise
         return None
 
     def _apart(self, outcomes: list[Outcome]) -> list[Outcome]:
@@ -363,7 +366,6 @@ class Claimer:
 
     def _begin(self, claim_id: UUID, rows: Rows, received: float) -> None:
         claim = Claim(claim_id, len(rows), self._desk)
-        self.known = {key: kept for key, kept in self.known.items() if kept.left} | {claim_id: claim}
         ready: list[Run] = []
         unfit: list[Outcome] = []
         fit = self._fit if self._pauses.any_ else self._admit
@@ -381,6 +383,7 @@ class Claimer:
             self._suspects.add(guarded)
             ready = [run for run in ready if not run.guarded]
         self._slots.add(ready)
+        self.known = {key: kept for key, kept in self.known.items() if kept.left} | {claim_id: claim}
 
     def _fit(self, run: Run) -> Outcome | None:
         """Makes a run ready; returns the outcome of one that is not to run: the release sees to those on pause."""
