@@ -118,7 +118,9 @@ def test_what_goes_wrong_meanwhile_loses_neither_outcomes_nor_jobs(
     life.claimer.stop_claiming()
     life.claimer._reconcile_at = 0.0
     life.claimer.tick()
+    life.claimer._cycle([], 0)
     assert conn.execute(statuses).fetchall() == [("queued", 20), ("succeeded", 11)]
+    assert conn.execute("SELECT count(*) FROM pgjobs.claims").fetchone() == (0,), "all has been confirmed"
 
 
 def test_a_drain_overlaps_its_cycles_and_runs_each_job_once(
