@@ -29,8 +29,15 @@ class Growth:
         start: starts a process under a number.
     """
 
-    def __init__(self, settings: Settings, most: int, start: Callable[[int], object]) -> None:
-        self._scale = Scale(settings.processes, most, settings.scale_wait, settings.scale_idle)
+    def __init__(
+        self,
+        settings: Settings,
+        most: int,
+        start: Callable[[int], object],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._scale = Scale(settings.processes, most, settings.scale_wait, settings.scale_idle, clock)
+        self._clock = clock
         self._slots = settings.concurrency
         self._queues = settings.queues
         self._start = start
@@ -46,9 +53,9 @@ class Growth:
             staying: those that live and are to stay.
             planned: the numbers of those that will be started anyhow.
         """
-        if time.monotonic() < self._turn_at:
+        if self._clock() < self._turn_at:
             return
-        self._turn_at = time.monotonic() + SCALE_S
+        self._turn_at = self._clock() + SCALE_S
         busy = {child.popen.pid: len(child.board.begun()) for child in staying if child.is_ready}
         total = len(staying) + len(planned)
         load = Load(total, total - len(busy), len(busy) * self._slots, sum(busy.values()))
@@ -65,9 +72,9 @@ class Growth:
 
     def ask(self, link: Link) -> None:
         """Asks how long jobs wait, where that matters; the longer the answer takes, the more seldom."""
-        if not self._must_ask or (asked_at := time.monotonic()) < self._ask_at:
+        if not self._must_ask or (asked_at := self._clock()) < self._ask_at:
             return
         served = Subscription.parse(self._queues)
         waits = link.one(statements.longest_wait())
         self._waited_s = max((wait for queue, wait in waits.items() if served.rank(queue) is not None), default=0.0)
-        self._ask_at = time.monotonic() + rest_after(time.monotonic() - asked_at)
+        self._ask_at = self._clock() + rest_after(self._clock() - asked_at)
