@@ -29,6 +29,7 @@ CLAIM, COMPLETE = "pgjobs/sql/claim.sql", "pgjobs/sql/complete.sql"
 MAINTAIN, WORKERS = "pgjobs/sql/maintain.sql", "pgjobs/sql/workers.sql"
 CLAIMER, COMPLETER = "pgjobs/worker/claiming/claimer.py", "pgjobs/worker/claiming/completer.py"
 HINTS, LIFE = "pgjobs/worker/claiming/hints.py", "pgjobs/worker/life.py"
+RECONCILE = "pgjobs/worker/claiming/reconcile.py"
 LANES, SLOTS, OUTCOME = (
     "pgjobs/worker/claiming/lanes.py",
     "pgjobs/worker/claiming/slots.py",
@@ -226,11 +227,11 @@ MUTANTS: Final = (
     Mutant("delete leaves the failures", _defining("delete"), "FUNCTION pgjobs.delete",
            "failure.job_id = gone.id", "false", (CONTROL, MODEL)),
     # the worker
-    Mutant("reconcile removed", CLAIMER, "def _reconcile",
-           "if self._in_doubt or claim_id not in self.known:", "if False:"),
-    Mutant("reconcile forgets a claim under which a job runs", CLAIMER, "def _release_unheld",
+    Mutant("reconcile removed", RECONCILE, "def step",
+           "if self._in_doubt or claim_id not in self._known():", "if False:"),
+    Mutant("reconcile forgets a claim under which a job runs", RECONCILE, "def _release_unheld",
            "if not left and len(unheld) == len(job_ids):", "if True:"),
-    Mutant("a dead worker goes on", CLAIMER, "def _reconcile", "if not alive:", "if False:"),
+    Mutant("a dead worker goes on", RECONCILE, "def step", "if not is_alive:", "if False:"),
     Mutant("outcomes of a failed batch are dropped", CLAIMER, "def _send", "self._slots.put_back(outcomes)", "pass",
            (FENCING,)),
     Mutant("a worker leaves while its claim is on its way", LIFE, "def is_done", "self.claimer.resting and ", "",

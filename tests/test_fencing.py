@@ -199,7 +199,7 @@ def declare_dead(jobs: PgJobs, worker: Worker) -> None:
 @pytest.fixture
 def paused(jobs: PgJobs, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Paused]:
     # It must not find out by itself before it has tried to write.
-    monkeypatch.setattr("pgjobs.worker.claiming.claimer.RECONCILE_S", 3600.0)
+    monkeypatch.setattr("pgjobs.worker.claiming.reconcile.RECONCILE_S", 3600.0)
     held = Paused(jobs, *request.param)
     yield held
     held.resume.set()
@@ -239,7 +239,7 @@ def test_worker_that_was_believed_dead_cannot_end_its_job(
 def test_worker_that_was_believed_dead_cannot_complete_in_a_transaction(
     meanwhile: Status, jobs: PgJobs, shop: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pgjobs.worker.claiming.claimer.RECONCILE_S", 3600.0)
+    monkeypatch.setattr("pgjobs.worker.claiming.reconcile.RECONCILE_S", 3600.0)
 
     def charge() -> None:
         with Session(engine) as session, session.begin():
@@ -484,7 +484,7 @@ def test_claim_whose_reply_was_lost_is_given_back(
     jobs: PgJobs, conn: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The claim was committed and its reply lost: the jobs run nowhere, under a worker that lives."""
-    monkeypatch.setattr("pgjobs.worker.claiming.claimer.RECONCILE_S", 0.2)
+    monkeypatch.setattr("pgjobs.worker.claiming.reconcile.RECONCILE_S", 0.2)
     work = jobs.task(name="work")(lambda: "done")
     job = work.enqueue()
     link = Link(jobs.database, "test")
@@ -504,7 +504,7 @@ def test_claim_whose_reply_was_lost_is_given_back_though_somebody_holds_a_job(
     jobs: PgJobs, conn: psycopg.Connection[Any], database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its row must stay until the last job could be released: without it, that one would run under no claim."""
-    monkeypatch.setattr("pgjobs.worker.claiming.claimer.RECONCILE_S", 0.1)
+    monkeypatch.setattr("pgjobs.worker.claiming.reconcile.RECONCILE_S", 0.1)
     task = jobs.task(name="work")(lambda: "done")
     held, other = task.enqueue(), task.enqueue()
     link = Link(jobs.database, "test")

@@ -733,7 +733,7 @@ def test_job_of_a_savepoint_that_was_rolled_back_never_runs(
 def test_job_whose_commit_nobody_can_know_runs_as_any_other(
     jobs: PgJobs, note: Task[..., Any, Any], direct_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pgjobs.worker.claiming.claimer.RECONCILE_S", 0.2)
+    monkeypatch.setattr("pgjobs.worker.claiming.reconcile.RECONCILE_S", 0.2)
     with jobs.worker(), psycopg.connect(direct_url) as app:
         job = note.using(app, here=True).enqueue(1)
         app.commit()

@@ -24,8 +24,9 @@ from pgjobs.running.outcome import released
 from pgjobs.terms import resources
 from pgjobs.worker import identity, stacks
 from pgjobs.worker.claiming.admission import Admission
-from pgjobs.worker.claiming.claimer import Claimer, DeclaredDeadError
+from pgjobs.worker.claiming.claimer import Claimer
 from pgjobs.worker.claiming.lanes import PRIVATE, Lanes
+from pgjobs.worker.claiming.reconcile import DeclaredDeadError
 from pgjobs.worker.claiming.slots import Executor, Slots
 from pgjobs.worker.executors.loop import AsyncExecutor
 from pgjobs.worker.executors.pool import APART, ProcessExecutor

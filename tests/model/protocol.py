@@ -15,7 +15,7 @@ from pgjobs import statements
 from pgjobs.job import Draft, Template, new_id
 from pgjobs.running.run import Claim, Run
 from pgjobs.statements import NO_BOUND, Expired, Range, Statement
-from pgjobs.worker.claiming.claimer import DeclaredDeadError
+from pgjobs.worker.claiming.reconcile import DeclaredDeadError
 from tests.model import world
 from tests.model.book import NEW, Book, Expected, Member, Plan
 from tests.model.scene import ENDINGS, Live, Open, Scene
@@ -241,7 +241,7 @@ class Protocol(RuleBasedStateMachine):
         if not (live := self.worker(index)):
             return
         try:
-            live.claimer._reconcile()
+            live.claimer._reconciliation.step()
         except DeclaredDeadError:
             assert not self.book.alive(live.id)
             self.live.remove(live)

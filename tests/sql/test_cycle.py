@@ -94,7 +94,7 @@ def test_no_claimed_job_is_lost_where_the_next_cycle_fails(
     life.claimer._cycle([], 10)
     with monkeypatch.context() as patch:
         patch.setattr(Link, "batch", broken)
-        patch.setattr(life.claimer, "_reconcile_at", 0.0)
+        patch.setattr(life.claimer._reconciliation, "at", 0.0)
         with pytest.raises(psycopg.OperationalError):
             life.claimer.tick()
     assert held(life) == claimed(conn)
@@ -116,7 +116,7 @@ def test_what_goes_wrong_meanwhile_loses_neither_outcomes_nor_jobs(
         with pytest.raises(RuntimeError):
             life.claimer.tick()
     life.claimer.stop_claiming()
-    life.claimer._reconcile_at = 0.0
+    life.claimer._reconciliation.at = 0.0
     life.claimer.tick()
     life.claimer._cycle([], 0)
     assert conn.execute(statuses).fetchall() == [("queued", 20), ("succeeded", 11)]

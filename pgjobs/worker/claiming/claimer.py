@@ -19,7 +19,7 @@ import psycopg
 from pgjobs import statements
 from pgjobs.connections.database import RESEND, is_away
 from pgjobs.connections.link import Link, Results
-from pgjobs.events import Event, Released, Trouble
+from pgjobs.events import Event, Trouble
 from pgjobs.job import new_id
 from pgjobs.report import Desk
 from pgjobs.running.outcome import Outcome, released
@@ -30,12 +30,10 @@ from pgjobs.worker.claiming.hints import Hints
 from pgjobs.worker.claiming.lanes import Lanes, in_order
 from pgjobs.worker.claiming.pace import POLL_S, Pace
 from pgjobs.worker.claiming.pauses import Pauses
+from pgjobs.worker.claiming.reconcile import Reconciliation
 from pgjobs.worker.claiming.slots import Slots
 from pgjobs.worker.claiming.suspects import Suspects
 from pgjobs.worker.claiming.sweep import Sweep
-
-RECONCILE_S: Final = 3.0
-"""How often a worker compares what it holds with what the database believes."""
 
 STOPS_S: Final = 1.0
 """How often a worker that runs something asks whether somebody has cancelled it."""
@@ -91,8 +89,7 @@ class Claimer:
         self._pauses = Pauses(lanes, link)
         self._adopted: deque[tuple[UUID, Row]] = deque()
         self._sweep = Sweep(lanes, link)
-        self._reconcile_at = time.monotonic() + RECONCILE_S
-        self._in_doubt = False
+        self._reconciliation = Reconciliation(worker, link, emit, known=lambda: self.known, owed=self._owed)
         self._recording = False
         self._kept: list[Outcome] = []
         self._kept_until = 0.0
@@ -171,8 +168,8 @@ class Claimer:
     def _step(self) -> None:
         if self._adopted:
             self._take_adopted()
-        if time.monotonic() >= self._reconcile_at:
-            self._reconcile()
+        if time.monotonic() >= self._reconciliation.at:
+            self.workers = self._sweep.workers = self._reconciliation.step()
         self._give_back_stale()
         self._see_to_stops()
         if self._pauses.see_to():
@@ -260,8 +257,8 @@ class Claimer:
             self._arrived is not None
             and self._arrived.count > self._slots.count
             and self._slots.flush_in_s() == 0.0
-            and time.monotonic() < min(self._reconcile_at, self._stops_at)
-            and not (self._adopted or self._pauses.due or self._sweep.due)
+            and time.monotonic() < min(self._reconciliation.at, self._stops_at)
+            and not (self._adopted or self._suspects or self._pauses.due or self._sweep.due)
         )
 
     def _cycle(self, outcomes: list[Outcome], room: int) -> None:
@@ -415,43 +412,8 @@ class Claimer:
         self._sweep.anew()
         self._pauses.changed()
         self._pace.reset()
-        self._reconcile_at = 0.0
-        self._in_doubt = True
+        self._reconciliation.doubt()
         self._pace.look_now()
-
-    def _reconcile(self) -> None:
-        """Releases what the database believes us to hold and we have never heard of.
-
-        The reply of a claim may be lost after its commit; its jobs would then run nowhere, under a living worker. After
-        a break the jobs of every claim are compared: a standby that was promoted without the last commits believes
-        those running whose completions we have seen confirmed. It is asked between two cycles, when no claim is in
-        flight.
-        """
-        self._reconcile_at = time.monotonic() + RECONCILE_S
-        (alive, self.workers), rows = self._link.batch(statements.alive(self.worker), statements.reconcile(self.worker))
-        self._sweep.workers = self.workers
-        if not alive:
-            raise DeclaredDeadError
-        in_doubt = False
-        for claim_id, job_ids in rows:
-            if self._in_doubt or claim_id not in self.known:
-                in_doubt |= self._release_unheld(claim_id, job_ids)
-        self._in_doubt = in_doubt
-
-    def _release_unheld(self, claim_id: UUID, job_ids: Sequence[UUID]) -> bool:
-        """Releases the jobs of a claim that nobody here knows of; returns whether somebody holds the row of one."""
-        held = {(run.claim.id, run.id) for run in self._owed()}
-        unheld = [job_id for job_id in job_ids if (claim_id, job_id) not in held]
-        if not unheld:
-            return False
-        back = self._link.one(statements.release([claim_id] * len(unheld), unheld))
-        if back.ids:
-            self._emit(Released(len(back.ids), "the reply to their claim, or their completion, was lost"))
-        standing = self._link.one(statements.standing(unheld, [claim_id] * len(unheld)))
-        left = any(ours and status == "running" for _, _, status, ours in standing)
-        if not left and len(unheld) == len(job_ids):
-            self._link.one(statements.forget_claims([claim_id]))
-        return left
 
     def _owed(self) -> list[Run]:
         """Every run whose outcome is still to be recorded."""
@@ -468,7 +430,3 @@ class _Arrived:
     place: int
     count: int
     received: float
-
-
-class DeclaredDeadError(Exception):
-    """This worker was believed dead: what it holds belongs to others."""

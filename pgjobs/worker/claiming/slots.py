@@ -16,10 +16,10 @@ from pgjobs.worker.board import Board
 FLUSH_S: Final = 0.010
 """The longest that an outcome waits for others before it is recorded."""
 
-BUFFER_S: Final = 0.050
+BUFFER_S: Final = 0.100
 """How much work, in seconds, is claimed ahead of the free slots."""
 
-MAX_BUFFER: Final = 1_000
+MAX_BUFFER: Final = 2_000
 STALE_S: Final = 0.5
 """A job that has waited this long for a slot goes back, for others to run."""
 
