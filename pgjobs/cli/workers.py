@@ -216,10 +216,10 @@ def _ask(jobs: PgJobs, chosen: Mapping[UUID, str], what: str, seconds: float, pa
     awaited = list(chosen)
     question = statements.Question(uuid4().hex, what, seconds)
     run = jobs.database.run
-    run(statements.ask(awaited, question))
     deadline = time.monotonic() + patience_s
     found: dict[UUID, Any] = {}
     try:
+        run(statements.ask(awaited, question))
         while True:
             replies = run(statements.answers(awaited, question.id))
             found |= {id_: reply.answer for id_, reply in replies.items() if reply.stands and reply.answer is not None}

@@ -99,7 +99,8 @@ class Link:
         long as to make it.
 
         Args:
-            meanwhile: called while the server works, once all has been sent; not at all where that takes long.
+            meanwhile: called while the server works, once all has been sent; not at all where that takes long. The
+                transaction ends without us, unless its replies fill the connection's buffers: so it should be short.
 
         Raises:
             psycopg.Error: one of them failed, and all were rolled back.

@@ -9,9 +9,9 @@ from uuid import UUID
 import psycopg
 import pytest
 
-from pgjobs import PgJobs, statements
+from pgjobs import PgJobs
 from pgjobs.connections.link import Link, Results
-from pgjobs.statements import Statement
+from pgjobs.statements import Query, Statement
 from pgjobs.worker.claiming.slots import Slots
 from pgjobs.worker.life import Life
 from tests.support import eventually
@@ -158,11 +158,12 @@ def test_transaction_is_over_without_us_when_something_is_done_meanwhile(
 ) -> None:
     """Else it would hold its locks for as long as that takes: the COMMIT has been sent by then, or nothing is done."""
     seen: list[int] = []
+    write = Query("write", "INSERT INTO pgjobs.marks (text) VALUES (%(text)s::text)")
 
     def look() -> None:
-        eventually(lambda: conn.execute("SELECT count(*) FROM pgjobs.marks").fetchone() == (1,))
+        eventually(lambda: conn.execute("SELECT count(*) FROM pgjobs.marks").fetchone() == (1,), 30)
         seen.append(1)
 
-    link.batch(statements.add_mark(None, "x" * size, "me", None), meanwhile=look)
+    link.batch(Statement(write, {"text": "x" * size}, list), meanwhile=look)
     assert conn.execute("SELECT count(*) FROM pgjobs.marks").fetchone() == (1,)
     assert seen or size > 10
