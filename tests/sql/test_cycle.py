@@ -12,6 +12,7 @@ import pytest
 from pgjobs import PgJobs
 from pgjobs.connections.link import Link, Results
 from pgjobs.statements import Query, Statement
+from pgjobs.worker.claiming.claimer import Claimer
 from pgjobs.worker.claiming.slots import Slots
 from pgjobs.worker.life import Life
 from tests.support import eventually
@@ -128,25 +129,29 @@ def test_a_drain_overlaps_its_cycles_and_runs_each_job_once(
 ) -> None:
     ran: list[int] = []
     overlapped: list[bool] = []
-    batch = Link.batch
+    under_way: list[Link] = []
+    batch, begin = Link.batch, Claimer._begin
 
     def watched(self: Link, *wanted: Statement[Any], meanwhile: Callable[[], None] | None = None) -> Results:
-        def begin() -> None:
-            assert meanwhile is not None
-            before = len(ran)
-            meanwhile()
-            overlapped.append(len(ran) > before)
+        under_way.append(self)
+        try:
+            return batch(self, *wanted, meanwhile=meanwhile)
+        finally:
+            under_way.remove(self)
 
-        return batch(self, *wanted, meanwhile=meanwhile and begin)
+    def noted(self: Claimer, *given: Any) -> None:
+        overlapped.append(self._link in under_way)
+        begin(self, *given)
 
     async def work(i: int) -> None:
         ran.append(i)
 
     jobs.task(name="work")(work).enqueue_many([(i,) for i in range(5_000)])
     monkeypatch.setattr(Link, "batch", watched)
+    monkeypatch.setattr(Claimer, "_begin", noted)
     jobs.worker(concurrency=4, burst=True).run()
     assert sorted(ran) == list(range(5_000))
-    assert any(overlapped), "jobs ran while the database worked"
+    assert any(overlapped), "jobs begin while the database works"
     assert conn.execute("SELECT status, attempt, count(*) FROM pgjobs.jobs GROUP BY 1, 2").fetchall() == [
         ("succeeded", 1, 5_000)
     ]
