@@ -1,5 +1,9 @@
 """The cycle: complete the last batch, forget emptied claims, claim the next batch; one transaction, one round trip.
 
+Under load cycles overlap: what one has claimed is read, and begins, while the database works on the next. Jobs whose
+claim has returned and that have not begun never outlive a tick, whatever fails: whoever looks between two ticks finds
+each claimed job waiting, running or to be recorded.
+
 Jobs come from the lanes that the worker knows, from their low bounds on. Where something is known or found to lie below
 a bound, claims begin there too, until that range is empty.
 """
