@@ -29,6 +29,7 @@ CLAIM, COMPLETE = "pgjobs/sql/claim.sql", "pgjobs/sql/complete.sql"
 MAINTAIN, WORKERS = "pgjobs/sql/maintain.sql", "pgjobs/sql/workers.sql"
 CLAIMER, COMPLETER = "pgjobs/worker/claiming/claimer.py", "pgjobs/worker/claiming/completer.py"
 HINTS, LIFE = "pgjobs/worker/claiming/hints.py", "pgjobs/worker/life.py"
+SWEEP, SWEEPS = "pgjobs/worker/claiming/sweep.py", "tests/unit/test_sweep.py"
 RECONCILE = "pgjobs/worker/claiming/reconcile.py"
 LANES, SLOTS, OUTCOME = (
     "pgjobs/worker/claiming/lanes.py",
@@ -268,6 +269,10 @@ MUTANTS: Final = (
     Mutant("an empty lane rises to what was just drawn", LANES, "def refresh", "self._drawn, xmin", "rows[0][3], xmin",
            (BOUNDS,)),
     Mutant("bounds outlive a reconnect", LANES, "def reset", "Bound(now, bound.rank)", "bound", (BOUNDS,)),
+    Mutant("a new lane waits for the next sweep", SWEEP, "def due",
+           "self._hurried_at if hurried else self._at", "self._at", (SWEEPS,)),
+    Mutant("a step of the sweep forgets that it was asked meanwhile", SWEEP, "def step", "self._begun = True",
+           "self._begun = True; self._asked = False", (SWEEPS,)),
     Mutant("an end is taken from a run that was given up", SLOTS, "def finish",
            "if run not in self._running:", "if False:",
            (SLOT, WORKER, TIMEOUTS)),

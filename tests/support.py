@@ -19,6 +19,7 @@ from psycopg import sql
 
 from pgjobs import embedded
 from pgjobs.embedded import installation
+from pgjobs.worker.claiming.claimer import Claimer
 
 with warnings.catch_warnings():
     # Its requirements are old: some of their releases use what newer Pythons deprecate.
@@ -107,3 +108,8 @@ def eventually(condition: Callable[[], object], timeout_s: float = 10.0) -> None
     while not condition():
         assert time.monotonic() < deadline, f"did not happen within {timeout_s:g} s"
         time.sleep(0.02)
+
+
+def stop_sweeping(claimer: Claimer) -> None:
+    """Leaves a worker with what claims see and what it is told."""
+    claimer._sweep._at = claimer._sweep._hurried_at = float("inf")

@@ -18,7 +18,7 @@ from pgjobs.connections.link import PLANNED_ANEW, PLANNED_ONCE, Link, Results
 from pgjobs.events import Event, Trouble
 from pgjobs.job import Draft, Template, new_id, new_ids
 from pgjobs.statements import Query, Range, Statement
-from tests.support import eventually
+from tests.support import eventually, stop_sweeping
 
 pytestmark = pytest.mark.server
 
@@ -496,7 +496,7 @@ def test_notification_names_the_lane(jobs: PgJobs, conn: psycopg.Connection[Any]
     """To look for a lane is to read all dead entries of a queue: with 500,000 of them a pick-up took 128 ms, not 3."""
     task = jobs.task(name="work")(lambda i: i)
     with jobs.worker() as worker:
-        worker._life_now().claimer._sweep._at = float("inf")
+        stop_sweeping(worker._life_now().claimer)
         for priority in (0, 7, -7):
             assert task.using(priority=priority).enqueue(1).get(15) == 1
         row = conn.execute("SELECT pgjobs.enqueue('work', '{\"i\": 2}', priority => 3)").fetchone()

@@ -12,7 +12,7 @@ from pgjobs import PgJobs, statements
 from pgjobs.connections.link import Link
 from pgjobs.statements import NO_BOUND, Range
 from pgjobs.worker.runtime import Worker
-from tests.support import eventually
+from tests.support import eventually, stop_sweeping
 
 pytestmark = pytest.mark.server
 
@@ -110,7 +110,7 @@ def test_job_whose_transaction_was_open_for_long_starts_at_its_commit(
             "INSERT INTO pgjobs.jobs (task, args) VALUES ('work', '{\"i\": 7}') RETURNING id, position"
         ).fetchone()
         assert row is not None
-        claimer._sweep._at = float("inf")
+        stop_sweeping(claimer)
 
         def passed_over() -> bool:
             task.enqueue(1).get(10)
@@ -128,7 +128,7 @@ def test_more_restored_jobs_than_there_is_room_for_are_all_taken(jobs: PgJobs, c
     with jobs.worker(concurrency=1) as worker:
         claimer = worker._life_now().claimer
         eventually(lambda: low(worker) >= 3_000, timeout_s=30)
-        claimer._sweep._at = float("inf")
+        stop_sweeping(claimer)
         ids = [
             row[0]
             for row in conn.execute(
@@ -148,7 +148,7 @@ def test_what_lies_below_is_kept_in_mind_while_there_is_no_room(jobs: PgJobs, co
     with jobs.worker(concurrency=1, shutdown_timeout=0) as worker:
         life = worker._life_now()
         eventually(lambda: low(worker) >= 3_000, timeout_s=30)
-        life.claimer._sweep._at = float("inf")
+        stop_sweeping(life.claimer)
         life.claiming.stop()
         assert life.claiming.join(10)
         row = conn.execute(
@@ -160,4 +160,25 @@ def test_what_lies_below_is_kept_in_mind_while_there_is_no_room(jobs: PgJobs, co
         life.claimer._cycle([], 1)
         life.claimer._begin_arrived()
         assert [run.id for run in life.slots.held] == [row[0]]
+        life._link.close()
+
+
+def test_first_job_of_a_lane_that_came_just_before_the_flag_does_not_wait_for_the_next_sweep(
+    jobs: PgJobs, conn: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever enqueued it saw no flag, and the looks after that asked known lanes alone: a second and a half."""
+    monkeypatch.setattr("pgjobs.worker.claiming.pace.POLL_S", 60.0)
+    monkeypatch.setattr("pgjobs.worker.claiming.sweep.rest_after", lambda took_s: 60.0)
+    jobs.task(name="work")(lambda i: i)
+    with jobs.worker(shutdown_timeout=0) as worker:
+        life = worker._life_now()
+        life.claiming.stop()
+        assert life.claiming.join(10)
+        conn.execute("DELETE FROM pgjobs.idlers")
+        life.claimer.reconnected()
+        life.claimer.tick()
+        assert conn.execute("SELECT count(*) FROM pgjobs.idlers").fetchone() == (1,)
+        conn.execute("INSERT INTO pgjobs.jobs (task, queue, args) VALUES ('work', 'new', '{\"i\": 7}')")
+        life.claimer.tick()
+        assert conn.execute("SELECT queue, status FROM pgjobs.jobs").fetchall() == [("new", "running")]
         life._link.close()

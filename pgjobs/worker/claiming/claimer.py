@@ -178,7 +178,7 @@ class Claimer:
         self._see_to_stops()
         if self._pauses.see_to():
             self._pace.look_now()
-        if self._sweep.due and self._room():
+        if self._sweep_is_due and self._room():
             self._step_sweep()
         if self._room() and (lanes := self._lanes.to_age()):
             self._lanes.age(self._link.one(statements.ages(lanes)))
@@ -262,7 +262,7 @@ class Claimer:
             and self._arrived.count > self._slots.count
             and self._slots.flush_in_s() == 0.0
             and time.monotonic() < min(self._reconciliation.at, self._stops_at)
-            and not (self._adopted or self._suspects or self._pauses.due or self._sweep.due)
+            and not (self._adopted or self._suspects or self._pauses.due or self._sweep_is_due)
         )
 
     def _cycle(self, outcomes: list[Outcome], room: int) -> None:
@@ -393,6 +393,10 @@ class Claimer:
     def _note_drained(self, nothing_found: bool) -> None:
         if nothing_found and self.settled and self._slots.empty:
             self.drained.set()
+
+    @property
+    def _sweep_is_due(self) -> bool:
+        return self._sweep.due(hurried=self._pace.settling)
 
     def _step_sweep(self) -> None:
         fresh, strays = self._sweep.step()

@@ -32,6 +32,10 @@ class Pace:
 
     A flag says that somebody should tell this worker of new work. It is set in the transaction of a claim that found
     nothing, and taken away when the worker has had work for a while.
+
+    Attributes:
+        look_at: when to look next.
+        settling: the flag has just been set, and whoever did not see it yet may still commit jobs.
     """
 
     def __init__(self, worker: UUID, flags: Sequence[str]) -> None:
@@ -42,6 +46,7 @@ class Pace:
         self._ramp: list[float] = []
         self._asked = False
         self.look_at = 0.0
+        self.settling = False
 
     def look_now(self) -> None:
         """Makes a look due, also where one is under way, which may have come too early; from any thread."""
@@ -92,6 +97,7 @@ class Pace:
         if found:
             self._busy_since = self._busy_since or now
             self._ramp = []
+            self.settling = False
             if found >= room or again or self._asked:
                 self.look_at = 0.0
             else:
@@ -100,10 +106,9 @@ class Pace:
         self._busy_since = None
         if again or self._asked or self._flagged_at is None:
             self.look_at = 0.0
-        elif self._ramp:
-            self.look_at = now + self._ramp.pop(0)
         else:
-            self.look_at = now + _poll_s()
+            self.settling = bool(self._ramp)
+            self.look_at = now + (self._ramp.pop(0) if self._ramp else _poll_s())
         return self.look_at > now
 
 

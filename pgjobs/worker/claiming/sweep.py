@@ -1,7 +1,8 @@
 """The sweep: finds, now and then, what claims do not see from their bounds: new lanes, and jobs below.
 
 It reads only, and tells the claimer where to look. It relies on no notification and on no bound. The more it costs, the
-more seldom and the smaller are its steps: two percent of the time, however many dead entries there are.
+more seldom and the smaller are its steps: two percent of the time, however many dead entries there are. A worker that
+has just gone idle reads again at once, by its own two percent: of a lane that was new just before nobody told it.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from pgjobs import statements
 from pgjobs.connections.link import Link
 from pgjobs.statements import NO_BOUND, Range
 from pgjobs.worker.claiming.lanes import Lanes
-from pgjobs.worker.service import rest_after
+from pgjobs.worker.service import SHARE, rest_after
 
 NOTE_S: Final = 1.0
 STEP_S: Final = 0.02
@@ -36,25 +37,31 @@ class Sweep:
         self._link = link
         self._span = FIRST
         self._begun = False
+        self._asked = True
         self._at = 0.0
+        self._hurried_at = 0.0
         self._note_at = 0.0
 
     def soon(self) -> None:
-        """Makes a step due."""
-        self._at = 0.0
+        """Makes a step due, also where one is under way, which may have come too early; from any thread."""
+        self._asked = True
 
     def anew(self) -> None:
         """Begins as at the start: the database may be another."""
         self._begun = False
         self.soon()
 
-    @property
-    def due(self) -> bool:
-        """Whether it is time for a step."""
-        return time.monotonic() >= self._at
+    def due(self, *, hurried: bool) -> bool:
+        """Whether it is time for a step.
+
+        Args:
+            hurried: something may have come that nobody has told of.
+        """
+        return self._asked or time.monotonic() >= (self._hurried_at if hurried else self._at)
 
     def step(self) -> tuple[bool, list[Range]]:
         """Reads on; returns whether there are new lanes, and where jobs were found below the bounds."""
+        self._asked = False
         started = time.monotonic()
         if not self._begun:
             noted = self._link.one(statements.noted_lanes())
@@ -65,7 +72,9 @@ class Sweep:
         fresh = self._lanes.meet(new)
         strays = self._look_below() if self._begun else []
         now = time.monotonic()
-        self._at = now + rest_after((now - started) * self.workers if self._begun else 0.0)
+        took_s = now - started if self._begun else 0.0
+        self._at = now + rest_after(took_s * self.workers)
+        self._hurried_at = now + SHARE * took_s
         self._begun = True
         return fresh, strays
 
