@@ -7,6 +7,7 @@ PGJOBS_TEST_POOLER=1 puts PgBouncer in transaction mode between pgjobs and its s
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 from uuid import uuid4
@@ -21,6 +22,10 @@ from tests.support import copy_of, execute, suite_server, with_database
 
 # Processes that tests start find the code compiled, as anywhere; how soon they are at work is among what is tested.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+# A shell has what it starts in the background ignore SIGINT, and so would what that starts, and tests interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # To explain a failure Hypothesis traces every line, and a trace that meets a signal spins for ever on CPython 3.11.
 settings.register_profile("unexplained", settings(), phases=[phase for phase in Phase if phase is not Phase.explain])
