@@ -62,9 +62,8 @@ chaos: $(READY) ## Inject faults under load for two minutes, and see what became
 coverage: $(READY) ## Say which branches of the core the tests take, in all processes (95 % at least); needs Python 3.12
 	@$(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 12) and "a trace hangs on Python 3.11; make coverage PYTHON=python3.13 VENV=.venv-traced")'
 	@$(BIN)/coverage erase
-	@$(BIN)/coverage run -m pytest -q -n $(TEST_PROCESSES) --timeout 300
-	@$(BIN)/coverage combine --quiet
-	@$(BIN)/coverage report --fail-under 95
+	@$(BIN)/coverage run -m pytest -q -n $(TEST_PROCESSES) --timeout 300 -W "ignore:unclosed database:ResourceWarning"; failed=$$?; \
+		$(BIN)/coverage combine --quiet && $(BIN)/coverage report --fail-under 95 && exit $$failed
 
 endings: $(READY) ## Take the table of docs/endings.md
 	@$(BIN)/python -m tests.endings
