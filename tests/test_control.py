@@ -20,6 +20,7 @@ from pgjobs import (
     JobNotFoundError,
     JobStateError,
     PgJobs,
+    ResultTimeoutError,
     Retry,
     Snooze,
     Status,
@@ -168,6 +169,25 @@ async def test_async_twins_do_the_same(jobs: PgJobs) -> None:
     await job.adelete()
     with pytest.raises(JobNotFoundError):
         await job.arefresh()
+    await jobs.aclose()
+
+
+async def test_async_twins_refuse_the_same(jobs: PgJobs) -> None:
+    task = jobs.task(name="work", retry=1)(lambda: 1 / 0)
+    job = await task.aenqueue()
+    with pytest.raises(JobStateError, match="is queued and cannot be retried"):
+        await job.aretry()
+    with pytest.raises(ResultTimeoutError):
+        await job.aget(timeout=0.1)
+    await asyncio.to_thread(jobs.worker(burst=True).run)
+    with pytest.raises(JobFailedError, match="ZeroDivisionError"):
+        await job.aget(timeout=5)
+    with pytest.raises(JobStateError, match="is failed and cannot be cancelled"):
+        await job.acancel()
+    await job.adelete()
+    for call in (job.adelete, job.acancel, job.aretry):
+        with pytest.raises(JobNotFoundError):
+            await call()
     await jobs.aclose()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,7 +16,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
 
-from pgjobs import ClaimLostError, Job, PgJobs, Retry, RetryLater, Status, current_job, statements
+from pgjobs import ClaimLostError, Job, JobFailedError, PgJobs, Retry, RetryLater, Status, current_job, statements
 from pgjobs.connections.link import Link
 from pgjobs.events import ClaimLost, Event, Recorded
 from pgjobs.job import new_id
@@ -95,6 +96,49 @@ async def test_async_twin_completes_in_the_callers_transaction(jobs: PgJobs, sho
         job = await charge.aenqueue()
         assert await job.aget(timeout=8) == 7
     assert orders(shop) == [1]
+    await jobs.aclose()
+
+
+async def test_async_twin_takes_along_what_was_said_and_what_follows(
+    jobs: PgJobs, shop: psycopg.Connection[Any]
+) -> None:
+    follow = jobs.task(name="follow")(lambda i: i)
+
+    @jobs.task
+    async def charge(commits: bool) -> None:
+        async with await psycopg.AsyncConnection.connect(jobs.database.url) as own:
+            current_job().progress(1, 2, "half")
+            current_job().enqueue(follow, 5)
+            await current_job().acomplete(own, "paid")
+            if not commits:
+                await own.rollback()
+
+    async with jobs.worker():
+        job, other = await charge.aenqueue(True), await charge.using(retry=1).aenqueue(False)
+        assert await job.aget(timeout=8) == "paid"
+        with pytest.raises(JobFailedError, match="rolled back"):
+            await other.aget(timeout=8)
+    progress = (await job.arefresh()).progress
+    assert isinstance(progress, dict)
+    assert (progress["done"], progress["note"]) == (1, "half")
+    children = shop.execute("SELECT parent_id FROM pgjobs.jobs WHERE task = 'follow'").fetchall()
+    assert children == [(job.id,)]
+    await jobs.aclose()
+
+
+async def test_async_twin_keeps_no_result_that_the_task_ignores(jobs: PgJobs, shop: psycopg.Connection[Any]) -> None:
+    """Of a job by raw SQL too, whose row says nothing of that."""
+
+    @jobs.task(ignore_result=True)
+    async def charge() -> None:
+        async with await psycopg.AsyncConnection.connect(jobs.database.url) as own:
+            await current_job().acomplete(own, "paid")
+
+    row = shop.execute("INSERT INTO pgjobs.jobs (task) VALUES (%s) RETURNING id", [charge.name]).fetchone()
+    assert row is not None
+    await asyncio.to_thread(jobs.worker(burst=True).run)
+    job = await jobs.ajob(row[0])
+    assert (job.status, job.result) == (Status.SUCCEEDED, None)
     await jobs.aclose()
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -37,6 +38,7 @@ from pgjobs import (
     current_job,
     statements,
 )
+from pgjobs.job import new_id
 from pgjobs.worker.claiming import pauses
 from tests.processes import WorkerProcess, pgjobs
 from tests.support import eventually
@@ -608,12 +610,53 @@ def test_inline_jobs_have_what_a_test_gives_them(ran: list[Any]) -> None:
     async def aask(session: str = Resource(session)) -> str:
         return session
 
+    async def named(engine: str = Resource()) -> str:
+        return f"named {engine}"
+
+    async def opened(name: str = Resource(named), length: int = Resource(lambda: 7)) -> AsyncGenerator[str]:
+        yield f"{name} {length}"
+        ran.append("closed")
+
+    @jobs.task
+    async def own(opened: str = Resource(opened)) -> str:
+        return opened
+
     with jobs.inline({"engine": "fake"}):
         assert ask.enqueue("a").get() == ["a", "fake", "session of fake"]
         assert (aask.enqueue().get(), ran) == ("session of fake", ["closed"] * 2)
+        assert (own.enqueue().get(), ran) == ("named fake 7", ["closed"] * 3)
     lacking = ask.enqueue("a")
     assert lacking.status is Status.FAILED
     assert "jobs.inline(" in (lacking.failures()[0].message or "")
+
+
+async def test_inline_jobs_stand_beside_those_of_the_table(jobs: PgJobs, ran: list[Any]) -> None:
+    @jobs.task
+    async def note(i: int) -> int:
+        current_job().progress(i)
+        current_job().attach("note.txt", str(i))
+        logging.getLogger("of the job").warning("note %d", i)
+        return i
+
+    before = await note.aenqueue(1)
+    async with jobs.worker():
+        assert await before.aget(timeout=10) == 1
+    with jobs.inline():
+        inside = await note.aenqueue(2)
+        for job, i in ((jobs.job(before.id), 1), (inside, 2)):
+            assert (await job.arefresh()).result == i
+            assert job.refresh().result == i
+            assert [file.name for file in job.files()] == [file.name for file in await job.afiles()] == ["note.txt"]
+            assert job.file("note.txt") == await job.afile("note.txt") == str(i).encode()
+            assert job.failures() == await job.afailures() == []
+            assert [line.line for line in job.logs()] == [line.line for line in await job.alogs()]
+        with pytest.raises(JobFileNotFoundError):
+            inside.file("other.txt")
+        with pytest.raises(JobNotFoundError):
+            jobs.wait([new_id()], 1)
+        assert [job.result for job in jobs.broadcast(note, 3)] == [3]
+        assert [job.result for job in await jobs.abroadcast(note, 4)] == [4]
+    await jobs.aclose()
 
 
 async def test_inline_job_leaves_behind_what_any_other_does(ran: list[Any]) -> None:

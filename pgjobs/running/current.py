@@ -326,9 +326,11 @@ class CurrentJob:
             return
         if (said := self._desk.state(self._run)) is not None:
             await borrowed.arun(conn, statements.report([said]), self._run.schema)
-        if result is not None and self._run.task.results is not None:
-            result = await asyncio.to_thread(stored, self._run, result)
-        held = await borrowed.arun(conn, self._completion(result), self._run.schema)
+        if self._run.task.results is None:
+            kept = stored(self._run, result)
+        else:
+            kept = await asyncio.to_thread(stored, self._run, result)
+        held = await borrowed.arun(conn, self._completion(kept), self._run.schema)
         self._note(held)
         if children := self._children():
             await borrowed.arun(conn, statements.enqueue_children(children), self._run.schema)

@@ -158,6 +158,22 @@ def said(log: Log, lines: Lines, *happened: events.Event) -> list[tuple[str, str
             f"claim lost: mail.send {JOB}; its outcome was not recorded",
         ),
         (events.Trouble("claimer", ValueError("odd")), "ERROR", "claimer: odd"),
+        (
+            events.Unheard("localhost/app"),
+            "WARNING",
+            "a pooler before localhost/app passes no notifications on, so idle workers look once a second; set "
+            "PGJOBS_LISTEN_URL to the server itself and jobs start at once",
+        ),
+        (
+            events.AlertUndelivered("late", "ops@example.org", OSError("refused"), given_up=False),
+            "WARNING",
+            "alert late: the message to ops@example.org is tried again: refused",
+        ),
+        (
+            events.AlertUndelivered("late", "ops@example.org", OSError("refused"), given_up=True),
+            "ERROR",
+            "alert late: the message to ops@example.org given up: refused",
+        ),
         (events.Event(), "DEBUG", "Event()"),
     ],
 )
