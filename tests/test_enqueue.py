@@ -580,6 +580,22 @@ def test_engines_and_pools_say_where_the_database_is(database_url: str, conn: ps
         PgJobs(42).enqueue(greet, "ann")
 
 
+async def test_async_pool_says_where_the_database_is_and_is_used(
+    database_url: str, conn: psycopg.Connection[Any]
+) -> None:
+    from psycopg_pool import AsyncConnectionPool
+
+    async with AsyncConnectionPool(database_url, min_size=1, open=False) as pool:
+        jobs = PgJobs(pool)
+        await jobs.aenqueue(greet, "ann")
+        asked = pool.get_stats()["requests_num"]
+        jobs.enqueue(greet, "ann")  # by a pool of its own
+        assert (asked, pool.get_stats()["requests_num"]) == (1, 1)
+        await jobs.aclose()
+        assert not pool.closed
+    assert count(conn) == 2
+
+
 def test_enqueueing_goes_on_after_a_restart_of_the_server(jobs: PgJobs, conn: psycopg.Connection[Any]) -> None:
     task = jobs.task(greet)
     for _ in range(3):

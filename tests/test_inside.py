@@ -22,6 +22,7 @@ from sqlalchemy.orm import sessionmaker
 
 from pgjobs import (
     ArgumentsError,
+    Cancel,
     ClaimLostError,
     EncodingError,
     Job,
@@ -31,6 +32,7 @@ from pgjobs import (
     PgJobs,
     Resource,
     Retry,
+    Snooze,
     Status,
     current_job,
     report,
@@ -800,6 +802,28 @@ def test_effects_and_completion_are_one(kind: str, jobs: PgJobs, conn: psycopg.C
     assert shop(conn) == [7]
     assert (job.refresh().attempt, [failure.attempt for failure in job.failures()]) == (2, [1])
     assert job.args == {"order": 7}
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+@pytest.mark.parametrize(("steer", "status"), [(Snooze("1h"), "scheduled"), (Cancel("no"), "cancelled")])
+def test_steering_that_is_returned_rolls_the_transaction_back(
+    is_async: bool, steer: Any, status: str, jobs: PgJobs, conn: psycopg.Connection
+) -> None:
+    conn.execute("CREATE TABLE orders (id int PRIMARY KEY)")
+
+    def charge(db: psycopg.Connection) -> Any:
+        db.execute("INSERT INTO orders VALUES (1)")
+        return steer
+
+    async def acharge(db: psycopg.AsyncConnection) -> Any:
+        await db.execute("INSERT INTO orders VALUES (1)")
+        return steer
+
+    url = jobs.database.url
+    opened = (lambda: psycopg.AsyncConnection.connect(url)) if is_async else (lambda: psycopg.connect(url))
+    job = jobs.task(transaction=opened)(acharge if is_async else charge).enqueue()
+    jobs.worker(burst=True).run()
+    assert (job.refresh().status, shop(conn)) == (status, [])
 
 
 def test_transaction_whose_claim_moved_on_rolls_back(jobs: PgJobs, conn: psycopg.Connection) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from pgjobs import PgJobs
 from pgjobs.connections.link import Link, Results
+from pgjobs.events import Event, Trouble
 from pgjobs.statements import Query, Statement
 from pgjobs.worker.claiming.claimer import Claimer
 from pgjobs.worker.claiming.slots import Slots
@@ -98,6 +99,73 @@ def test_no_claimed_job_is_lost_where_the_next_cycle_fails(
         patch.setattr(life.claimer._reconciliation, "at", 0.0)
         with pytest.raises(psycopg.OperationalError):
             life.claimer.tick()
+    assert held(life) == claimed(conn)
+
+
+@pytest.mark.parametrize(
+    ("error", "recorded", "told"),
+    [
+        (psycopg.errors.SerializationFailure(), 0, []),  # sent again by the next cycle
+        (psycopg.errors.NumericValueOutOfRange(), 10, []),
+        (psycopg.DataError("cannot be dumped"), 10, []),
+        (psycopg.errors.InternalError_("odd"), 10, [psycopg.errors.InternalError_]),
+    ],
+)
+def test_no_outcome_is_lost_where_its_cycle_fails(
+    error: psycopg.Error, recorded: int, told: list[type[Exception]], life: Life, conn: psycopg.Connection[Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """A claim that cannot be made undoes no completion; and one bad outcome among them holds up no other."""
+    succeeded = "SELECT count(*)::int FROM pgjobs.jobs WHERE status = 'succeeded'"
+    events: list[Event] = []
+    monkeypatch.setattr(life.claimer, "_emit", events.append)
+    life.claimer._cycle([], 10)
+    life.claimer._begin_arrived()
+    eventually(lambda: not life.slots.held)
+    batch, errors = Link.batch, [error]
+
+    def broken(self: Link, *wanted: Statement[Any], meanwhile: Callable[[], None] | None = None) -> Results:
+        if errors:
+            raise errors.pop()
+        return batch(self, *wanted, meanwhile=meanwhile)
+
+    before = conn.execute(succeeded).fetchone()
+    assert before is not None
+    monkeypatch.setattr(Link, "batch", broken)
+    outcomes = life.claimer._outcomes(0.0)
+    assert len(outcomes) == 10
+    life.claimer._cycle(outcomes, 10)
+    assert conn.execute(succeeded).fetchone() == (before[0] + recorded,)
+    assert [type(event.error) for event in events if isinstance(event, Trouble)] == told
+    life.claimer._cycle(life.claimer._outcomes(0.0), 0)
+    assert conn.execute(succeeded).fetchone() == (before[0] + 10,)
+
+
+def test_a_cycle_that_only_claims_says_what_went_wrong(life: Life, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(self: Link, *wanted: Statement[Any], meanwhile: Callable[[], None] | None = None) -> Results:
+        raise psycopg.errors.InternalError_("odd")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Link, "batch", broken)
+        with pytest.raises(psycopg.errors.InternalError_):
+            life.claimer._cycle([], 10)
+
+
+def test_outcome_that_cannot_be_stored_at_all_is_kept(
+    life: Life, conn: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even as a failure: whatever that is, it is tried again, and the jobs are not forgotten."""
+
+    def broken(self: Link, *wanted: Statement[Any], meanwhile: Callable[[], None] | None = None) -> Results:
+        raise psycopg.errors.NumericValueOutOfRange
+
+    life.claimer._cycle([], 2)
+    life.claimer._begin_arrived()
+    eventually(lambda: not life.slots.held)
+    with monkeypatch.context() as patch:
+        patch.setattr(Link, "batch", broken)
+        with pytest.raises(psycopg.errors.NumericValueOutOfRange):
+            life.claimer._cycle(life.claimer._outcomes(0.0), 0)
     assert held(life) == claimed(conn)
 
 

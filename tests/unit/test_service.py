@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import psycopg
 
-from pgjobs.events import DatabaseAway, DatabaseBack, Event
+from pgjobs.events import DatabaseAway, DatabaseBack, Event, Trouble
 from pgjobs.worker.service import Outage, Service
 
 
@@ -49,3 +49,18 @@ def test_next_outage_is_said_again_also_by_who_has_missed_the_one_before() -> No
     slow.one(away=True)
     slow.one(away=True)  # not of before: the connection is a new one
     assert [type(event) for event in events] == [DatabaseAway, DatabaseBack] * 2 + [DatabaseAway]
+
+
+def test_any_other_error_is_told_and_tried_again_in_a_second_unless_it_stops() -> None:
+    events: list[Event] = []
+    odd = ValueError("odd")
+
+    def fails() -> float:
+        raise odd
+
+    service = Service("test", fails, Outage(events.append), events.append)
+    assert service._one() == 1.0
+    assert events == [Trouble("test", odd)]
+    service.stop()
+    assert (service._one(), len(events)) == (0.0, 1), "who leaves has no news of that"
+    assert service.join(), "it was never started"
