@@ -88,23 +88,3 @@ async def test_what_the_coroutine_waits_for_may_fail() -> None:
         return ""
 
     assert await softly(waits(), 5.0) == "no"
-
-
-def test_the_coroutine_is_closed_with_it() -> None:
-    ended: list[str] = []
-
-    async def waits() -> None:
-        try:
-            await asyncio.sleep(60)
-        finally:
-            ended.append("closed")
-
-    driven = softly(waits(), 5.0)
-
-    async def begin() -> None:
-        asyncio.get_running_loop().call_soon(driven.close)
-        await driven
-
-    with pytest.raises(GeneratorExit):
-        asyncio.run(begin())
-    assert ended == ["closed"]
