@@ -166,6 +166,7 @@ def test_full_disk_is_waited_for_and_nothing_is_lost(server: ControlledServer, d
         open_ = "SELECT count(*) FROM pgjobs.jobs WHERE finished_at IS NULL"
         eventually(lambda: one(server.url, open_) == 0, timeout_s=60)
         assert all(worker.popen.poll() is None for worker in workers)
+        assert one(server.url, "SELECT count(*) FROM pgjobs.workers WHERE dead_at IS NOT NULL") == 0
     if part == "base":
         assert refusals_of(load) == {"DiskFull"}
     with psycopg.connect(server.url) as conn:
@@ -175,6 +176,5 @@ def test_full_disk_is_waited_for_and_nothing_is_lost(server: ControlledServer, d
             "SELECT status, attempt, crashes, count(*) > 500 FROM pgjobs.jobs GROUP BY 1, 2, 3"
         ).fetchall() == [("succeeded", 1, 0, True)]
         assert conn.execute("SELECT count(*) FROM pgjobs.failures").fetchone() == (0,)
-        assert conn.execute("SELECT count(*) FROM pgjobs.workers WHERE dead_at IS NOT NULL").fetchone() == (0,)
     assert back_s < BACK_S
     assert any(worker.said("database away") for worker in workers), "else none has met the full disk"
