@@ -138,7 +138,7 @@ def test_timeout_is_cut_to_what_is_left_until_the_deadline(is_async: bool, jobs:
     async def sleeps() -> None:
         await asyncio.sleep(60)
 
-    task = jobs.task(name="t", deadline=2, retry=Retry(5, 0))(sleeps if is_async else endless)
+    task = jobs.task(name="t", deadline=1, retry=Retry(5, 0))(sleeps if is_async else endless)
     started = time.monotonic()
     with jobs.worker(), pytest.raises(JobFailedError):
         (job := task.enqueue()).get(15)

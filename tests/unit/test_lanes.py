@@ -16,25 +16,14 @@ from pgjobs.statements import LOWEST, NO_BOUND, Range
 from pgjobs.worker.claiming import lanes as module
 from pgjobs.worker.claiming.lanes import FORGET_S, KEPT, NOTED, PATIENCE_S, REFRESH_S, SETTLE_S, Bound, Lanes
 from pgjobs.worker.subscription import Subscription
+from tests.unit.clock import Clock, set_by_hand
 
 NAMES = st.from_regex(r"[a-z_*?][a-z0-9_.*?-]{0,9}", fullmatch=True)
 
 
-class Clock:
-    """A clock that is set by hand."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def monotonic(self) -> float:
-        return self.now
-
-
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    made = Clock()
-    monkeypatch.setattr(module, "time", made)
-    return made
+    return set_by_hand(module, monkeypatch)
 
 
 def serving(queues: str) -> Lanes:

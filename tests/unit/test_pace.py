@@ -7,18 +7,13 @@ import pytest
 from pgjobs.job import new_id
 from pgjobs.worker.claiming import pace
 from pgjobs.worker.claiming.pace import FLAG_S, POLL_S, RAMP_S, Pace
-
-
-class Clock:
-    now = 1000.0
+from tests.unit.clock import Clock, set_by_hand
 
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock()
-    monkeypatch.setattr(pace.time, "monotonic", lambda: clock.now)
     monkeypatch.setattr(pace.random, "uniform", lambda low, high: 1.0)
-    return clock
+    return set_by_hand(pace, monkeypatch)
 
 
 @pytest.fixture

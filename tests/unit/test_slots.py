@@ -18,20 +18,9 @@ from pgjobs.running.run import Claim, Run
 from pgjobs.worker.board import Board
 from pgjobs.worker.claiming import slots as module
 from pgjobs.worker.claiming.slots import BUFFER_S, FLUSH_S, MAX_BUFFER, STALE_S, Slots
+from tests.unit.clock import Clock, set_by_hand
 
 KINDS = st.sampled_from(["thread", "async"])
-
-
-class Clock:
-    """A clock that is set by hand."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def perf_counter(self) -> float:
-        return self.now
-
-    monotonic = perf_counter
 
 
 class Executor:
@@ -198,9 +187,7 @@ TestEveryRunIsInOnePlace = Life.TestCase
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    made = Clock()
-    monkeypatch.setattr(module, "time", made)
-    return made
+    return set_by_hand(module, monkeypatch)
 
 
 def opened(count: int, board: Board | None = None) -> tuple[Slots, Executor, list[int]]:

@@ -13,19 +13,7 @@ from pgjobs.worker.claiming import sweep as module
 from pgjobs.worker.claiming.lanes import Lanes
 from pgjobs.worker.claiming.sweep import Sweep
 from pgjobs.worker.subscription import Subscription
-
-
-class Clock:
-    """Stands in for the module's time."""
-
-    def __init__(self) -> None:
-        self.now_s = 100.0
-
-    def monotonic(self) -> float:
-        return self.now_s
-
-    def pass_by(self, seconds: float) -> None:
-        self.now_s += seconds
+from tests.unit.clock import Clock, set_by_hand
 
 
 class Replies:
@@ -37,16 +25,14 @@ class Replies:
         self.meanwhile: Callable[[], None] = lambda: None
 
     def one(self, statement: Statement[Any]) -> list[Any]:
-        self.clock.pass_by(self.takes_s)
+        self.clock.now += self.takes_s
         self.meanwhile()
         return []
 
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    made = Clock()
-    monkeypatch.setattr(module, "time", made)
-    return made
+    return set_by_hand(module, monkeypatch)
 
 
 @pytest.fixture
@@ -64,13 +50,13 @@ def test_reads_once_a_second_or_by_two_percent_of_the_time_of_all_workers(
 ) -> None:
     sweep.step()
     assert not sweep.due(hurried=False)
-    clock.pass_by(1.0)
+    clock.now += 1.0
     assert sweep.due(hurried=False)
     sweep.workers, replies.takes_s = 4, 0.1
     sweep.step()
-    clock.pass_by(19.9)
+    clock.now += 19.9
     assert not sweep.due(hurried=False)
-    clock.pass_by(0.2)
+    clock.now += 0.2
     assert sweep.due(hurried=False)
 
 
@@ -91,6 +77,6 @@ def test_hurried_it_keeps_to_its_own_two_percent(sweep: Sweep, replies: Replies,
     sweep.workers = 16
     sweep.step()
     assert not sweep.due(hurried=True)
-    clock.pass_by(0.6)
+    clock.now += 0.6
     assert sweep.due(hurried=True)
     assert not sweep.due(hurried=False)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import psycopg
+import pytest
 
 from pgjobs import events
+from pgjobs.running.outcome import Outcome
 from pgjobs.worker import tally as module
 from pgjobs.worker.tally import OTHERS, Tally
-from tests.unit.test_outcome import Outcome, a_run, pytest
+from tests.unit.test_outcome import a_run
 
 
 @pytest.mark.parametrize(

@@ -21,19 +21,11 @@ from pgjobs.running.outcome import Ending, Failure, Outcome
 from pgjobs.running.run import Claim, Run
 from pgjobs.telemetry import EACH_UP_TO, Log
 from pgjobs.wording import duration, plural
+from tests.unit.clock import Clock, set_by_hand
 
 JOB = UUID("01890a5d-ac96-774b-bcce-b302099a8057")
 SECONDS = {"ms": 0.001, "s": 1.0, "min": 60.0, "h": 3600.0}
 MAIL_ERROR = Failure("mail.MailError", "down\nand out", "Traceback…", "f")
-
-
-class Clock:
-    """A clock that is set by hand."""
-
-    now = 1000.0
-
-    def monotonic(self) -> float:
-        return self.now
 
 
 class Lines(logging.Handler):
@@ -49,9 +41,7 @@ class Lines(logging.Handler):
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    made = Clock()
-    monkeypatch.setattr(telemetry, "time", made)
-    return made
+    return set_by_hand(telemetry, monkeypatch)
 
 
 @pytest.fixture

@@ -60,6 +60,7 @@ class Pace:
     def reset(self) -> None:
         """Forgets the flag, which a database that was away may have lost."""
         self._flagged_at = None
+        self.settling = False
         self.look_at = 0.0
 
     def must_unflag(self, room: int) -> bool:
