@@ -20,6 +20,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from pgjobs import statements
 from pgjobs.connections import borrowed, source
+from pgjobs.connections.own import AsyncOwn, Lent, Own
 from pgjobs.connections.source import Source
 from pgjobs.errors import ConfigurationError, SchemaError
 from pgjobs.statements import Rest, Statement, Steps, T
@@ -140,7 +141,8 @@ class Database:
 
     def _run_once(self, statement: Statement[T]) -> T:
         with self.connection() as own:
-            cursor = own.execute(
+            cursor = own.single if isinstance(own, Own) else own.cursor()
+            cursor.execute(
                 statement.query.text(self.schema), statement.params, prepare=None if statement.keeps_plan else False
             )
             return statement.read(cursor.fetchall() if has_rows(cursor) else [])
@@ -167,7 +169,8 @@ class Database:
 
     async def _arun_once(self, statement: Statement[T]) -> T:
         async with self.aconnection() as own:
-            cursor = await own.execute(
+            cursor = own.single if isinstance(own, AsyncOwn) else own.cursor()
+            await cursor.execute(
                 statement.query.text(self.schema), statement.params, prepare=None if statement.keeps_plan else False
             )
             return statement.read(await cursor.fetchall() if has_rows(cursor) else [])
@@ -223,7 +226,8 @@ class Database:
 
     def connection(self) -> AbstractContextManager[psycopg.Connection[tuple[Any, ...]]]:
         """Lends a connection of the pool, in autocommit where the pool is ours."""
-        return self._pool().connection()
+        pool = self._pool()
+        return Lent(pool) if self._source.pool is None else pool.connection()
 
     @contextlib.asynccontextmanager
     async def aconnection(self) -> AsyncGenerator[psycopg.AsyncConnection[tuple[Any, ...]]]:
@@ -245,7 +249,13 @@ class Database:
         from psycopg_pool import ConnectionPool
 
         self.connect("pgjobs").close()  # the pool would try for ten seconds, and then not say what is wrong
-        pool = ConnectionPool(self._conninfo("pgjobs"), open=True, reconnect_failed=_try_again, **self._settings)
+        pool = ConnectionPool(
+            self._conninfo("pgjobs"),
+            connection_class=Own,
+            open=True,
+            reconnect_failed=_try_again,
+            **self._settings,
+        )
         self._pools[os.getpid()] = pool
         atexit.register(_close_at_exit, weakref.ref(self), os.getpid())
         return pool
@@ -264,7 +274,11 @@ class Database:
             pool = self._async_pools.get(loop)
             if pool is None:
                 pool = AsyncConnectionPool(
-                    self._conninfo("pgjobs"), open=False, reconnect_failed=_atry_again, **self._settings
+                    self._conninfo("pgjobs"),
+                    connection_class=AsyncOwn,
+                    open=False,
+                    reconnect_failed=_atry_again,
+                    **self._settings,
                 )
                 self._async_pools[loop] = pool
                 await pool.open()
