@@ -50,7 +50,12 @@ class Hooks:
         Args:
             wrapper: takes a function and returns one that calls it, a coroutine function for a coroutine function, with
                 functools.wraps. Direct calls of a task go through it too.
+
+        Raises:
+            OptionError: it cannot be called.
         """
+        if not callable(wrapper):
+            raise OptionError(f"{given(wrapper)} wraps nothing; give a function that takes one and returns one")
         self._wrappers.append(wrapper)
         for task in {id(task): task for task in self.tasks.values()}.values():
             task.function = wrapper(task.function)
@@ -68,8 +73,10 @@ class Hooks:
         that nobody listens to are not made; subscribe before workers start.
 
         Raises:
-            OptionError: no kind is named, or one that is none.
+            OptionError: the listener cannot be called, no kind is named, or one that is none.
         """
+        if not callable(listener):
+            raise OptionError(f"{given(listener)} hears nothing; give a function that takes an event")
         if not kinds or not all(isinstance(kind, type) and issubclass(kind, Event) for kind in kinds):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise OptionError(f"kinds are {kinds!r}; name event classes, as in subscribe(listener, JobFailed)")
         self.audience.add(listener, kinds)

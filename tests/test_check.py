@@ -129,6 +129,7 @@ def test_real_worker_counts(check: Any, jobs: PgJobs) -> None:
     ("arguments", "code", "says"),
     [
         (["--max-age", "soon"], 3, "is no limit; write one value, or two as in 5m,30m"),
+        (["--max-age", "30m,5m"], 3, "write the lower one first, as in 5m,30m"),
         (["--no-such"], 3, "No such option"),
         (["--within", "soon"], 3, "'10m'"),
         (["--max-failed", "nan"], 3, "'nan' is no limit"),

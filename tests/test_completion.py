@@ -58,6 +58,8 @@ def test_names_of_queues_and_tasks_are_completed(jobs: PgJobs, database_url: str
         jobs.task(name=name, queue=queue)(lambda: None).enqueue()
     jobs.worker(burst=True).run()
     jobs.pause("maintenance")
+    jobs.task(name="later", queue="letters", delay="1h")(lambda: None).enqueue()
+    assert completed(database_url, "queues", "pause", "let") == ["letters"], "what is scheduled is known too"
     assert completed(database_url, "queues", "pause", "ma") == ["mail", "main", "maintenance"]
     assert completed(database_url, "jobs", "list", "-Q", "rep") == ["reports"]
     assert completed(database_url, "tasks", "pause", "mail.") == ["mail.send", "mail.sort"]

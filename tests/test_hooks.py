@@ -813,3 +813,11 @@ def test_receiver_without_a_secret_accepts_nothing(secret: Any) -> None:
 def test_receiver_refuses_what_is_not_as_it_was_signed(headers: Any, body: bytes, what: str) -> None:
     with pytest.raises(WebhookError, match=what):
         webhooks.verify(headers(), body, SECRET)
+
+
+def test_what_cannot_be_called_is_refused_as_a_wrapper_and_as_a_listener() -> None:
+    jobs = PgJobs("postgresql://127.0.0.1:1/none")
+    with pytest.raises(OptionError, match="5 wraps nothing"):
+        jobs.wrap(5)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+    with pytest.raises(OptionError, match="5 hears nothing"):
+        jobs.subscribe(5, JobFailed)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]

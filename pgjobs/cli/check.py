@@ -67,10 +67,14 @@ def _limits(parse: Callable[[str], float], example: str) -> Callable[[Any, Any, 
         if value is None:
             return Limits()
         try:
-            limits = [parse(part) if part else None for part in value.rpartition(",")[::2]]
-            return Limits(*limits)
+            warning, critical = (parse(part) if part else None for part in value.rpartition(",")[::2])
         except ValueError:
             raise click.BadParameter(f"{value!r} is no limit; write one value, or two as in {example}") from None
+        if warning is not None and critical is not None and warning > critical:
+            raise click.BadParameter(
+                f"{value!r} warns after it is critical; write the lower one first, as in {example}"
+            )
+        return Limits(warning, critical)
 
     return read
 

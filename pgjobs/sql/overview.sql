@@ -84,7 +84,7 @@ SELECT id
 
 -- name: names
 -- Queues and tasks that are known by name, for whoever types one: those that tasks are published with, that wait, that are
--- paused, or that were handled in the last hour.
+-- paused, or that were handled in the last hour; of what is scheduled, those of the thousand jobs that are due first.
 WITH RECURSIVE waiting AS (
     (SELECT queue FROM pgjobs.jobs WHERE position IS NOT NULL ORDER BY queue, priority DESC, position LIMIT 1)
     UNION ALL
@@ -97,6 +97,8 @@ WITH RECURSIVE waiting AS (
           ORDER BY queue, priority DESC, position
           LIMIT 1
      ) AS next
+), scheduled AS MATERIALIZED (
+    SELECT queue, task FROM pgjobs.jobs WHERE due_at IS NOT NULL ORDER BY due_at LIMIT 1000
 ), handled AS MATERIALIZED (
     SELECT DISTINCT queue, task FROM pgjobs.rollups WHERE minute >= now() - interval '1 hour'
 )
@@ -104,6 +106,8 @@ SELECT kind, name
   FROM (SELECT 'queue', queue FROM pgjobs.tasks
         UNION SELECT 'task', name FROM pgjobs.tasks
         UNION SELECT 'queue', queue FROM waiting
+        UNION SELECT 'queue', queue FROM scheduled
+        UNION SELECT 'task', task FROM scheduled
         UNION SELECT 'queue', queue FROM handled
         UNION SELECT 'task', task FROM handled
         UNION SELECT kind, name FROM pgjobs.pauses) AS known (kind, name)
