@@ -27,6 +27,10 @@ IDLE_S: Final = 300.0
 MAX_OUTPUT: Final = 1 << 16
 """Bytes that are kept of what a job has written: the last ones."""
 
+_USUAL: Final = 1 << 14
+_LARGE: Final = 1 << 20
+"""Bytes that are read at once: for a large buffer the memory is mapped anew each time, which takes longer than the rest."""
+
 
 class PoolProcess:
     """A process of the pool: starting, then idle or busy with a run.
@@ -87,10 +91,9 @@ class PoolProcess:
 
     def messages(self) -> list[dict[str, Any]] | None:
         """Reads what the process has said; None if it will say no more."""
-        try:
-            data = self.pipe.recv(1 << 20, socket.MSG_DONTWAIT)
-        except OSError:  # also where nothing comes and a process that the job has left behind holds the other end
-            data = b""
+        data = self._read(_USUAL)
+        if len(data) == _USUAL:
+            data += self._read(_LARGE)
         if not data:
             return None
         *lines, self._unread = (self._unread + data).split(b"\n")
@@ -98,6 +101,13 @@ class PoolProcess:
             return [dict(loads(line)) for line in lines]
         except (ValueError, TypeError):  # a job's code has written to the socket
             return None
+
+    def _read(self, size: int) -> bytes:
+        """Some of what waits in the socket; nothing at its end, or where a process that the job has left behind holds it."""
+        try:
+            return self.pipe.recv(size, socket.MSG_DONTWAIT)
+        except OSError:
+            return b""
 
     def forked(self, pid: object) -> None:
         """Takes the id of the process that was forked for the run; only one of its own session is believed."""

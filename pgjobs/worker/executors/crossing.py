@@ -34,7 +34,7 @@ class Handed(msgspec.Struct):
 def _as_it_is(value: Json) -> Json:
     """A value of the row, in JSON; a number that no float holds has become infinite, of which msgspec makes null."""
     data = msgspec.json.encode(value)
-    return msgspec.Raw(json.dumps(value).encode() if b"null" in data else data)
+    return msgspec.Raw(json.dumps(value).encode() if value is not None and b"null" in data else data)
 
 
 def _line(document: object) -> bytes:
