@@ -29,7 +29,7 @@ MAX_OUTPUT: Final = 1 << 16
 
 _USUAL: Final = 1 << 14
 _LARGE: Final = 1 << 20
-"""Bytes that are read at once: for a large buffer the memory is mapped anew each time, which takes longer than the rest."""
+"""Bytes that are read at once. Memory for a large buffer is mapped anew each time, which takes longer than the rest."""
 
 
 class PoolProcess:
@@ -103,7 +103,7 @@ class PoolProcess:
             return None
 
     def _read(self, size: int) -> bytes:
-        """Some of what waits in the socket; nothing at its end, or where a process that the job has left behind holds it."""
+        """Some of what waits in the socket; nothing at its end, or where only what the job left behind holds it."""
         try:
             return self.pipe.recv(size, socket.MSG_DONTWAIT)
         except OSError:
