@@ -139,6 +139,7 @@ def hot_statements(link: Link, conn: psycopg.Connection[Any]) -> dict[str, tuple
         "complete": (statements.complete(columns), 400),
         "settle": (statements.settle(ends), 600),
         "account": (statements.account([(job_id, claim, None, "said") for job_id in ids]), 400),
+        "notify": (statements.notify("queued 0 default"), 4),
         "tell": (statements.tell(["pgjobs.done.somebody"], [ids[0].hex]), 20),
         "standing": (statements.standing(ids, [claim] * 10), 100),
         "release": (statements.release([claim] * 10, ids), 600),

@@ -99,7 +99,7 @@ def somebody_idle(queue: str) -> Statement[bool]:
 
 def notify(payload: str) -> Statement[None]:
     """Sends a hint to the workers and clients of the schema."""
-    return Statement(QUERIES["notify"], {"payload": payload}, nothing)
+    return Statement(QUERIES["notify"], {"payload": payload}, nothing, keeps_plan=True)
 
 
 def tell_of(row: Template) -> Statement[None]:
