@@ -199,7 +199,7 @@ class Flat:
         waits = self._pick_ups()
         left = self.database.number("SELECT count(*) FROM pgjobs_bench.jobs WHERE task = 'noop'")
         figures = f"p50 {waits['p50']:.1f} ms, p99 {waits['p99']:.1f}; else {quiet['p50']:.1f} and {quiet['p99']:.1f}"
-        self.rows.append({"name": f"pick-up while {rows - left:,.0f} old jobs are deleted", "note": figures})
+        self.rows.append({"name": "pick-up while old jobs are deleted", "note": f"{figures}; {rows - left:,.0f} jobs"})
         print(" ", self.rows[-1])
 
     def _soak(self, rows: int) -> None:

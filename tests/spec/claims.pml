@@ -1,6 +1,6 @@
 /* Claim, beat, reap and completion of one job by two workers, whose every statement may come arbitrarily late.
 
-   Each atomic block is one transaction of the product, named after its query. Faults are bounded: a process that dies, a
+   Each atomic block is one transaction of the product, named after its query; one that changes nothing is none. Faults are bounded: a process that dies, a
    reply that is lost after its commit, a living worker that is believed dead, an application that holds the job's row.
 
    spin -run claims.pml                  nothing is wrong
@@ -117,87 +117,57 @@ active [2] proctype Worker() {
     od
 }
 
-inline requeue(k) {
-    if
-    :: status == RUNNING && fence == k && !held -> status = QUEUED; fence = 0
-    :: else
-    fi
+/* mark_silent: no beat, or, by mistake, one that only was too slow */
+#define MARK(life) \
+    :: atomic { there[life] && !dead[life] && !beats[life] -> dead[life] = true } \
+    :: atomic { there[life] && !dead[life] && beats[life] && mistakes > 0 -> mistakes--; dead[life] = true }
+
+#define OF_A_DEAD(claim) (owner[claim] != 0 && dead[owner[claim]] && there[owner[claim]])
+#define RUNS_UNDER(claim) (status == RUNNING && fence == claim)
+
+/* reap: fenced, skipping */
+#ifdef REAP_IN_ONE
+#define REAP(claim) \
+    :: atomic { OF_A_DEAD(claim) -> \
+           if :: RUNS_UNDER(claim) && !held -> status = QUEUED; fence = 0 :: else fi; owner[claim] = 0 }
+#else
+#define REAP(claim) :: atomic { OF_A_DEAD(claim) && RUNS_UNDER(claim) && !held -> status = QUEUED; fence = 0 }
+#endif
+
+/* forget_dead_claims: those under whose id nothing runs any more */
+#define FORGET(claim) :: atomic { OF_A_DEAD(claim) && !RUNS_UNDER(claim) -> owner[claim] = 0 }
+
+/* a death is a DELETE: what commits a claim later is not found */
+#ifdef DELETE_THE_DEAD
+#define BURY(life) :: atomic { there[life] && dead[life] -> bury(life) }
+#else
+#define BURY(life)
+#endif
+
+inline bury(life) {
+    k = 1;
+    do
+    :: k < CLAIMS ->
+        if
+        :: owner[k] == life ->
+            if :: RUNS_UNDER(k) && !held -> status = QUEUED; fence = 0 :: else fi; owner[k] = 0
+        :: else
+        fi;
+        k++
+    :: else -> break
+    od;
+    k = 0; there[life] = false
 }
 
+/* Its steps in any order, as several reapers may come to take them. */
 active proctype Reaper() {
-    byte life, k;
+    byte k;
 
     do
-    :: true ->
-        /* mark_silent: no beat, or, by mistake, one that only was too slow */
-        life = 1;
-        do
-        :: life < LIVES ->
-            atomic {
-                if
-                :: there[life] && !dead[life] && !beats[life] -> dead[life] = true
-                :: there[life] && !dead[life] && beats[life] && mistakes > 0 -> mistakes--; dead[life] = true
-                :: !(there[life] && !dead[life] && !beats[life])
-                fi
-            };
-#ifdef DELETE_THE_DEAD
-            /* a death is a DELETE: what commits a claim later is not found */
-            atomic {
-                if
-                :: there[life] && dead[life] ->
-                    k = 1;
-                    do
-                    :: k < CLAIMS ->
-                        if
-                        :: owner[k] == life -> requeue(k); owner[k] = 0
-                        :: else
-                        fi;
-                        k++
-                    :: else -> break
-                    od;
-                    there[life] = false
-                :: else
-                fi
-            };
-#endif
-            life++
-        :: else -> break
-        od;
-        life = 0;
-
-        /* reap: fenced, skipping */
-        k = 1;
-        do
-        :: k < CLAIMS ->
-            atomic {
-                if
-                :: owner[k] != 0 && dead[owner[k]] && there[owner[k]] ->
-                    requeue(k);
-#ifdef REAP_IN_ONE
-                    owner[k] = 0
-#endif
-                :: else
-                fi
-            };
-            k++
-        :: else -> break
-        od;
-
-        /* forget_dead_claims: those under whose id nothing runs any more */
-        k = 1;
-        do
-        :: k < CLAIMS ->
-            atomic {
-                if
-                :: owner[k] != 0 && dead[owner[k]] && there[owner[k]] && !(status == RUNNING && fence == k) ->
-                    owner[k] = 0
-                :: else
-                fi
-            };
-            k++
-        :: else -> break
-        od;
-        k = 0
+    MARK(1) MARK(2) MARK(3) MARK(4)
+    REAP(1) REAP(2) REAP(3) REAP(4) REAP(5) REAP(6)
+    FORGET(1) FORGET(2) FORGET(3) FORGET(4) FORGET(5) FORGET(6)
+    BURY(1) BURY(2) BURY(3) BURY(4)
     od
 }
 
