@@ -630,6 +630,41 @@ def test_inline_jobs_have_what_a_test_gives_them(ran: list[Any]) -> None:
     assert "jobs.inline(" in (lacking.failures()[0].message or "")
 
 
+async def test_inline_jobs_are_steered_without_a_database(ran: list[Any]) -> None:
+    jobs = PgJobs("postgresql://nobody@127.0.0.1:1/none", inline=True)
+
+    @jobs.task(retry=1)
+    def divide(a: int, b: int) -> float:
+        ran.append((a, b))
+        return a / b
+
+    snoozed, asnoozed = (jobs.enqueue(steer, "snooze") for _ in "ab")
+    assert snoozed.cancel("no more").status is Status.CANCELLED
+    assert ((await asnoozed.acancel()).reason, snoozed.reason) == ("cancelled", "no more")
+
+    broken = divide.enqueue(1, 0)
+    for steered in (broken.cancel, broken.hold, broken.unhold, broken.run_now):
+        with pytest.raises(JobStateError, match="is failed and cannot be"):
+            steered()
+    with pytest.raises(JobStateError, match="is failed and cannot be moved"):
+        await broken.amove("mail")
+    with pytest.raises(ArgumentsError, match="missing"):
+        broken.retry(args={"a": 1})
+    assert broken.retry().status is Status.FAILED
+    assert broken.retry(args={"a": 1, "b": 2}).get() == 0.5
+    assert (await broken.aretry(args={"a": 1, "b": 4})).result == 0.25
+    assert (await broken.aretry()).result == 0.25
+    assert ran == [(1, 0), (1, 0), (1, 2), (1, 4), (1, 4)]
+    assert len(broken.failures()) == 2, "they are kept"
+    assert [reason.text for reason in broken.explain()] == ["it ran where it was enqueued, and is succeeded"]
+    assert await broken.aexplain() == broken.explain()
+
+    assert jobs.retry([broken, snoozed]) == [broken.id, snoozed.id]
+    broken.delete()
+    await asnoozed.adelete()
+    assert jobs.delete([snoozed]) == [snoozed.id]
+
+
 async def test_inline_jobs_stand_beside_those_of_the_table(jobs: PgJobs, ran: list[Any]) -> None:
     @jobs.task
     async def note(i: int) -> int:
@@ -654,6 +689,11 @@ async def test_inline_jobs_stand_beside_those_of_the_table(jobs: PgJobs, ran: li
             inside.file("other.txt")
         with pytest.raises(JobNotFoundError):
             jobs.wait([new_id()], 1)
+        assert jobs.retry([inside, before]) == [inside.id, before.id], "one runs again here, the other one waits"
+        assert jobs.cancel([inside, before]) == {before.id: "cancelled"}
+        assert await jobs.aretry([before]) == [before.id]
+        assert await jobs.acancel([inside, before]) == {before.id: "cancelled"}
+        assert jobs.delete([inside, before]) == [inside.id, before.id]
         assert [job.result for job in jobs.broadcast(note, 3)] == [3]
         assert [job.result for job in await jobs.abroadcast(note, 4)] == [4]
     await jobs.aclose()

@@ -10,22 +10,19 @@ import asyncio
 import contextvars
 import inspect
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from pgjobs.arguments import codec
 from pgjobs.arguments.codec import Json
-from pgjobs.config import Duration
-from pgjobs.errors import JobFileNotFoundError, JobNotFoundError, ResultTimeoutError, TaskNotFoundError
+from pgjobs.errors import TaskNotFoundError
 from pgjobs.handle import Job
 from pgjobs.job import Draft, FailureRow, FileRow, JobRow, LogRow, Status, Template, new_id
-from pgjobs.ledger import Ledger
 from pgjobs.report import Child, Desk
 from pgjobs.running.bodies import body_of
+from pgjobs.running.memory import Memory, Traces
 from pgjobs.running.outcome import Outcome, raised, returned
 from pgjobs.running.registry import Registry
 from pgjobs.running.run import CURRENT, Claim, Run
@@ -45,92 +42,6 @@ class InlineRun(Run):
         self.files = {}
 
 
-@dataclass(slots=True)
-class Traces:
-    """What a job leaves behind beside its row."""
-
-    failures: list[FailureRow] = field(default_factory=list[FailureRow])
-    lines: list[LogRow] = field(default_factory=list[LogRow])
-    files: dict[str, tuple[FileRow, bytes]] = field(default_factory=dict[str, tuple[FileRow, bytes]])
-
-
-class Memory(Ledger):
-    """The jobs that ran inline, beside those of the database."""
-
-    def __init__(self, jobs: PgJobs) -> None:
-        super().__init__(jobs.database, jobs.cipher, jobs.result_of, jobs.signature_of)
-        self._rows: dict[UUID, JobRow] = {}
-        self._traces: dict[UUID, Traces] = {}
-
-    def keep(self, row: JobRow, traces: Traces) -> None:
-        """Takes a job as it stands at the end of its run."""
-        self._rows[row.id] = row
-        self._traces[row.id] = traces
-
-    def fetch(self, job_id: UUID, conn: object = None) -> JobRow:
-        return self._rows[job_id] if job_id in self._rows else super().fetch(job_id, conn)
-
-    async def afetch(self, job_id: UUID, conn: object = None) -> JobRow:
-        return self._rows[job_id] if job_id in self._rows else await super().afetch(job_id, conn)
-
-    def failures_of(self, job_id: UUID) -> list[FailureRow]:
-        return self._traces[job_id].failures if job_id in self._traces else super().failures_of(job_id)
-
-    async def afailures_of(self, job_id: UUID) -> list[FailureRow]:
-        return self._traces[job_id].failures if job_id in self._traces else await super().afailures_of(job_id)
-
-    def logs_of(self, job_id: UUID, after: int, limit: int) -> list[LogRow]:
-        if job_id not in self._traces:
-            return super().logs_of(job_id, after, limit)
-        return self._opened(self._traces[job_id].lines[after : after + limit])
-
-    async def alogs_of(self, job_id: UUID, after: int, limit: int) -> list[LogRow]:
-        if job_id not in self._traces:
-            return await super().alogs_of(job_id, after, limit)
-        return self.logs_of(job_id, after, limit)
-
-    def files_of(self, job_id: UUID) -> list[FileRow]:
-        if job_id not in self._traces:
-            return super().files_of(job_id)
-        return [file for _, (file, _) in sorted(self._traces[job_id].files.items())]
-
-    async def afiles_of(self, job_id: UUID) -> list[FileRow]:
-        return self.files_of(job_id) if job_id in self._traces else await super().afiles_of(job_id)
-
-    def file_of(self, job_id: UUID, name: str) -> bytes:
-        if job_id not in self._traces:
-            return super().file_of(job_id, name)
-        if name not in self._traces[job_id].files:
-            raise JobFileNotFoundError(job_id, name)
-        return self._traces[job_id].files[name][1]
-
-    async def afile_of(self, job_id: UUID, name: str) -> bytes:
-        return self.file_of(job_id, name) if job_id in self._traces else await super().afile_of(job_id, name)
-
-    def await_all(self, ids: Sequence[UUID], timeout: Duration | None) -> list[JobRow]:
-        """Returns the jobs: nothing that runs inline ends later.
-
-        Raises:
-            ResultTimeoutError: one of them has snoozed.
-        """
-        for job_id in ids:
-            if job_id not in self._rows:
-                raise JobNotFoundError(job_id)
-            if not self._rows[job_id].status.ended:
-                raise ResultTimeoutError(job_id, self._rows[job_id].status.value, 0.0)
-        return [self._rows[job_id] for job_id in ids]
-
-    async def aawait_all(self, ids: Sequence[UUID], timeout: Duration | None) -> list[JobRow]:
-        return self.await_all(ids, timeout)
-
-    def as_completed(self, ids: Sequence[UUID], timeout: Duration | None) -> Iterator[JobRow]:
-        yield from self.await_all(list(dict.fromkeys(ids)), timeout)
-
-    async def aas_completed(self, ids: Sequence[UUID], timeout: Duration | None) -> AsyncIterator[JobRow]:
-        for row in self.as_completed(ids, timeout):
-            yield row
-
-
 class Inline:
     """Takes the place of the table and of the workers: ``run`` runs a job to its end and returns its handle.
 
@@ -143,11 +54,11 @@ class Inline:
         self._desk = Desk()
         self._desk.jobs = jobs
         self._desk.resources = given
-        self.memory = Memory(jobs)
+        self.memory = Memory(jobs, self)
 
-    def run(self, row: Template, draft: Draft) -> Job[Any]:
-        """Runs a job, attempt after attempt, without rests between them."""
-        job = _InlineJob(self._jobs, self._desk, row, draft)
+    def run(self, row: Template, draft: Draft, traces: Traces | None = None) -> Job[Any]:
+        """Runs a job, attempt after attempt, without rests between them; traces are those of its runs before."""
+        job = _InlineJob(self._jobs, self._desk, row, draft, traces)
         while job.run is not None:
             token = CURRENT.set(job.run)
             try:
@@ -162,9 +73,9 @@ class Inline:
             self.run(*_call_of(child))
         return kept
 
-    async def arun(self, row: Template, draft: Draft) -> Job[Any]:
+    async def arun(self, row: Template, draft: Draft, traces: Traces | None = None) -> Job[Any]:
         """The async twin of ``run``: coroutines run on this loop, functions on a thread."""
-        job = _InlineJob(self._jobs, self._desk, row, draft)
+        job = _InlineJob(self._jobs, self._desk, row, draft, traces)
         while job.run is not None:
             token = CURRENT.set(job.run)
             try:
@@ -182,7 +93,7 @@ class Inline:
         return kept
 
     def _kept(self, job: _InlineJob) -> Job[Any]:
-        self.memory.keep(job.row, job.traces)
+        self.memory.keep(job.row, job.traces, job.call)
         return Job(self.memory, job.row.id, job.row.task, job.row)
 
 
@@ -190,10 +101,13 @@ class _InlineJob:
     """A job from its enqueue to its end: ``run`` is the attempt to be made, None when there is none left.
 
     Attributes:
+        call: what runs it once more.
         following: the jobs that it has enqueued, once it has succeeded.
     """
 
-    def __init__(self, jobs: PgJobs, desk: Desk, template: Template, draft: Draft) -> None:
+    def __init__(
+        self, jobs: PgJobs, desk: Desk, template: Template, draft: Draft, traces: Traces | None = None
+    ) -> None:
         self._desk = desk
         self._template = template
         self._draft = draft
@@ -207,7 +121,8 @@ class _InlineJob:
             )
         self._task = task
         self.body = body_of(task)
-        self.traces = Traces()
+        self.traces = traces or Traces()
+        self.call = template, draft._replace(job_id=self._id)
         self.following: list[Child] = []
         self._meta = None if template.meta is None else codec.loads(template.meta)
         self._progress: Json = None

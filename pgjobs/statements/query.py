@@ -71,7 +71,8 @@ class Query:
 _PLACE: Final = "true /* where */"
 _ALIKE: Final = "true /* alike */"
 _LEAPS: Final = "SELECT queue, priority FROM pgjobs.lanes /* leaps */"
-_SHOWN: Final = re.compile(r"\bpgjobs\.shown\((\w+)\)")
+_NAME: Final = re.compile(r"^-- name: (\w+)\n", re.MULTILINE)
+_SHOWN: Final = re.compile(r"pgjobs\.shown\((\w+)\)")
 _FIRST, _LAST = "timestamptz '0001-01-02 00:00+00'", "timestamptz '9999-12-30 00:00+00'"
 _TOKEN: Final = re.compile(r"\bpgjobs\.")
 _PARAMETER: Final = re.compile(r"%\((\w+)\)s")
@@ -112,9 +113,8 @@ def _as_shown(call: re.Match[str]) -> str:
 
 def _read() -> Iterator[tuple[str, str]]:
     for file in sorted(Path(__file__).parents[1].joinpath("sql").glob("*.sql")):
-        for name, text in re.findall(
-            r"^-- name: (\w+)\n(.*?)(?=^-- name: |\Z)", file.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
-        ):
+        _, *parts = _NAME.split(file.read_text(encoding="utf-8"))
+        for name, text in zip(parts[::2], parts[1::2], strict=True):
             yield name, _without_comments(text)
 
 
