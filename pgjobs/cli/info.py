@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from importlib import import_module
+from threading import Thread
 from typing import TYPE_CHECKING
 
 import click
@@ -36,6 +38,8 @@ def command(watch: float | None, as_json: bool, app: str | None, url: str | None
     database = options.database_of(app, url, schema)
     options.keep_drivers_quiet()
     if watch is None:
+        if not as_json:
+            Thread(target=import_module, args=("pgjobs.cli.picture",), daemon=True).start()  # while the server works
         seen = read(database, once=True)
         if as_json:
             options.write_json(seen.document())
