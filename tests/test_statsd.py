@@ -48,8 +48,7 @@ def server() -> Iterator[Server]:
 
 def histogram(*values: float) -> Histogram:
     made = Histogram.empty()
-    for value in values:
-        made.add(value)
+    made.add(values)
     return made
 
 

