@@ -164,7 +164,8 @@ MUTANTS: Final = (
     Mutant("begin_suspects without the fence", COMPLETE, _query("begin_suspects"), " AND claim_id = begins.claim_id",
            "", (moved_on("begin_suspects"),)),
     # reap, forget, time_out, promote, expire
-    Mutant("reap without the fence", MAINTAIN, _query("reap"), " AND claim_id = held.claim_id", ""),
+    Mutant("reap without the fence", MAINTAIN, _query("reap"), " AND claim_id = held.claim_id", "",
+           (moved_on("reap"), MODEL)),
     Mutant("reap whatever the status", MAINTAIN, _query("reap"),
            LATERAL, LATERAL.removesuffix(" AND status = 'running'")),
     Mutant("reap of the living", MAINTAIN, _query("reap"), "WHERE worker.dead_at IS NOT NULL", "WHERE true"),

@@ -195,12 +195,13 @@ def test_nothing_waits_and_nothing_is_lost(first: str, second: str, pair: Pair) 
 # -- a claim that has moved on, while another runs the job
 
 
-@pytest.mark.parametrize("write", ["complete", "settle", "release", "complete_within", "begin_suspects"])
+@pytest.mark.parametrize("write", ["complete", "settle", "release", "complete_within", "begin_suspects", "reap"])
 def test_claim_that_has_moved_on_writes_nothing_while_another_runs_the_job(write: str, pair: Pair) -> None:
     pair.put("running")
     pair.conn.execute("UPDATE pgjobs.jobs SET expires_at = NULL")
     pair.first.one(statements.release([pair.claim], [pair.job]))
     assert len(pair.first.one(STATEMENTS["claim"](pair))) == 1
+    pair.first.one(statements.declare_dead([pair.owner]))
     before, ends = pair.conn.execute("SELECT job::text FROM pgjobs.jobs AS job").fetchall(), world.rollups(pair.conn)
     pair.second.one(STATEMENTS[write](pair))
     assert pair.conn.execute("SELECT job::text FROM pgjobs.jobs AS job").fetchall() == before
