@@ -285,6 +285,8 @@ class Book:
         def effect() -> None:
             job.failures += 1
             job.claim = None
+            if job.suspect and job.suspect.get("runs"):
+                job.suspect = None
             if status == "scheduled":
                 job.rest(1)
                 self.rolled["retried"] += 1

@@ -208,7 +208,9 @@ class Protocol(RuleBasedStateMachine):
             kept = {outcome.run for outcome in completer.confirm(outcomes, results, self.scene.link)}
             found = {o.run: "recorded" if o.run in plan.result else self.book.found(o.run) for o in outcomes}
             assert kept == {run for run, what in found.items() if what == "kept"}
-            told = {outcome.run for outcome in outcomes if outcome.ending != "released"}
+            before = {run for run, what in found.items() if what == "recorded" and run not in plan.result}
+            ended = {run for run in before if self.book.jobs[run.id].status == "succeeded"}  # within a transaction
+            told = {outcome.run for outcome in outcomes if outcome.ending != "released"} | ended
             assert live.heard() == tuple({run for run in told if found[run] == what} for what in ("recorded", "lost"))
             live.runs = [run for run in live.runs if found.get(run, "kept") == "kept"]
 

@@ -46,6 +46,8 @@ class Live:
             self.id, link, Lanes(Subscription.parse("default")), Slots(9, lambda: None), flags=[], schema="pgjobs",
             admit=lambda run: None, emit=self.events.append,
         )  # fmt: skip
+        # There are no slots that hold them.
+        self.claimer._reconciliation._owed = lambda: [r for r in self.runs if r.claim.id in self.claimer.known]
 
     def heard(self) -> tuple[set[Run], set[Run]]:
         """Which runs it has just reported as recorded, and which as lost."""
