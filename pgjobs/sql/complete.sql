@@ -199,13 +199,14 @@ RETURNING job.id
 
 -- name: release
 -- Gives jobs back that shall not run here: to their old place, the attempt not counted. A clock that was turned back leaves
--- no run_at to come, which a CHECK would refuse.
+-- no run_at to come, which a CHECK would refuse. Each job is given back under its own claim alone: a worker may hold one anew
+-- whose former run, under another claim, it gives back.
 -- Locks: jobs, by id, skipping. What is skipped stays under its claim, to be released again.
 WITH held AS (
     SELECT claim.id AS claim_id, held.id, held.position
       FROM pgjobs.claims AS claim
      CROSS JOIN LATERAL unnest(claim.job_ids, claim.positions) AS held (id, position)
-     WHERE claim.id = ANY (%(claims)s::uuid[]) AND held.id = ANY (%(ids)s::uuid[])
+     WHERE claim.id = ANY (%(claims)s::uuid[]) AND claim.id || ' ' || held.id = ANY (%(runs)s::text[])
 ), mine AS MATERIALIZED (
     SELECT job.id, held.position,
            EXISTS (SELECT FROM pgjobs.pauses AS pause

@@ -63,5 +63,7 @@ def begin_suspects(ids: Sequence[Any], claims: Sequence[Any]) -> Statement[set[A
 
 def release(claims: Sequence[Any], ids: Sequence[Any]) -> Statement[Recorded]:
     """Gives jobs back to their old places; nobody waits for that."""
-    params = {"claims": list(claims), "ids": list(ids)}
-    return Statement(QUERIES["release"], params, lambda rows: Recorded(column(rows), []))
+    runs = [f"{claim} {job_id}" for claim, job_id in zip(claims, ids, strict=True)]
+    return Statement(
+        QUERIES["release"], {"claims": list(claims), "runs": runs}, lambda rows: Recorded(column(rows), [])
+    )

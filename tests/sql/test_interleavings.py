@@ -208,6 +208,20 @@ def test_claim_that_has_moved_on_writes_nothing_while_another_runs_the_job(write
     assert world.rollups(pair.conn) == ends
 
 
+def test_former_run_is_given_back_together_with_another_and_the_job_runs_on_under_its_new_claim(pair: Pair) -> None:
+    """In one statement: of one claim this job, and of the claim that has this job now another one."""
+    pair.put("running")
+    pair.conn.execute("UPDATE pgjobs.jobs SET expires_at = NULL")
+    pair.first.one(statements.release([pair.claim], [pair.job]))
+    pair.conn.execute("INSERT INTO pgjobs.jobs (task, args) VALUES ('other', '{}')")
+    claim, ids = world.claim(pair.first, pair.owner)
+    assert len(ids) == 2
+    (other,) = set(ids) - {pair.job}
+    assert pair.first.one(statements.release([pair.claim, claim], [pair.job, other])).ids == [other]
+    status = pair.conn.execute("SELECT status, claim_id FROM pgjobs.jobs WHERE id = %s", [pair.job]).fetchone()
+    assert status == ("running", claim)
+
+
 def test_worker_times_out_nothing_that_another_runs_meanwhile(pair: Pair) -> None:
     pair.put("running")
     pair.conn.execute("UPDATE pgjobs.jobs SET expires_at = NULL")
