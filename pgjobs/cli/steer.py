@@ -33,11 +33,15 @@ PAST: Final = {
 }
 
 
+def _of_jobs(function: Callable[..., None]) -> Callable[..., None]:
+    """Takes ids, or what jobs have in common, and the database."""
+    taking = selection.filters(options.database(function))
+    return click.argument("job_ids", nargs=-1, metavar="[ID]...")(taking)
+
+
 @click.command()
-@click.argument("job_ids", nargs=-1, metavar="[ID]...")
 @click.option("--reason", default="cancelled", show_default=True, help="What is kept with the jobs.")
-@selection.filters
-@options.database
+@_of_jobs
 def cancel(
     job_ids: tuple[str, ...], reason: str, app: str | None, url: str | None, schema: str | None, **said: Any
 ) -> None:
@@ -52,11 +56,9 @@ def cancel(
 
 
 @click.command()
-@click.argument("job_ids", nargs=-1, metavar="[ID]...")
 @click.option("--args", metavar="JSON", help="Other arguments, for one job: a JSON object.")
 @click.option("--edit", is_flag=True, help="Change the arguments of one job in an editor.")
-@selection.filters
-@options.database
+@_of_jobs
 def retry(
     job_ids: tuple[str, ...],
     args: str | None,
@@ -107,9 +109,7 @@ def _arguments(text: str) -> dict[str, Any]:
 
 
 @click.command()
-@click.argument("job_ids", nargs=-1, metavar="[ID]...")
-@selection.filters
-@options.database
+@_of_jobs
 def delete(job_ids: tuple[str, ...], app: str | None, url: str | None, schema: str | None, **said: Any) -> None:
     """Delete jobs with their failures, by id or by what they have in common; the run of a running one is stopped."""
     from pgjobs import statements
@@ -119,10 +119,8 @@ def delete(job_ids: tuple[str, ...], app: str | None, url: str | None, schema: s
 
 
 @click.command()
-@click.argument("job_ids", nargs=-1, metavar="[ID]...")
 @click.option("--reason", help="What is kept with the jobs.")
-@selection.filters
-@options.database
+@_of_jobs
 def hold(
     job_ids: tuple[str, ...], reason: str | None, app: str | None, url: str | None, schema: str | None, **said: Any
 ) -> None:
@@ -134,9 +132,7 @@ def hold(
 
 
 @click.command()
-@click.argument("job_ids", nargs=-1, metavar="[ID]...")
-@selection.filters
-@options.database
+@_of_jobs
 def unhold(job_ids: tuple[str, ...], app: str | None, url: str | None, schema: str | None, **said: Any) -> None:
     """Let jobs go that are on hold: to the end of their queue, or to their time if that is still to come."""
     from pgjobs import statements
@@ -146,10 +142,8 @@ def unhold(job_ids: tuple[str, ...], app: str | None, url: str | None, schema: s
 
 
 @click.command()
-@click.argument("job_ids", nargs=-1, metavar="[ID]...")
 @click.option("--to", required=True, metavar="QUEUE", help="The queue that they are to have.")
-@selection.filters
-@options.database
+@_of_jobs
 def move(job_ids: tuple[str, ...], to: str, app: str | None, url: str | None, schema: str | None, **said: Any) -> None:
     """Give waiting jobs another queue, at the end of which they wait."""
     from pgjobs import statements
@@ -159,10 +153,8 @@ def move(job_ids: tuple[str, ...], to: str, app: str | None, url: str | None, sc
 
 
 @click.command()
-@click.argument("job_ids", nargs=-1, metavar="[ID]...")
 @click.option("--to", required=True, type=click.IntRange(-100, 100), help="The priority; larger runs first.")
-@selection.filters
-@options.database
+@_of_jobs
 def prioritize(
     job_ids: tuple[str, ...], to: int, app: str | None, url: str | None, schema: str | None, **said: Any
 ) -> None:
@@ -174,9 +166,7 @@ def prioritize(
 
 
 @click.command("run-now")
-@click.argument("job_ids", nargs=-1, metavar="[ID]...")
-@selection.filters
-@options.database
+@_of_jobs
 def run_now(job_ids: tuple[str, ...], app: str | None, url: str | None, schema: str | None, **said: Any) -> None:
     """Queue scheduled jobs now, however far off their time is."""
     from pgjobs import statements
