@@ -29,7 +29,7 @@ with warnings.catch_warnings():
 _MEMORY: Final = Path("/dev/shm")  # where each test's database is made in 30 ms instead of 200
 _ROOM: Final = 4 << 30
 
-_SETTINGS: Final = "-c fsync=off -c synchronous_commit=off -c full_page_writes=off -c max_connections=200"
+_SETTINGS: Final = "-c fsync=off -c synchronous_commit=off -c full_page_writes=off -c max_connections=400"
 
 
 class SuiteServer(Postgresql):

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
 import threading
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import psycopg
@@ -116,6 +119,33 @@ def test_end_is_heard_at_once(how: str, patient: None, jobs: PgJobs) -> None:
         opened = time.monotonic()
         thread.join(10)
     assert ended_at[0] - opened < 8
+
+
+@pytest.fixture
+def many_files() -> Iterator[None]:
+    """As in a server with a thousand connections: the next descriptor is beyond those that select() takes."""
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < 2048:
+        pytest.skip(f"a process may have only {hard} files")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 2048), hard))
+    files = [os.open(os.devnull, os.O_RDONLY) for _ in range(1100)]
+    yield
+    for file in files:
+        os.close(file)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_notifications_are_heard_in_a_process_with_many_files(
+    many_files: None, patient: None, jobs: PgJobs, caplog: pytest.LogCaptureFixture
+) -> None:
+    work = jobs.task(name="work")(lambda: time.sleep(0.6))  # the first looks are over then
+    with jobs.worker():
+        began = time.monotonic()
+        work.enqueue().get(20)
+        assert time.monotonic() - began < 8
+    jobs.close()
+    assert [record.message for record in caplog.records if record.levelno > logging.INFO] == []
 
 
 async def test_coroutines_hear_it_too(patient: None, jobs: PgJobs) -> None:

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-import select
+import selectors
 import socket
 import threading
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from typing import Any, Final
 
 import psycopg
@@ -70,13 +70,12 @@ class Listener:
     def tick(self) -> float:
         """Waits for notifications, at most a few seconds."""
         conn = self._listening()
-        sources = [self._ear.fileno()] if conn is None else [self._ear.fileno(), conn.fileno()]
-        readable, _, _ = select.select(sources, [], [], QUIET_S)
-        if self._ear.fileno() in readable:
+        readable = _readable([self._ear] if conn is None else [self._ear, conn], QUIET_S)
+        if self._ear in readable:
             self._ear.recv(4096)
         if conn is None:
             return 0.0
-        if conn.fileno() in readable:
+        if conn in readable:
             for notification in conn.notifies(timeout=0):
                 self._heard(notification.payload)
             self._quiet_since = time.monotonic()
@@ -125,6 +124,14 @@ class Listener:
         self._link.close()
         self._bell.close()
         self._ear.close()
+
+
+def _readable(sources: Iterable[Any], timeout_s: float) -> list[Any]:
+    """Waits until one can be read. ``select`` would refuse descriptors from 1024 on, which a busy server reaches."""
+    with selectors.DefaultSelector() as selector:
+        for source in sources:
+            selector.register(source, selectors.EVENT_READ)
+        return [key.fileobj for key, _ in selector.select(timeout_s)]
 
 
 def arrives(ear: psycopg.Connection[Any], mouth: psycopg.Connection[Any]) -> bool:
