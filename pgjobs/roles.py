@@ -170,16 +170,26 @@ def script(conn: psycopg.Connection[Any], schema: str = DEFAULT_SCHEMA) -> str:
 
 
 def check(conn: psycopg.Connection[Any], schema: str = DEFAULT_SCHEMA) -> list[Finding]:
-    """Compares what the roles may do with what they should; returns the differences."""
-    found: list[Finding] = []
-    for role in ROLES:
-        name = role_name(role, schema)
-        if conn.execute("SELECT FROM pg_roles WHERE rolname = %s", [name]).fetchone() is None:
-            found.append(Finding(name, "any privilege: there is no such role", missing=True))
-            continue
-        for privilege, should in _expected(role):
-            if _has(conn, name, privilege, schema) != should:
-                found.append(Finding(name, privilege, missing=should))
+    """Compares what the roles may do with what they should; returns the differences. In two round trips."""
+    names = {role: role_name(role, schema) for role in ROLES}
+    there = {
+        name for (name,) in conn.execute("SELECT rolname FROM pg_roles WHERE rolname = ANY (%s)", [[*names.values()]])
+    }
+    found = [
+        Finding(name, "any privilege: there is no such role", missing=True)
+        for name in names.values()
+        if name not in there
+    ]
+    with conn.pipeline():
+        asked = [
+            (name, privilege, should, _ask(conn, name, privilege, schema))
+            for role, name in names.items()
+            if name in there
+            for privilege, should in _expected(role)
+        ]
+    for name, privilege, should, answer in asked:
+        if (should,) != answer.fetchone():
+            found.append(Finding(name, privilege, missing=should))
     return found
 
 
@@ -198,17 +208,14 @@ def _expected(role: str) -> Iterator[tuple[str, bool]]:
                     yield f"{word} OF {column} ON {table}", column in granted[role][table]
 
 
-def _has(conn: psycopg.Connection[Any], name: str, privilege: str, schema: str) -> bool:
+def _ask(conn: psycopg.Connection[Any], name: str, privilege: str, schema: str) -> psycopg.Cursor[Any]:
+    """Asks whether a role has a privilege."""
     what, _, on = privilege.partition(" ON ")
     word, _, column = what.partition(" OF ")
     if on == "SCHEMA":
-        row = conn.execute("SELECT has_schema_privilege(%s, %s, %s)", [name, schema, word]).fetchone()
-    elif on == "SEQUENCE":
-        row = conn.execute("SELECT has_sequence_privilege(%s, %s, %s)", [name, f"{schema}.positions", word]).fetchone()
-    elif column:
-        row = conn.execute(
-            "SELECT has_column_privilege(%s, %s, %s, %s)", [name, f"{schema}.{on}", column, word]
-        ).fetchone()
-    else:
-        row = conn.execute("SELECT has_table_privilege(%s, %s, %s)", [name, f"{schema}.{on}", word]).fetchone()
-    return row is not None and bool(row[0])
+        return conn.execute("SELECT has_schema_privilege(%s, %s, %s)", [name, schema, word])
+    if on == "SEQUENCE":
+        return conn.execute("SELECT has_sequence_privilege(%s, %s, %s)", [name, f"{schema}.positions", word])
+    if column:
+        return conn.execute("SELECT has_column_privilege(%s, %s, %s, %s)", [name, f"{schema}.{on}", column, word])
+    return conn.execute("SELECT has_table_privilege(%s, %s, %s)", [name, f"{schema}.{on}", word])

@@ -87,7 +87,8 @@ class Child:
             where = application.jobs.database.where
             return self._give_up(
                 UNREACHABLE,
-                f"database {where} cannot be reached ({_first_line(error)}); start it, or pass --wait-for-db",
+                f"database {where} cannot be reached ({_first_line(error)}); check its URL and whether it runs, "
+                "or pass --wait-for-db",
             )
         except PgJobsError as error:
             return self._give_up(FAILURE, str(error))
