@@ -31,6 +31,7 @@ CLAIMER, COMPLETER = "pgjobs/worker/claiming/claimer.py", "pgjobs/worker/claimin
 HINTS, LIFE = "pgjobs/worker/claiming/hints.py", "pgjobs/worker/life.py"
 SWEEP, SWEEPS = "pgjobs/worker/claiming/sweep.py", "tests/unit/test_sweep.py"
 RECONCILE = "pgjobs/worker/claiming/reconcile.py"
+PACE, PACES = "pgjobs/worker/claiming/pace.py", "tests/unit/test_pace.py"
 LANES, SLOTS, OUTCOME = (
     "pgjobs/worker/claiming/lanes.py",
     "pgjobs/worker/claiming/slots.py",
@@ -278,6 +279,8 @@ MUTANTS: Final = (
            "self._hurried_at if hurried else self._at", "self._at", (SWEEPS,)),
     Mutant("a step of the sweep forgets that it was asked meanwhile", SWEEP, "def step", "self._begun = True",
            "self._begun = True; self._asked = False", (SWEEPS,)),
+    Mutant("the idle flag is renewed at rest alone", PACE, "def flag", "due = now - self._flagged_at > FLAG_S",
+           "due = busy_s is None and now - self._flagged_at > FLAG_S", (PACES, WORKER)),
     Mutant("an end is taken from a run that was given up", SLOTS, "def finish",
            "if run not in self._running:", "if False:",
            (SLOT, WORKER, TIMEOUTS)),

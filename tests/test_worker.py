@@ -207,6 +207,25 @@ def test_job_starts_while_the_worker_waits(jobs: PgJobs, monkeypatch: pytest.Mon
             assert task.enqueue(1, 2).get(timeout=20) == 3, "a notification wakes it; the next look is a minute away"
 
 
+def test_worker_stays_known_as_idle_where_jobs_come_one_by_one(
+    jobs: PgJobs, conn: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever enqueues tells only those whose flag is fresh; without it each job waits for the next look."""
+    monkeypatch.setattr(pace, "FLAG_S", 0.3)
+    work = jobs.task(name="work")(lambda: None)
+    with jobs.worker():
+        work.enqueue().get(timeout=10)
+        eventually(lambda: conn.execute("SELECT count(*) FROM pgjobs.idlers").fetchone() == (1,))
+        time.sleep(0.5)
+        for _ in range(40):
+            time.sleep(0.05)
+            work.enqueue().get(timeout=10)
+            (age,) = conn.execute(
+                "SELECT extract(epoch FROM now() - min(seen_at))::float8 FROM pgjobs.idlers"
+            ).fetchone() or (0,)
+            assert age < 1.5
+
+
 def test_scheduled_job_starts_when_it_is_due(jobs: PgJobs) -> None:
     task = jobs.task(aadd)
     with jobs.worker():

@@ -45,6 +45,17 @@ def test_flag_is_renewed_while_nothing_comes(rhythm: Pace, clock: Clock) -> None
     assert names(rhythm) == ["idle"]
 
 
+def test_flag_is_renewed_where_every_look_at_rest_finds_the_next_job(rhythm: Pace, clock: Clock) -> None:
+    look(rhythm, 0)
+    for _ in range(10):
+        clock.now += FLAG_S / 4
+        look(rhythm, 1)
+        clock.now += 0.01
+        look(rhythm, 0)  # the claim that goes with the completion
+        assert rhythm._flagged_at is not None
+        assert clock.now - rhythm._flagged_at <= FLAG_S
+
+
 def test_full_claim_is_followed_by_the_next_at_once(rhythm: Pace) -> None:
     assert look(rhythm, 8) == 0
 

@@ -70,18 +70,21 @@ class Pace:
         return time.monotonic() - self._busy_since > BUSY_S
 
     def flag(self, claim_id: UUID, room: int) -> list[Statement[Any]]:
-        """What sets, renews or takes away the flag, where that is due."""
+        """What sets, renews or takes away the flag, where that is due.
+
+        Renewed as well right after work: where single jobs come one by one, each look at rest finds the next one, and
+        only the claim that goes with a completion finds nothing.
+        """
         now = time.monotonic()
-        if self._flagged_at is not None and self._busy_since is not None:
-            if now - self._busy_since <= BUSY_S:
-                return []
+        busy_s = None if self._busy_since is None else now - self._busy_since
+        if self._flagged_at is None:
+            due = busy_s is None
+        elif busy_s is not None and busy_s > BUSY_S:
             self._flagged_at = None
             return [statements.busy(self._worker)]
-        if not room or self._busy_since is not None:
-            return []
-        if self._flagged_at is None or now - self._flagged_at > FLAG_S:
-            return [statements.idle(self._worker, claim_id, self._flags)]
-        return []
+        else:
+            due = now - self._flagged_at > FLAG_S
+        return [statements.idle(self._worker, claim_id, self._flags)] if due and room else []
 
     def after(self, found: int, room: int, *, again: bool, flagged: bool) -> bool:
         """Plans the next look after a claim; returns whether there is nothing to claim for now.
