@@ -31,6 +31,7 @@ from pgjobs.connections.link import Link
 from pgjobs.job import new_id
 from pgjobs.statements import Range
 from pgjobs.worker.claiming import claimer
+from pgjobs.worker.claiming.claimer import STOPS_S
 from tests.support import eventually
 from tests.test_fencing import engine_of
 
@@ -235,6 +236,30 @@ def test_running_coroutine_is_stopped_at_once(told: None, jobs: PgJobs) -> None:
         assert job.cancel("enough").status in {Status.RUNNING, Status.CANCELLED}, "it may have stopped by then"
         eventually(lambda: job.refresh().status.ended, timeout_s=10)
     assert (stands(job), job.attempt, unwound.is_set()) == (("cancelled", "enough"), 1, True)
+
+
+def test_new_run_is_not_stopped_in_place_of_a_former_one(jobs: PgJobs) -> None:
+    """Which goes on after its end was recorded, under a claim that is not the job's any more."""
+    runs: list[str] = []
+
+    def end_within_a_transaction() -> None:
+        with jobs.database.connect("app") as app, app.transaction():
+            current_job().complete(app)
+
+    @jobs.task
+    async def work() -> str:
+        runs.append("began")
+        if len(runs) == 1:
+            await asyncio.to_thread(end_within_a_transaction)
+            await asyncio.sleep(60)
+        await asyncio.sleep(2 * STOPS_S)
+        return "anew"
+
+    with jobs.worker(shutdown_timeout=0):
+        job = work.enqueue()
+        eventually(lambda: job.refresh().status is Status.SUCCEEDED)
+        job.retry()
+        assert job.get(20) == "anew"
 
 
 def test_running_thread_is_asked(told: None, jobs: PgJobs) -> None:

@@ -121,6 +121,27 @@ def test_death_of_a_host_makes_suspects_and_charges_the_one_that_ran(
     ]
 
 
+def test_suspects_stay_where_their_beginning_cannot_be_written(link: Link, jobs: PgJobs) -> None:
+    _, claim, (job,) = claimed(link, jobs, 1)
+    run = Run(
+        (job.id, "work", "default", 0, 1, 5, 0, None, job.row.created_at, {}, None, {"suspect": {"of": 1}}),
+        Claim(claim, 1),
+        time.perf_counter(),
+        "pgjobs",
+    )
+    slots: Any = type("Slots", (), {"holds": lambda self, run: False, "add": lambda self, runs: None})()
+    held = Suspects(link, slots)
+    held.add([run])
+    with psycopg.connect(jobs.database.url) as other:
+        other.execute("LOCK TABLE pgjobs.jobs")
+        link.conn.execute("SET lock_timeout = '50ms'")
+        with pytest.raises(psycopg.errors.LockNotAvailable):
+            held.see_to(claiming=True)
+    assert held.waiting == [run]
+    assert held.see_to(claiming=True) == []
+    assert held.waiting == []
+
+
 def test_suspect_that_is_given_back_is_not_charged_for_what_comes_later(
     link: Link, jobs: PgJobs, conn: psycopg.Connection[Any]
 ) -> None:
@@ -214,7 +235,7 @@ def test_many_suspects_run_at_once_and_are_narrowed_down(
     worker, claim, (first, second) = claimed(link, jobs, 2)
     suspect(conn, first.id, second.id, of=16)
     for of, crashes in ((4, 0), (1, 0), (1, 1)):
-        assert link.one(statements.begin_suspects([first.id], [claim])) == {first.id}
+        assert link.one(statements.begin_suspects([first.id], [claim])) == {(first.id, claim)}
         die(link, worker)
         assert (first.refresh().row.options, first.row.crashes) == ({"suspect": {"of": of}}, crashes)
         assert (second.refresh().row.options, second.row.crashes) == ({"suspect": {"of": 16}}, 0)

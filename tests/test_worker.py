@@ -654,6 +654,17 @@ def test_max_jobs_is_exact(jobs: PgJobs, conn: psycopg.Connection[Any]) -> None:
     ]
 
 
+def test_max_jobs_counts_no_job_that_was_given_back(jobs: PgJobs, conn: psycopg.Connection[Any]) -> None:
+    """A worker whose first jobs were quick claims many ahead, and gives them back when a slow one comes."""
+    jobs.task(name="quick")(lambda: None).enqueue_many([()] * 3)
+    jobs.task(name="slow")(lambda: time.sleep(1.0)).enqueue_many([()] * 4)
+    worker = jobs.worker(concurrency=1, max_jobs=6)
+    worker.run()
+    assert worker.done == 6
+    ended = conn.execute("SELECT status, count(*)::int FROM pgjobs.jobs GROUP BY 1 ORDER BY 1").fetchall()
+    assert ended == [("queued", 1), ("succeeded", 6)]
+
+
 def test_max_jobs_waits_for_jobs_unless_it_is_a_burst(jobs: PgJobs) -> None:
     task = jobs.task(add)
     worker = jobs.worker(max_jobs=2)

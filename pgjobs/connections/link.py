@@ -118,8 +118,9 @@ class Link:
                 conn.execute("COMMIT")
                 if meanwhile is not None and not conn.pgconn.flush():  # else something is left to be sent
                     meanwhile()
-        except psycopg.Error:
-            # Not rolled back but dropped: psycopg believes statements prepared that the aborted pipeline never was.
+        except Exception:
+            # Not rolled back but dropped: psycopg believes statements prepared that the aborted pipeline never was, and
+            # a value that cannot be sent leaves the transaction open.
             self.close()
             raise
         return Results(statements, cursors)

@@ -44,8 +44,8 @@ class Run:
         "args", "attempt", "begun", "cancelled", "claim", "completed", "completion", "crashes",
         "created_at", "deadline", "executor", "files",
         "given_up", "guarded", "id", "max_attempts", "meta", "named", "options",
-        "overdue", "positional", "priority", "queue", "received", "report", "schema", "slot", "task", "task_name",
-        "timeout_s",
+        "overdue", "positional", "priority", "queue", "received", "report", "schema", "settled", "slot", "task",
+        "task_name", "timeout_s",
     )  # fmt: skip
 
     is_inline: ClassVar[bool] = False
@@ -79,6 +79,7 @@ class Run:
         self.given_up = False
         self.guarded = False
         self.completed = False
+        self.settled = False
         self.report: Report | None = None
         self.task: Task[..., Any, Any]
         self.positional: tuple[Any, ...] = ()
@@ -86,6 +87,11 @@ class Run:
         self.executor: str
         self.slot: int
         self.files: dict[str, tuple[str | None, bytes]]
+
+    @property
+    def key(self) -> tuple[UUID, UUID]:
+        """Job and claim: another run of the same job has another."""
+        return self.id, self.claim.id
 
     def __repr__(self) -> str:
         return f"<Run {self.id} {self.task_name} attempt {self.attempt}>"

@@ -95,6 +95,7 @@ WITH done AS (
     INSERT INTO pgjobs.failures (job_id, attempt, reason, exception, message, traceback, fingerprint)
     SELECT id, at_attempt, reason, exception, message, traceback, fingerprint
       FROM mine
+      JOIN settled USING (id)
      WHERE exception IS NOT NULL
 ), rolled AS (
     INSERT INTO pgjobs.rollups (minute, queue, task, status, bucket, jobs, seconds)
@@ -194,7 +195,7 @@ UPDATE pgjobs.jobs AS job
               || jsonb_build_object('suspect', coalesce(job.options->'suspect', '{"of": 1}') || '{"runs": true}')
   FROM mine
  WHERE job.ctid = mine.place
-RETURNING job.id
+RETURNING job.id, job.claim_id
 
 
 -- name: release

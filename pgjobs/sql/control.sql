@@ -26,8 +26,8 @@ SELECT id FROM pgjobs.delete(%(ids)s::uuid[])
 
 
 -- name: to_be_stopped
--- Of the jobs that a worker runs, those that somebody has cancelled, deleted or given to another claim.
-SELECT run.id
+-- Of the runs of a worker, those whose job somebody has cancelled, deleted or given to another claim: this worker's own, maybe.
+SELECT run.id, run.claim_id
   FROM unnest(%(ids)s::uuid[], %(claims)s::uuid[]) AS run (id, claim_id)
   LEFT JOIN pgjobs.jobs AS job ON job.id = run.id
  WHERE job.id IS NULL OR job.cancel_at IS NOT NULL OR job.claim_id IS DISTINCT FROM run.claim_id

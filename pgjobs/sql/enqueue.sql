@@ -109,8 +109,7 @@ WITH over AS MATERIALIZED (
       FROM pgjobs.jobs
      WHERE unique_key = ANY (%(keys)s::text[]) AND unique_key IS NOT NULL
        AND status IN ('succeeded', 'failed', 'cancelled', 'expired')
-       AND created_at + interval '1 second' * CASE WHEN jsonb_typeof(options->'unique_for') = 'number'
-                                                   THEN (options->>'unique_for')::float8 END <= now()
+       AND created_at + interval '1 second' * pgjobs.option_s(options, 'unique_for') <= now()
      ORDER BY id
        FOR UPDATE SKIP LOCKED
 )

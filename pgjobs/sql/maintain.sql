@@ -29,6 +29,21 @@ UPDATE pgjobs.duties
  WHERE name = %(name)s::text
 
 
+-- name: put_off_duty
+-- Says that a duty was tried, though it has failed and nothing of it is kept. What was remembered stays.
+-- Locks: one row of duties, skipping: whoever holds it is trying.
+WITH failed AS MATERIALIZED (
+    SELECT name
+      FROM pgjobs.duties
+     WHERE name = %(name)s::text
+       FOR UPDATE SKIP LOCKED
+)
+UPDATE pgjobs.duties AS duty
+   SET next_at = clock_timestamp() + duty.every
+  FROM failed
+ WHERE duty.name = failed.name
+
+
 -- name: add_duty
 -- Makes a duty that no migration has made, if nobody has yet.
 INSERT INTO pgjobs.duties (name, every)
@@ -221,7 +236,8 @@ WITH held AS (
           WHERE id = held.id AND claim_id = held.claim_id AND status = 'running'
             AND (id = ANY (%(ids)s::uuid[])
                  OR %(ids)s::uuid[] IS NULL
-                    AND least(started_at + timeout,
+                    AND least(started_at + CASE WHEN timeout IS NOT NULL
+                                                 THEN least(greatest(timeout, interval '0'), interval '200 years') END,
                               created_at + interval '1 second' * pgjobs.option_s(options, 'deadline'))
                         + interval '15 seconds' < now())
             FOR UPDATE SKIP LOCKED
@@ -232,7 +248,7 @@ WITH held AS (
        SET status = mine.ending,
            reason = CASE mine.ending WHEN 'cancelled' THEN job.reason ELSE 'timeout' END,
            due_at = CASE WHEN mine.ending = 'scheduled'
-                         THEN now() + pgjobs.rest_s(job.options, job.attempt) * interval '1 second' END,
+                         THEN now() + pgjobs.rest_s(job.options, greatest(job.attempt, 1)) * interval '1 second' END,
            finished_at = CASE WHEN mine.ending <> 'scheduled' THEN now() END,
            unique_key = CASE WHEN mine.ending = 'scheduled' OR job.options ? 'unique_for' THEN job.unique_key END,
            options = CASE WHEN job.options->'suspect'->'runs' = 'true' THEN job.options - 'suspect' ELSE job.options END,

@@ -54,11 +54,10 @@ def forget_claims(claims: Sequence[Any]) -> Statement[None]:
     return Statement(QUERIES["forget_claims"], {"claims": list(claims)}, nothing, keeps_plan=True)
 
 
-def begin_suspects(ids: Sequence[Any], claims: Sequence[Any]) -> Statement[set[Any]]:
-    """Says that suspects begin; returns those whose rows could be written."""
-    return Statement(
-        QUERIES["begin_suspects"], {"ids": list(ids), "claims": list(claims)}, lambda rows: set(column(rows))
-    )
+def begin_suspects(ids: Sequence[Any], claims: Sequence[Any]) -> Statement[set[tuple[UUID, UUID]]]:
+    """Says that suspects begin; returns job and claim of those whose rows could be written."""
+    params = {"ids": list(ids), "claims": list(claims)}
+    return Statement(QUERIES["begin_suspects"], params, lambda rows: {(row[0], row[1]) for row in rows})
 
 
 def release(claims: Sequence[Any], ids: Sequence[Any]) -> Statement[Recorded]:

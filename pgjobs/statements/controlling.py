@@ -35,7 +35,7 @@ def delete(ids: Sequence[UUID]) -> Statement[list[UUID]]:
     return Statement(QUERIES["delete"], {"ids": [str(job_id) for job_id in ids]}, column)
 
 
-def to_be_stopped(ids: Sequence[UUID], claims: Sequence[UUID]) -> Statement[set[UUID]]:
-    """Of running jobs, those whose runs shall end: cancelled, deleted, or another claim's."""
+def to_be_stopped(ids: Sequence[UUID], claims: Sequence[UUID]) -> Statement[set[tuple[UUID, UUID]]]:
+    """Of runs, those that shall end, as job and claim: of jobs that are cancelled, deleted, or another claim's."""
     params = {"ids": list(ids), "claims": list(claims)}
-    return Statement(QUERIES["to_be_stopped"], params, lambda rows: {row[0] for row in rows})
+    return Statement(QUERIES["to_be_stopped"], params, lambda rows: {(row[0], row[1]) for row in rows})

@@ -35,6 +35,11 @@ def leave_duty(name: str, state: str | None, *, again: bool) -> Statement[None]:
     return Statement(QUERIES["leave_duty"], {"name": name, "state": state, "again": again}, nothing)
 
 
+def put_off_duty(name: str) -> Statement[None]:
+    """Says that a duty was tried, though it has failed."""
+    return Statement(QUERIES["put_off_duty"], {"name": name}, nothing)
+
+
 def add_duty(name: str, every_s: float) -> Statement[None]:
     """Makes a duty that no migration has made, if nobody has yet."""
     return Statement(QUERIES["add_duty"], {"name": name, "every": every_s}, nothing)

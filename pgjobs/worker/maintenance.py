@@ -10,7 +10,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
+import psycopg
+
 from pgjobs import statements
+from pgjobs.connections.database import is_away
 from pgjobs.connections.link import Link
 from pgjobs.events import Event, Reaped, Recorded, TimedOut
 from pgjobs.running.outcome import MAX_CRASHES, Failure, Outcome
@@ -88,7 +91,13 @@ class Maintenance:
 
         After a step of a duty it rests for as long as that took, and promotes, so that a long one shows in no latency.
         """
-        rest_s = self._promote()
+        try:
+            rest_s = self._promote()
+        except psycopg.Error as error:
+            if not is_away(error):
+                while self._take_one():
+                    pass
+            raise
         started = time.monotonic()
         if started >= self._duties_at:
             if self._take_one():
@@ -114,14 +123,22 @@ class Maintenance:
         return rest_s if due_in is None or due_in <= 0 else min(rest_s, due_in)
 
     def _take_one(self) -> bool:
-        """Runs one duty that is due, within the transaction that takes it; returns whether there was one."""
+        """Runs one duty that is due, within the transaction that takes it; returns whether there was one.
+
+        One that fails is put off, else it would be the most overdue for ever, and no other would be done by anybody.
+        """
         self._link.begin()
         duty = self._link.step(statements.take_duty(list(self._bodies), self._worker))
         if duty is None:
             self._link.commit()
             return False
         self._happened.clear()
-        state, again = self._bodies[duty.name](duty)
+        try:
+            state, again = self._bodies[duty.name](duty)
+        except psycopg.Error as error:
+            if not is_away(error):
+                self._link.one(statements.put_off_duty(duty.name))
+            raise
         if again or state != duty.state:
             document = None if state is None else json.dumps(state)
             self._link.step(statements.leave_duty(duty.name, document, again=again))

@@ -16,6 +16,7 @@ from pgjobs.statements import Query, Statement
 from pgjobs.worker.claiming.claimer import Claimer
 from pgjobs.worker.claiming.slots import Slots
 from pgjobs.worker.life import Life
+from tests.model import world
 from tests.support import eventually
 
 pytestmark = pytest.mark.server
@@ -164,9 +165,98 @@ def test_outcome_that_cannot_be_stored_at_all_is_kept(
     eventually(lambda: not life.slots.held)
     with monkeypatch.context() as patch:
         patch.setattr(Link, "batch", broken)
-        with pytest.raises(psycopg.errors.NumericValueOutOfRange):
-            life.claimer._cycle(life.claimer._outcomes(0.0), 0)
+        life.claimer._cycle(life.claimer._outcomes(0.0), 0)
+    assert sorted(run.id for run in life.claimer._owed()) == claimed(conn)
+
+
+def settles(wanted: tuple[Statement[Any], ...]) -> bool:
+    return any(each.query.name == "complete" for each in wanted)
+
+
+def test_what_was_recorded_apart_before_the_connection_broke_is_not_counted_twice(
+    life: Life, conn: psycopg.Connection[Any], link: Link, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a claim would look settled, and be forgotten, while jobs run under it: nobody would ever find those."""
+    life.claimer._cycle([], 9)
+    life.claimer._begin_arrived()
+    eventually(lambda: not life.slots.held)
+    outcomes, batch, tries = life.claimer._outcomes(0.0), Link.batch, []
+    some, others = outcomes[:6], outcomes[6:]
+    some[5].result = "{"
+    claim = some[0].run.claim
+
+    def breaks(self: Link, *wanted: Statement[Any], meanwhile: Callable[[], None] | None = None) -> Results:
+        tries.append(settles(wanted))
+        if tries.count(True) == 4:  # the second half
+            self.close()
+            raise psycopg.OperationalError("server closed the connection unexpectedly")
+        return batch(self, *wanted, meanwhile=meanwhile)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Link, "batch", breaks)
+        with pytest.raises(psycopg.OperationalError):
+            life.claimer._cycle(some, 0)
+    assert claim.left == 6, "the first half was recorded"
+    life.claimer._cycle(life.claimer._outcomes(0.0), 0)
+    life.claimer._cycle([], 0)
+    assert claim.left == 3
+    assert sorted(outcome.run.id for outcome in others) == claimed(conn)
+    assert not world.violations(conn)
+
+
+@pytest.mark.parametrize("breaks", ["standing", "tell"])
+def test_outcome_of_a_held_row_is_kept_where_the_connection_breaks_after_the_commit(
+    breaks: str, life: Life, conn: psycopg.Connection[Any], direct_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    life.claimer._cycle([], 3)
+    life.claimer._begin_arrived()
+    eventually(lambda: not life.slots.held)
+    outcomes = life.claimer._outcomes(0.0)
+    conn.execute("INSERT INTO pgjobs.waiters (channel) VALUES ('somebody')")
+    text = Query.text
+
+    def broken(self: Query, schema: str) -> Any:
+        if self.name == breaks:
+            raise psycopg.OperationalError("server closed the connection unexpectedly")
+        return text(self, schema)
+
+    with psycopg.connect(direct_url) as app, monkeypatch.context() as patch:
+        app.execute("SELECT FROM pgjobs.jobs WHERE id = %s FOR UPDATE", [outcomes[0].run.id])
+        patch.setattr(Query, "text", broken)
+        with pytest.raises(psycopg.OperationalError):
+            life.claimer._cycle(outcomes, 0)
+    assert outcomes[0].run in life.claimer._owed()
+    life.claimer._cycle(life.claimer._outcomes(0.0), 0)
+    assert claimed(conn) == []
+
+
+def test_claimed_jobs_begin_also_where_the_database_was_slow_to_take_the_next_batch(
+    life: Life, conn: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = Link.batch
+
+    def slow(self: Link, *wanted: Statement[Any], meanwhile: Callable[[], None] | None = None) -> Results:
+        return batch(self, *wanted)
+
+    life.claimer._cycle([], 2)
+    with monkeypatch.context() as patch:
+        patch.setattr(Link, "batch", slow)
+        life.claimer._cycle([], 2)
+    life.claimer._begin_arrived()
+    assert len(claimed(conn)) == 4
     assert held(life) == claimed(conn)
+
+
+def test_text_that_cannot_be_sent_fails_its_own_job_alone(life: Life, conn: psycopg.Connection[Any]) -> None:
+    life.claimer._cycle([], 3)
+    life.claimer._begin_arrived()
+    eventually(lambda: not life.slots.held)
+    outcomes = life.claimer._outcomes(0.0)
+    claim, outcomes[1].result = outcomes[0].run.claim.id, '"\udce9"'
+    life.claimer._cycle(outcomes, 0)
+    ended = "SELECT status, reason, count(*)::int FROM pgjobs.jobs WHERE claim_id = %s GROUP BY 1, 2 ORDER BY 1"
+    rows = conn.execute(ended, [claim]).fetchall()
+    assert rows == [("failed", "unstorable result", 1), ("succeeded", None, 2)]
 
 
 def test_what_goes_wrong_meanwhile_loses_neither_outcomes_nor_jobs(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import threading
@@ -220,6 +221,42 @@ def test_former_run_is_given_back_together_with_another_and_the_job_runs_on_unde
     assert pair.first.one(statements.release([pair.claim, claim], [pair.job, other])).ids == [other]
     status = pair.conn.execute("SELECT status, claim_id FROM pgjobs.jobs WHERE id = %s", [pair.job]).fetchone()
     assert status == ("running", claim)
+
+
+def test_failure_is_noted_once_though_its_row_was_written_while_it_was_recorded(pair: Pair) -> None:
+    """Such a row is not recorded but sent again: what a cancel has changed between its reading and its lock."""
+    world.reset(pair.conn)
+    count = 2_000
+    pair.conn.execute("INSERT INTO pgjobs.jobs (task, args) SELECT 'work', '{}' FROM generate_series(1, %s)", [count])
+    worker = world.register(pair.first)
+    claim, ids = world.claim(pair.first, worker, count)
+    ids, stop = sorted(ids), threading.Event()
+
+    def touch() -> None:
+        for job_id in reversed(ids):
+            with contextlib.suppress(psycopg.errors.LockNotAvailable):
+                pair.second.one(statements.cancel([job_id], "enough"))
+            if stop.is_set():
+                break
+
+    toucher = threading.Thread(target=touch)
+    toucher.start()
+    left = ids
+    while left:
+        columns: dict[str, list[Any]] = {
+            "ids": left, "claims": [claim], "statuses": ["scheduled"], "reasons": ["error"],
+            "refunds": [0], "crashes": [0], "waits": [0.0], "seconds": [0.1], "delays": [None],
+            "exceptions": ["E"], "messages": ["m"], "tracebacks": [None], "fingerprints": [None],
+        }  # fmt: skip
+        columns = {name: values if name == "ids" else values * len(left) for name, values in columns.items()}
+        recorded = {*pair.first.one(statements.settle(columns)).ids}
+        left = [job_id for job_id in left if job_id not in recorded]
+    stop.set()
+    toucher.join()
+    assert pair.conn.execute("SELECT count(*), count(DISTINCT job_id) FROM pgjobs.failures").fetchone() == (
+        count,
+        count,
+    )
 
 
 def test_worker_times_out_nothing_that_another_runs_meanwhile(pair: Pair) -> None:

@@ -13,7 +13,8 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
@@ -223,7 +224,14 @@ class Claimer:
 
     def _give_back_stale(self) -> None:
         stale = self._slots.take_stale() if self._may_claim else self._slots.take_waiting()
-        if back := [*map(released, stale), *self._suspects.see_to(claiming=self._may_claim)]:
+        self._give_back([released(run) for run in stale])
+        self._give_back(self._suspects.see_to(claiming=self._may_claim))
+
+    def _give_back(self, back: list[Outcome]) -> None:
+        """Has jobs recorded that have not begun: they count not as done."""
+        if self._budget is not None:
+            self._budget += len(back)
+        if back:
             self._slots.put_back(back)
 
     def _see_to_stops(self) -> None:
@@ -235,7 +243,7 @@ class Claimer:
         if held := self._slots.held:
             asked = statements.to_be_stopped([run.id for run in held], [run.claim.id for run in held])
             if stops := self._link.one(asked):
-                self._slots.put_back([released(run) for run in self._slots.cancel(stops)])
+                self._give_back([released(run) for run in self._slots.cancel(stops)])
 
     def _cycle_if_due(self) -> bool:
         now, room = time.monotonic(), self._room()
@@ -269,7 +277,7 @@ class Claimer:
         fresh, below = self._hints.take() if room else (False, {})
         lanes = self._lanes.preferred()
         claim_id = new_id()
-        recording = self._completer.statements(outcomes)
+        recording = self._statements(outcomes)
         batch: list[Statement[Any]] = [*recording, *self._completer.forget()]
         refreshing = self._lanes.to_refresh(lanes) if room else []
         if refreshing:
@@ -286,20 +294,31 @@ class Claimer:
             self._recording = False
             self._hints.look_below(below.values())
             return
+        found = self._take(claim_id, lanes, results, claim_at) if room else 0
         if recording:
-            self._keep(self._completer.confirm(outcomes, results[: len(recording)], self._link))
+            self._confirm(outcomes, results[: len(recording)])
             self._recording = False
         followed, self._completer.followed = self._completer.followed, set()
         if refreshing:
             self._lanes.refresh(results[claim_at - 1])
             self._hints.look_below(self._lanes.late())
         if room:
-            found = self._take(claim_id, lanes, results, claim_at)
             self._hints.look_below(below.values() if found >= room else ())
             nothing_found = self._pace.after(found, room, again=fresh, flagged=bool(flag and results[-1]))
             self._note_drained(nothing_found and not followed)
         for lane in followed:
             self.hint(*lane)
+
+    def _statements(self, outcomes: list[Outcome]) -> list[Statement[Any]]:
+        """What records the outcomes. Where a text cannot be sent they are recorded apart, and that one as a failure."""
+        with self._none_dropped(outcomes):
+            try:
+                return self._completer.statements(outcomes)
+            except UnicodeError:
+                self._keep(self._apart(outcomes))
+        outcomes.clear()
+        self._recording = False
+        return []
 
     def _send(self, batch: Sequence[Statement[Any]], outcomes: list[Outcome]) -> Results | None:
         """Runs a cycle's statements. No failure drops an outcome, and a failing claim undoes no completion."""
@@ -307,7 +326,7 @@ class Claimer:
             return self._link.batch(*batch, meanwhile=self._begin_arrived)
         except RESEND:
             self._slots.put_back(outcomes)
-        except psycopg.Error as error:
+        except (psycopg.Error, UnicodeError) as error:
             if is_away(error):
                 self._slots.put_back(outcomes)
                 raise
@@ -324,11 +343,21 @@ class Claimer:
             raise
         return None
 
+    def _confirm(self, outcomes: list[Outcome], results: Sequence[Any]) -> None:
+        with self._none_dropped(outcomes):
+            self._keep(self._completer.confirm(outcomes, results, self._link))
+
     def _apart(self, outcomes: list[Outcome]) -> list[Outcome]:
-        try:
+        with self._none_dropped(outcomes):
             return self._completer.record_apart(outcomes, self._link)
-        except psycopg.Error:
-            self._slots.put_back(outcomes)
+
+    @contextmanager
+    def _none_dropped(self, outcomes: list[Outcome]) -> Generator[None]:
+        """Keeps those that are not settled yet, where somewhere in between the database fails."""
+        try:
+            yield
+        except Exception:
+            self._slots.put_back([outcome for outcome in outcomes if not outcome.run.settled])
             raise
 
     def _keep(self, kept: list[Outcome]) -> None:
@@ -341,6 +370,7 @@ class Claimer:
             self._kept_rest_s = 0.01
 
     def _take(self, claim_id: UUID, lanes: Sequence[Lane], results: Results, place: int) -> int:
+        self._begin_arrived()  # which had to wait where the database was slow to take the batch
         if found := results.rows(place):
             self.claims += 1
             self._arrived = _Arrived(claim_id, lanes, results, place, found, time.perf_counter())

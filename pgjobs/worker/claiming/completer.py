@@ -13,7 +13,7 @@ import psycopg
 from pgjobs import statements
 from pgjobs.connections import arrays
 from pgjobs.connections.link import Link
-from pgjobs.events import ClaimLost, Event, Recorded, Released
+from pgjobs.events import ClaimLost, Event, Recorded, Released, Trouble
 from pgjobs.report import Child, Desk, Said
 from pgjobs.running.outcome import Outcome, unstorable
 from pgjobs.running.run import Claim
@@ -110,7 +110,7 @@ class Completer:
             each for each in said if each.run.id not in written and (each.progress or each.meta or each.timeout_s)
         )
 
-    def drop_unstorable(self, error: psycopg.Error) -> None:
+    def drop_unstorable(self, error: Exception) -> None:
         """Forgets what was said in a batch that cannot be stored: it may be to blame, and must not hold up the rest."""
         if self._said and is_unstorable(error):
             self._said = []
@@ -135,6 +135,7 @@ class Completer:
 
     def _settle(self, outcome: Outcome) -> None:
         claim = outcome.run.claim
+        outcome.run.settled = True
         if outcome.run.report is not None:
             claim.desk.close(outcome.run)
         claim.left -= 1
@@ -156,7 +157,7 @@ class Completer:
         """
         try:
             recorded = link.batch(*self.statements(outcomes))
-        except psycopg.Error as error:
+        except (psycopg.Error, UnicodeError) as error:
             if not is_unstorable(error):
                 raise
             self.drop_unstorable(error)
@@ -165,7 +166,8 @@ class Completer:
                 return [*self.record_apart(outcomes[:half], link), *self.record_apart(outcomes[half:], link)]
             bad = outcomes[0]
             if bad.reason == "unstorable result":
-                raise
+                self._emit(Trouble("claimer", error))
+                return [bad]
             return self.record_apart([unstorable(bad.run, error, bad.seconds)], link)
         return self.confirm(outcomes, recorded, link)
 
@@ -191,11 +193,11 @@ def _tell(channels: Iterable[str], outcomes: Sequence[Outcome], link: Link) -> N
         link.peek(statements.tell(list(channels), payloads))
 
 
-def is_unstorable(error: psycopg.Error) -> bool:
+def is_unstorable(error: Exception) -> bool:
     """Whether a value is to blame, so that the other outcomes of the batch can be recorded without it."""
-    if error.sqlstate is not None:
+    if isinstance(error, psycopg.Error) and error.sqlstate is not None:
         return error.sqlstate[:2] in UNSTORABLE
-    return isinstance(error, psycopg.DataError | psycopg.ProgrammingError)
+    return isinstance(error, psycopg.DataError | psycopg.ProgrammingError | UnicodeError)
 
 
 def _as_recorded(outcome: Outcome, status: str) -> Outcome:

@@ -118,14 +118,17 @@ class Slots:
         if self._board is not None and run in self._running:
             self._board.begin(run.slot, run.id, 0.0)
 
-    def cancel(self, ids: Container[UUID]) -> list[Run]:
-        """Has running jobs of these ids stopped; hands over those that wait, to be given back."""
+    def cancel(self, stops: Container[tuple[UUID, UUID]]) -> list[Run]:
+        """Has runs of these jobs and claims stopped; hands over those that wait, to be given back.
+
+        By the job alone a new run would be stopped in place of a former one, which goes on after its end was recorded.
+        """
         with self._lock:
             for run in self._running:
-                if run.id in ids and not run.cancelled:
+                if run.key in stops and not run.cancelled:
                     self._executors[run.executor].cancel(run)
-            idle = [run for run in self._waiting if run.id in ids]
-            self._waiting = deque(run for run in self._waiting if run.id not in ids)
+            idle = [run for run in self._waiting if run.key in stops]
+            self._waiting = deque(run for run in self._waiting if run.key not in stops)
             return idle
 
     # -- the claimer's side

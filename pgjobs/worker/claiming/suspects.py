@@ -60,19 +60,21 @@ class Suspects:
     def _start(self) -> list[Outcome]:
         self._running = [run for run in self._running if self._slots.holds(run)]
         runs: list[Run] = []
-        while self._waiting:
-            together = [*self._running, *runs, self._waiting[0]]
-            if len(together) > min(run.among for run in together):
+        for run in self._waiting:
+            together = [*self._running, *runs, run]
+            if len(together) > min(each.among for each in together):
                 break
-            runs.append(self._waiting.popleft())
+            runs.append(run)
         if not runs:
             return []
         began = self._link.one(statements.begin_suspects([run.id for run in runs], [run.claim.id for run in runs]))
-        ready = [run for run in runs if run.id in began]
+        for _ in runs:  # not before: the statement may fail
+            self._waiting.popleft()
+        ready = [run for run in runs if run.key in began]
         self._running += ready
         self._slots.add(ready)
         # Somebody holds the rows of the others, or they are not ours any more.
-        return [released(run) for run in runs if run.id not in began]
+        return [released(run) for run in runs if run.key not in began]
 
     def _send_away(self) -> list[Outcome]:
         away: list[Outcome] = []
