@@ -93,7 +93,7 @@ def _see_to_taken(row: Template, drafts: Sequence[Draft], placed: Placed, taken:
     """Does what the policy says; returns the calls whose key has become free."""
     assert row.unique is not None  # noqa: S101 - without a key nothing can be taken
     keys = [drafts[i].key or "" for i in taken]
-    if row.unique.period is not None and (yield statements.free_keys(keys)):
+    if (yield statements.free_keys(keys)):  # the holder may have a period, whatever this one has
         return taken
     holders = yield statements.holders(keys)
     for i, key in zip(taken, keys, strict=True):

@@ -5,7 +5,7 @@ They are groups, ``NOLOGIN``: grant them to the roles that log in. All of a sche
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, LiteralString, TypeAlias
@@ -99,10 +99,10 @@ def role_name(role: str, schema: str = DEFAULT_SCHEMA) -> str:
     return f"{schema_name(schema)}_{role}"
 
 
-def grants(schema: str = DEFAULT_SCHEMA) -> Iterator[sql.Composed]:
+def grants(schema: str = DEFAULT_SCHEMA, roles: Iterable[str] = tuple(ROLES)) -> Iterator[sql.Composed]:
     """The statements that give the roles, which must exist, exactly their privileges; for the schema's owner to run."""
     space = sql.Identifier(schema)
-    for role in ROLES:
+    for role in roles:
         to = sql.Identifier(role_name(role, schema))
         yield sql.SQL("REVOKE ALL ON ALL TABLES IN SCHEMA {} FROM {}").format(space, to)
         yield sql.SQL("REVOKE ALL ON SEQUENCE {}.positions FROM {}").format(space, to)
@@ -145,6 +145,26 @@ def create(conn: psycopg.Connection[Any], schema: str = DEFAULT_SCHEMA) -> list[
     return new
 
 
+def renew(conn: psycopg.Connection[Any], schema: str = DEFAULT_SCHEMA) -> list[str]:
+    """Gives the roles that are there what the tables of this release need; returns them. In one transaction.
+
+    Raises:
+        psycopg.errors.InsufficientPrivilege: the caller does not own the schema.
+    """
+    there = _there(conn, schema)
+    with conn.transaction(), _heeding(conn):
+        for statement in grants(schema, there):
+            conn.execute(statement)
+    return list(there.values())
+
+
+def _there(conn: psycopg.Connection[Any], schema: str) -> dict[str, str]:
+    """The roles that exist, by what they are for."""
+    names = {role: role_name(role, schema) for role in ROLES}
+    rows = conn.execute("SELECT rolname FROM pg_roles WHERE rolname = ANY (%s)", [[*names.values()]]).fetchall()
+    return {role: name for role, name in names.items() if (name,) in rows}
+
+
 @contextmanager
 def _heeding(conn: psycopg.Connection[Any]) -> Generator[None]:
     """Takes for an error what the server only warns of: that a role grants nothing, since it is not the owner."""
@@ -171,20 +191,13 @@ def script(conn: psycopg.Connection[Any], schema: str = DEFAULT_SCHEMA) -> str:
 
 def check(conn: psycopg.Connection[Any], schema: str = DEFAULT_SCHEMA) -> list[Finding]:
     """Compares what the roles may do with what they should; returns the differences. In two round trips."""
-    names = {role: role_name(role, schema) for role in ROLES}
-    there = {
-        name for (name,) in conn.execute("SELECT rolname FROM pg_roles WHERE rolname = ANY (%s)", [[*names.values()]])
-    }
-    found = [
-        Finding(name, "any privilege: there is no such role", missing=True)
-        for name in names.values()
-        if name not in there
-    ]
+    there = _there(conn, schema)
+    missing = [role_name(role, schema) for role in ROLES if role not in there]
+    found = [Finding(name, "any privilege: there is no such role", missing=True) for name in missing]
     with conn.pipeline():
         asked = [
             (name, privilege, should, _ask(conn, name, privilege, schema))
-            for role, name in names.items()
-            if name in there
+            for role, name in there.items()
             for privilege, should in _expected(role)
         ]
     for name, privilege, should, answer in asked:

@@ -91,6 +91,30 @@ def test_last_resort_ends_what_is_over_its_timeout_whatever_stands_in_other_rows
     assert endless not in ended
 
 
+def test_what_is_due_first_is_queued_first(link: Link, jobs: PgJobs, conn: psycopg.Connection[Any]) -> None:
+    ids = jobs.task(name="work")(lambda: None).using(delay=3600).enqueue_many([()] * 5)
+    for second, job_id in enumerate(reversed(ids)):
+        conn.execute(
+            "UPDATE pgjobs.jobs SET due_at = now() - %s * interval '1 second' WHERE id = %s", [10 - second, job_id]
+        )
+    assert link.one(statements.promote()) == 5
+    rows = conn.execute("SELECT id FROM pgjobs.jobs ORDER BY position").fetchall()
+    assert [job_id for (job_id,) in rows] == ids[::-1]
+
+
+@pytest.mark.parametrize("moment", ["infinity", "-infinity"])
+def test_moment_that_is_none_keeps_no_worker_from_its_jobs(
+    moment: str, jobs: PgJobs, conn: psycopg.Connection[Any], troubles: list[Event]
+) -> None:
+    """PostgreSQL before 17 subtracts nothing from infinity, and later ones get infinity."""
+    work = jobs.task(name="work")(lambda: None)
+    ids = work.using(priority=1).enqueue_many([()] * 3) + work.enqueue_many([()] * 3)
+    conn.execute("UPDATE pgjobs.jobs SET created_at = %s WHERE id = ANY (%s)", [moment, [ids[0], ids[3]]])
+    with jobs.worker(aging=60):
+        eventually(lambda: all(jobs.job(job_id).status.ended for job_id in ids))
+    assert troubles == []
+
+
 def test_key_whose_period_is_no_period_is_kept(jobs: PgJobs, conn: psycopg.Connection[Any]) -> None:
     task = jobs.task(name="work", unique=True)(lambda: None)
     job = task.enqueue()

@@ -11,7 +11,7 @@ import pytest
 from psycopg import sql
 from psycopg.errors import InsufficientPrivilege
 
-from pgjobs import PgJobs, roles
+from pgjobs import PgJobs, migrations, roles
 from tests.privileges import login, schema_with_roles
 from tests.processes import pgjobs
 from tests.support import eventually
@@ -216,3 +216,18 @@ def test_whoever_may_not_grant_is_told_so_and_not_that_it_is_done(
     assert "have the schema's owner, with CREATEROLE, run what `pgjobs roles create --sql` writes" in done.stderr
     assert roles.create(conn, schema) == []
     assert roles.check(conn, schema) == []
+
+
+def test_migrating_gives_the_roles_that_are_there_what_they_need_now(
+    conn: psycopg.Connection[Any], direct_url: str
+) -> None:
+    with schema_with_roles(conn, direct_url) as schema:
+        conn.execute(sql.SQL("DROP SCHEMA {} CASCADE").format(sql.Identifier(schema)))
+        migrations.migrate(direct_url, schema=schema, to="0015")
+        assert roles.create(conn, schema) == []
+        worker = roles.role_name("worker", schema)
+        conn.execute(sql.SQL("REVOKE ALL ON {}.marks FROM {}").format(sql.Identifier(schema), sql.Identifier(worker)))
+        said = pgjobs(direct_url, "migrate", "--schema", schema)
+        assert said.returncode == 0, said.stderr
+        assert f"gave {roles.role_name('producer', schema)}, {worker}" in said.stdout
+        assert roles.check(conn, schema) == []

@@ -125,6 +125,16 @@ def test_key_is_kept_while_the_job_rests_between_attempts(jobs: PgJobs) -> None:
     assert same(first, task.enqueue("fails"))
 
 
+def test_key_of_a_period_is_free_when_it_is_over_though_the_task_has_none_any_more(
+    jobs: PgJobs, conn: psycopg.Connection
+) -> None:
+    first = greet(jobs, unique=Unique("name", period="1h")).enqueue("ann")
+    drain(jobs)
+    conn.execute("UPDATE pgjobs.jobs SET created_at = now() - interval '2 hours'")
+    jobs.tasks.clear()
+    assert greet(jobs, unique=Unique("name")).enqueue("ann").id != first.id
+
+
 def test_key_of_a_period_is_free_when_it_is_over(jobs: PgJobs, conn: psycopg.Connection) -> None:
     task = greet(jobs, unique=Unique(period="1h"))
     first = task.enqueue("Ann")

@@ -47,3 +47,23 @@ def command(to: str, as_sql: bool, check: bool, lock_wait: str, url: str | None,
     applied = migrations.migrate(database.url, schema=name, to=to, lock_wait=lock_wait)
     done = f"applied {', '.join(applied)}" if applied else "is up to date"
     click.echo(f"schema {name} of {database.where}: {done}" if applied else f"schema {name} of {database.where} {done}")
+    if applied and applied[-1] == migrations.head():
+        _renew_roles(database.url, name)
+
+
+def _renew_roles(url: str, schema: str) -> None:
+    """New tables are the owner's alone: without this, workers with a role of `pgjobs roles` could not use them."""
+    import psycopg
+
+    from pgjobs import roles
+
+    with psycopg.connect(url, autocommit=True) as conn:
+        try:
+            renewed = roles.renew(conn, schema)
+        except psycopg.Error as error:
+            raise click.ClickException(
+                f"migrated, but the roles could not be given what they need now ({str(error).strip()}); have the "
+                "schema's owner run `pgjobs roles create`"
+            ) from None
+    if renewed:
+        click.echo(f"gave {', '.join(renewed)} what they need now")

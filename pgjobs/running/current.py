@@ -340,7 +340,7 @@ class CurrentJob:
         text = result_text(run, result)
         return statements.complete_within(run.id, run.claim.id, text, time.perf_counter() - run.begun)
 
-    def _children(self) -> list[tuple[UUID | None, Child]]:
+    def _children(self) -> list[tuple[None, Child]]:
         """Those that are enqueued with the completion, here and not again."""
         if self._run.report is None:
             return []

@@ -8,7 +8,7 @@ WITH RECURSIVE lane AS (SELECT queue, priority FROM pgjobs.lanes /* leaps */), w
       FROM lane
      WHERE queue = ANY (%(queues)s::text[]) OR (%(queues)s::text[] IS NULL AND queue NOT LIKE '@%%')
 ), waiting AS (
-    SELECT wanted.queue, greatest(job.created_at, job.run_at) AS since
+    SELECT wanted.queue, pgjobs.shown(greatest(job.created_at, job.run_at)) AS since
       FROM wanted
      CROSS JOIN LATERAL (
          (SELECT created_at, run_at, attempt
@@ -25,7 +25,7 @@ WITH RECURSIVE lane AS (SELECT queue, priority FROM pgjobs.lanes /* leaps */), w
      ) AS job
      WHERE job.attempt = 0
     UNION ALL
-    SELECT due.queue, due.due_at
+    SELECT due.queue, pgjobs.shown(due.due_at)
       FROM (SELECT queue, due_at
               FROM pgjobs.jobs
              WHERE due_at IS NOT NULL AND due_at <= now()

@@ -60,7 +60,8 @@ SELECT lane.queue, lane.priority,
 
 -- name: ages
 -- For how many seconds the first job of each lane has waited: since its enqueue, or since it was to start.
-SELECT lane.queue, lane.priority, extract(epoch FROM now() - greatest(oldest.created_at, oldest.run_at))::float8 AS seconds
+SELECT lane.queue, lane.priority,
+       extract(epoch FROM now() - pgjobs.shown(greatest(oldest.created_at, oldest.run_at)))::float8 AS seconds
   FROM unnest(%(queues)s::text[], %(priorities)s::smallint[], %(lows)s::bigint[]) AS lane (queue, priority, low)
  CROSS JOIN LATERAL (
      SELECT created_at, run_at

@@ -78,7 +78,8 @@ WITH done AS (
            due_at = CASE WHEN mine.ending = 'scheduled'
                          THEN clock_timestamp()
                             + coalesce(mine.delay * interval '1 second',
-                                       least(greatest(now() - job.created_at, interval '1 second'), interval '1 minute')) END,
+                                       least(greatest(now() - pgjobs.shown(job.created_at), interval '1 second'),
+                                             interval '1 minute')) END,
            attempt = job.attempt - mine.refund,
            crashes = job.crashes + mine.crash,
            finished_at = CASE WHEN mine.ending <> 'scheduled' THEN now() END,

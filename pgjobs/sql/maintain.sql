@@ -67,19 +67,23 @@ SELECT state
 -- now(), because an index serves no comparison with clock_timestamp(), which is volatile.
 -- Locks: jobs, by due time, skipping.
 WITH due AS MATERIALIZED (
-    SELECT id
+    SELECT id, due_at
       FROM pgjobs.jobs
      WHERE due_at IS NOT NULL AND due_at <= now()
        AND due_at >= coalesce(now() - %(back)s::float8 * interval '1 second', '-infinity')
      ORDER BY due_at
      LIMIT 1000
        FOR UPDATE SKIP LOCKED
+), place AS MATERIALIZED (
+    SELECT id, nextval('pgjobs.positions') AS position
+      FROM (SELECT id FROM due ORDER BY due_at, id OFFSET 0) AS due
 ), promoted AS (
-    UPDATE pgjobs.jobs
-       SET status = 'queued', position = nextval('pgjobs.positions'), due_at = NULL,
-           run_at = CASE WHEN run_at > now() THEN now() ELSE run_at END
-     WHERE id = ANY (ARRAY (SELECT id FROM due))
-    RETURNING queue, priority
+    UPDATE pgjobs.jobs AS job
+       SET status = 'queued', position = place.position, due_at = NULL,
+           run_at = CASE WHEN job.run_at > now() THEN now() ELSE job.run_at END
+      FROM place
+     WHERE job.id = place.id
+    RETURNING job.queue, job.priority
 ), told AS MATERIALIZED (
     SELECT pg_notify('pgjobs.jobs', 'queued ' || priority || ' ' || queue)
       FROM (SELECT DISTINCT queue, priority FROM promoted) AS fresh

@@ -52,7 +52,7 @@ WITH newest AS MATERIALIZED (
      LIMIT 10000
 ), seen AS (
     SELECT CASE WHEN count(*) < 10000 THEN 60
-                ELSE extract(epoch FROM clock_timestamp() - greatest(min(created_at), now() - interval '1 minute')) END::float8
+                ELSE extract(epoch FROM clock_timestamp() - greatest(pgjobs.shown(min(created_at)), now() - interval '1 minute')) END::float8
                AS span_s
       FROM newest
 )

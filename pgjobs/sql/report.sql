@@ -38,20 +38,21 @@ RETURNING job.id
 -- name: enqueue_children
 -- Adds jobs whose parents have succeeded in this very transaction, and tells idle workers of them: so they are there exactly
 -- if the end of the parent is recorded, and a completion that is sent again after its commit adds none. The version of the
--- parent's row says who wrote it. Where parents is NULL the caller has completed the parent itself.
+-- parent's row says who wrote it, and its claim by which of two runs. Where parents is NULL the caller has completed the parent itself.
 -- Positions are drawn in the order of the arrays. Locks: none beyond the new rows.
 WITH child AS (
     SELECT child.*,
            coalesce(child.run_at::timestamptz, clock_timestamp() + child.delay * interval '1 second') AS start
-      FROM unnest(%(ids)s::uuid[], %(parents)s::uuid[], %(tasks)s::text[], %(queues)s::text[], %(priorities)s::smallint[],
+      FROM unnest(%(ids)s::uuid[], %(parents)s::uuid[], %(claims)s::uuid[], %(tasks)s::text[], %(queues)s::text[],
+                  %(priorities)s::smallint[],
                   %(max_attempts)s::smallint[], %(timeouts)s::float8[], %(delays)s::float8[], %(run_ats)s::text[],
                   %(ttls)s::float8[], %(args)s::text[], %(options)s::text[], %(meta)s::text[], %(lifos)s::boolean[])
                WITH ORDINALITY
-               AS child (id, parent, task, queue, priority, max_attempts, timeout, delay, run_at, ttl, args, options, meta,
+               AS child (id, parent, claim, task, queue, priority, max_attempts, timeout, delay, run_at, ttl, args, options, meta,
                          lifo, place)
      WHERE child.parent IS NULL
         OR EXISTS (SELECT FROM pgjobs.jobs AS parent
-                    WHERE parent.id = child.parent AND parent.status = 'succeeded'
+                    WHERE parent.id = child.parent AND parent.claim_id = child.claim AND parent.status = 'succeeded'
                       AND parent.xmin = pg_current_xact_id()::xid)
      ORDER BY place
 ), new AS MATERIALIZED (

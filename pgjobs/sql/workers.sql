@@ -91,7 +91,8 @@ RETURNING worker.id
 -- paused. Ten jobs of each lane are looked at, from where the last worker has noted that live ones
 -- begin: so it reads a few pages a lane, whatever waits. Queues that are one worker's own count not.
 WITH RECURSIVE lane AS (SELECT queue, priority FROM pgjobs.lanes /* leaps */)
-SELECT lane.queue, max(extract(epoch FROM clock_timestamp() - greatest(first.created_at, first.run_at)))::float8
+SELECT lane.queue,
+       max(extract(epoch FROM clock_timestamp() - pgjobs.shown(greatest(first.created_at, first.run_at))))::float8
   FROM lane
   LEFT JOIN pgjobs.lanes AS known ON known.queue = lane.queue AND known.priority = lane.priority
  CROSS JOIN LATERAL (

@@ -33,15 +33,16 @@ def report(said: Sequence[Said]) -> Statement[set[Any]]:
     return Statement(QUERIES["report"], params, lambda rows: set(column(rows)))
 
 
-def enqueue_children(children: Sequence[tuple[UUID | None, Child]]) -> Statement[None]:
-    """Adds jobs whose parents have just succeeded; None for a parent that the caller has completed."""
+def enqueue_children(children: Sequence[tuple[tuple[UUID, UUID] | None, Child]]) -> Statement[None]:
+    """Adds jobs whose parents (job and claim) have just succeeded; None for one that the caller has completed."""
     columns = list(zip(*(child for _, child in children), strict=True))
     names = (
         "ids", "tasks", "queues", "priorities", "max_attempts", "timeouts", "delays", "run_ats", "ttls", "args",
         "options", "meta", "lifos",
     )  # fmt: skip
     params: dict[str, Any] = {name: list(values) for name, values in zip(names, columns, strict=True)}
-    params["parents"] = [None if parent is None else str(parent) for parent, _ in children]
+    params["parents"] = [None if parent is None else str(parent[0]) for parent, _ in children]
+    params["claims"] = [None if parent is None else str(parent[1]) for parent, _ in children]
     return Statement(QUERIES["enqueue_children"], params, nothing)
 
 

@@ -19,6 +19,7 @@ import pytest
 from pgjobs import PgJobs, statements
 from pgjobs.connections.link import Link
 from pgjobs.job import Draft, Template, new_id
+from pgjobs.report import Child
 from pgjobs.statements import Range, Statement
 from tests.model import world
 from tests.support import copy_of
@@ -257,6 +258,29 @@ def test_failure_is_noted_once_though_its_row_was_written_while_it_was_recorded(
         count,
         count,
     )
+
+
+def test_jobs_that_follow_are_those_of_the_run_whose_end_is_recorded(pair: Pair) -> None:
+    """Where one cycle has the outcomes of two runs of a job, of which the first has lost its claim."""
+    pair.put("running")
+    pair.conn.execute("UPDATE pgjobs.jobs SET expires_at = NULL")
+    lost = pair.claim
+    pair.first.one(statements.release([lost], [pair.job]))
+    claim, _ = world.claim(pair.first, pair.owner)
+    follows = [
+        Child(str(new_id()), name, "default", 0, 5, None, None, None, None, "{}", None, None, lifo=False)
+        for name in ("of the lost", "of the other")
+    ]
+    children = zip([(pair.job, lost), (pair.job, claim)], follows, strict=True)
+    columns: dict[str, Any] = {
+        "ids": [pair.job] * 2, "claims": [lost, claim], "results": [None] * 2, "waits": [0.0] * 2, "seconds": [0.1] * 2,
+        "usages": None, "outputs": None,
+    }  # fmt: skip
+    recorded = pair.first.batch(statements.complete(columns), statements.enqueue_children(list(children)))[0]
+    assert recorded.ids == [pair.job]
+    assert pair.conn.execute("SELECT task FROM pgjobs.jobs WHERE id <> %s", [pair.job]).fetchall() == [
+        ("of the other",)
+    ]
 
 
 def test_worker_times_out_nothing_that_another_runs_meanwhile(pair: Pair) -> None:

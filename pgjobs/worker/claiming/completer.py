@@ -172,9 +172,9 @@ class Completer:
         return self.confirm(outcomes, recorded, link)
 
 
-def _children(outcomes: Sequence[Outcome]) -> list[tuple[UUID | None, Child]]:
+def _children(outcomes: Sequence[Outcome]) -> list[tuple[tuple[UUID, UUID] | None, Child]]:
     return [
-        (outcome.run.id, child) for outcome in outcomes if outcome.run.report for child in outcome.run.report.children
+        (outcome.run.key, child) for outcome in outcomes if outcome.run.report for child in outcome.run.report.children
     ]
 
 
