@@ -802,6 +802,16 @@ def test_deaf_code_does_not_hold_up_a_stop(jobs: PgJobs, monkeypatch: pytest.Mon
     assert job.refresh().status is Status.QUEUED, "what the deaf code returns is nobody's"
 
 
+def test_stop_from_another_thread_ends_the_wait(jobs: PgJobs) -> None:
+    worker = jobs.worker()
+    worker.start()
+    waiting = threading.Thread(target=worker.wait)
+    waiting.start()
+    worker.stop()
+    waiting.join(10)
+    assert not waiting.is_alive()
+
+
 def test_worker_names_itself_and_its_state(jobs: PgJobs, conn: psycopg.Connection[Any]) -> None:
     with jobs.worker(queues="a,b", concurrency=3, name="mine") as worker:
         row = conn.execute("SELECT id, name, queues, slots, dead_at FROM pgjobs.workers").fetchone()

@@ -54,7 +54,7 @@ class Child:
         self._board = board
         self._settings = settings
         self._worker: Worker | None = None
-        self._stopping = threading.Event()
+        self._stopping = False
         self._told = False
         self._recycled = False
         self._done = 0
@@ -118,7 +118,7 @@ class Child:
         finally:
             worker.stop()
         self._done = worker.done
-        self._recycled = (worker.recycling or self._stopping.is_set()) and not self._told
+        self._recycled = (worker.recycling or self._stopping) and not self._told
 
     def _make_worker(self, application: Application) -> Worker:
         told = {each.name: self._settings[each.name] for each in fields(WorkerSettings) if each.name in self._settings}
@@ -135,14 +135,14 @@ class Child:
 
     def _start(self, worker: Worker) -> bool:
         """Starts it, once the database is there where that is to be waited for; returns whether it has started."""
-        while not self._stopping.is_set():
+        while not self._stopping:
             try:
                 worker.start()
             except psycopg.Error as error:
                 if not (self._settings["wait_for_db"] and is_away(error)):
                     raise
                 worker.outage.away(error)
-                self._stopping.wait(0.5)
+                worker.await_change(0.5)
             else:
                 worker.outage.back()
                 return True
@@ -167,8 +167,8 @@ class Child:
         self._stop()
 
     def _stop(self, *, hurry: bool = False) -> None:
-        asked_before = self._stopping.is_set()
-        self._stopping.set()
+        asked_before = self._stopping
+        self._stopping = True
         if self._worker is not None and (hurry or not asked_before):
             self._worker.request_stop()
 

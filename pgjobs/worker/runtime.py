@@ -7,6 +7,7 @@ import logging
 import os
 import socket
 import threading
+import time
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any
@@ -25,6 +26,7 @@ from pgjobs.job import new_id
 from pgjobs.options import log_level
 from pgjobs.running.registry import Registry
 from pgjobs.worker.beating import Beat
+from pgjobs.worker.bell import Bell
 from pgjobs.worker.board import Board
 from pgjobs.worker.calling import Calls, wanted
 from pgjobs.worker.executors.pool import APART, check
@@ -41,7 +43,8 @@ class Worker:
     """Runs jobs in this process until it is stopped.
 
     Use it as a context manager, sync or async; or call ``run()``, which returns when the worker has drained the queues
-    (with ``burst``), has done ``max_jobs``, or ``stop()`` is called from another thread or a signal handler.
+    (with ``burst``), has done ``max_jobs``, or is stopped: by ``stop()`` from another thread, or by ``request_stop()``
+    from a signal handler.
 
     Args:
         board: where the running jobs are noted, for a supervisor to read.
@@ -82,8 +85,8 @@ class Worker:
         self._services: list[Service] = []
         self._listener: Listener | None = None
         self._beat: Beat | None = None
-        self._stop_asked = threading.Event()
-        self._changed = threading.Event()
+        self._bell = Bell()
+        self._stop_asked = False
         self._hurry = False
         self.quiet = False
         self.recycling = False
@@ -151,7 +154,7 @@ class Worker:
         """
         if self.life is None:
             return
-        self._stop_asked.set()
+        self._stop_asked = True
         if self in self.jobs.hosts:
             self.jobs.hosts.remove(self)
         with self._rebirth:
@@ -170,8 +173,9 @@ class Worker:
         life.end()
         logging.getLogger().removeHandler(self._handler)
         self.life = None
-        self._stop_asked.clear()
+        self._stop_asked = False
         self._hurry = False
+        self._bell.ring()
         self.done += life.slots.done
         if self._calls is not None:
             self._calls.close()
@@ -186,12 +190,9 @@ class Worker:
             self.stop()
 
     def wait(self) -> None:
-        """Returns when the worker should stop: asked to, or drained where it is to leave then."""
+        """Returns when the worker has stopped or should: asked to, or drained where it is to leave then."""
         leaves = self.settings.burst or self.settings.max_jobs is not None
-        while not self._stop_asked.is_set():
-            life = self.life
-            if life is not None and self._may_leave(life):
-                return
+        while not self._stop_asked and (life := self.life) is not None and not self._may_leave(life):
             self.await_change(0.01 if leaves or self.recycling else 1.0)
 
     def _may_leave(self, life: Life) -> bool:
@@ -200,15 +201,14 @@ class Worker:
 
     def request_stop(self) -> None:
         """Asks ``run`` to return; asked a second time, running jobs are not waited for. Safe in a signal handler."""
-        if self._stop_asked.is_set():
-            self._hurry = True
-        self._stop_asked.set()
-        self._changed.set()
+        self._hurry = self._hurry or self._stop_asked
+        self._stop_asked = True
+        self._bell.ring()
 
     @property
     def is_stopping(self) -> bool:
         """Whether it was asked to stop, and has not yet."""
-        return self._stop_asked.is_set()
+        return self._stop_asked
 
     def recycle(self, why: str) -> None:
         """Claims no more and leaves when it has drained, for a fresh process to follow.
@@ -328,7 +328,7 @@ class Worker:
         if self.life is not None:
             self.life.claimer.stop_claiming()
             self.life.claiming.wake()
-        self._changed.set()
+        self._bell.ring()
 
     def declared_dead(self, life_id: UUID) -> None:
         """Drops all that a life held, and begins another one under a new id, on a thread of its own.
@@ -339,11 +339,11 @@ class Worker:
 
     def _begin_anew(self, life_id: UUID) -> None:
         with self._rebirth:
-            if self.life is None or self.life.id != life_id or self._stop_asked.is_set():
+            if self.life is None or self.life.id != life_id or self._stop_asked:
                 return
             self.emit(DeclaredDead(self.name))
             self.life.abandon()
-            while not self._stop_asked.is_set():
+            while not self._stop_asked:
                 try:
                     life = Life(self)
                     life.start()
@@ -351,16 +351,15 @@ class Worker:
                     if not is_away(error):
                         raise
                     self.outage.away(error)
-                    self._stop_asked.wait(0.5)
+                    time.sleep(0.5)
                 else:
                     self.life = life
                     return
 
     def changed(self) -> None:
         """Something finished: whoever waits for it looks."""
-        self._changed.set()
+        self._bell.ring()
 
     def await_change(self, timeout_s: float) -> None:
         """Waits until something finishes, or for timeout_s."""
-        self._changed.wait(timeout_s)
-        self._changed.clear()
+        self._bell.wait(timeout_s)
