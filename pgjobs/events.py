@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Callable, Sequence
+import traceback
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 from uuid import UUID
@@ -255,7 +257,18 @@ class Audience:
             try:
                 listener(event)
             except BaseException:  # SystemExit too: it would end the thread that it is told on, and nobody would notice
-                logging.getLogger("pgjobs").exception("a listener to %s raised", type(event).__name__)
+                with unfailing():
+                    logging.getLogger("pgjobs").exception("a listener to %s raised", type(event).__name__)
+
+
+@contextlib.contextmanager
+def unfailing() -> Generator[None]:
+    """Lets no error of a logging handler or filter out, for those who go on without it; it stands on standard error."""
+    try:
+        yield
+    except Exception:
+        with contextlib.suppress(Exception):
+            traceback.print_exc()
 
 
 def _derived(kind: type[Event]) -> list[type[Event]]:

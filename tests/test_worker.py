@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import logging
 import sys
 import threading
 import time
@@ -22,6 +23,7 @@ from pgjobs import (
     Job,
     JobFailedError,
     JobStateError,
+    JobSucceeded,
     NoCurrentJobError,
     OptionError,
     PgJobs,
@@ -832,6 +834,30 @@ def test_events_tell_what_happened(jobs: PgJobs) -> None:
     recorded = events[1]
     assert isinstance(recorded, Recorded)
     assert recorded.outcomes[0].ending == "succeeded"
+
+
+def test_worker_outlives_a_log_handler_that_fails(jobs: PgJobs, capsys: pytest.CaptureFixture[str]) -> None:
+    class Lost(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            raise ConnectionError("the log server is gone")
+
+    def tell(event: Event) -> None:
+        raise ValueError
+
+    lost = Lost(logging.WARNING)
+    jobs.subscribe(tell, JobSucceeded)
+    fail = jobs.task(name="fail", retry=NOW)(lambda: 1 / 0)
+    with jobs.worker() as worker:
+        logging.getLogger().addHandler(lost)
+        try:
+            failed = fail.enqueue()
+            seen(lambda: failed.refresh().status is Status.FAILED)
+            assert jobs.task(add).enqueue(1, 2).get(10) == 3
+            seen(lambda: "ValueError" in capsys.readouterr().err)
+            assert worker.life is not None
+            assert worker.life.claiming._thread.is_alive()
+        finally:
+            logging.getLogger().removeHandler(lost)
 
 
 @pytest.mark.parametrize(

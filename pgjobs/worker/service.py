@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Final
 
 from pgjobs.connections.database import is_away
-from pgjobs.events import DatabaseAway, DatabaseBack, Event, Trouble
+from pgjobs.events import DatabaseAway, DatabaseBack, Event, Trouble, unfailing
 
 MAX_BACKOFF_S: Final = 2.0
 
@@ -45,7 +45,8 @@ class Outage:
             if not self._is_away:
                 self._is_away = True
                 self._since = time.monotonic()
-                self._emit(DatabaseAway(str(error).strip().splitlines()[0] if str(error).strip() else repr(error)))
+                with unfailing():
+                    self._emit(DatabaseAway(str(error).strip().splitlines()[0] if str(error).strip() else repr(error)))
 
     def back(self) -> None:
         """Notes that it could."""
@@ -53,7 +54,8 @@ class Outage:
             if self._is_away:
                 self._is_away = False
                 self.over += 1
-                self._emit(DatabaseBack(time.monotonic() - self._since))
+                with unfailing():
+                    self._emit(DatabaseBack(time.monotonic() - self._since))
 
 
 class Service:
@@ -145,7 +147,8 @@ class Service:
         if self._stopping:
             return 0.0
         if not is_away(error):
-            self._emit(Trouble(self.name, error))
+            with unfailing():
+                self._emit(Trouble(self.name, error))
             return 1.0
         if self._outages == self._outage.over:
             self._outage.away(error)

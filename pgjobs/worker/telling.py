@@ -16,6 +16,7 @@ from pgjobs.events import (
     JobStarted,
     JobSucceeded,
     Recorded,
+    unfailing,
 )
 from pgjobs.running.outcome import Outcome
 from pgjobs.running.run import Run
@@ -32,7 +33,8 @@ class Telling:
         self._audience = audience
 
     def __call__(self, event: Event) -> None:
-        self._log(event)
+        with unfailing():
+            self._log(event)
         self._audience(event)
         if isinstance(event, Recorded) and self._audience.wants(*_ENDINGS):
             for outcome in event.outcomes:

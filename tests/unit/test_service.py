@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import psycopg
+import pytest
 
 from pgjobs.events import DatabaseAway, DatabaseBack, Event, Trouble
 from pgjobs.worker.service import Outage, Service
@@ -64,3 +65,22 @@ def test_any_other_error_is_told_and_tried_again_in_a_second_unless_it_stops() -
     service.stop()
     assert (service._one(), len(events)) == (0.0, 1), "who leaves has no news of that"
     assert service.join(), "it was never started"
+
+
+def test_service_outlives_a_log_that_fails(capsys: pytest.CaptureFixture[str]) -> None:
+    def log(event: Event) -> None:
+        raise ConnectionError(f"no log server for {type(event).__name__}")
+
+    errors = iter([ValueError("odd"), psycopg.OperationalError("server closed the connection unexpectedly")])
+
+    def tick() -> float:
+        for error in errors:
+            raise error
+        return 0.0
+
+    service = Service("test", tick, Outage(log), log)
+    assert service._one() == 1.0
+    assert 0 < service._one() < 1.0
+    assert service._one() == 0.0
+    said = capsys.readouterr().err
+    assert [name in said for name in ("Trouble", "DatabaseAway", "DatabaseBack")] == [True] * 3
