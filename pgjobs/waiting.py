@@ -11,8 +11,6 @@ from collections.abc import Callable, Generator, Iterable
 from typing import Final
 from uuid import UUID
 
-import psycopg
-
 from pgjobs import statements
 from pgjobs.connections.database import Database
 from pgjobs.connections.link import Link
@@ -138,14 +136,16 @@ class _Ear:
                 try:
                     self._listener.tick()
                     self._renew()
-                except psycopg.Error:
+                except Exception:  # whoever waits here waits, whatever it was
                     self._heard_since = None
                     self._listener.recovered()
                     self._link.close()
                     time.sleep(RETRY_S)
         finally:
+            with self._lock:
+                self._closed = True
             self._heard_since = None
-            with contextlib.suppress(psycopg.Error):
+            with contextlib.suppress(Exception):
                 self._link.one(statements.wait_no_more(self._channel))
             self._listener.close()
             self._link.close()

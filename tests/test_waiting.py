@@ -25,6 +25,7 @@ from pgjobs import (
     ledger,
     waiting,
 )
+from pgjobs.connections.listener import Listener
 from pgjobs.job import new_id
 from pgjobs.statements import Statement
 from pgjobs.worker.claiming import completer
@@ -286,6 +287,34 @@ def test_break_of_the_connection_is_survived(jobs: PgJobs, conn: psycopg.Connect
         gate.set()
         thread.join(10)
     assert results == [True]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.parametrize("error", [ValueError, SystemExit])
+def test_any_other_error_is_survived(
+    error: type[BaseException], patient: None, jobs: PgJobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tick, broken = Listener.tick, [error]
+
+    def ticking(listener: Listener) -> float:
+        if broken and threading.current_thread().name == "pgjobs-waiting":
+            raise broken.pop()
+        return tick(listener)
+
+    monkeypatch.setattr(Listener, "tick", ticking)
+    gate = threading.Event()
+    work = jobs.task(name="work")(lambda: gate.wait(20))
+    with pytest.raises(ResultTimeoutError):
+        work.enqueue().get(0.5)
+    assert not broken
+    job = work.enqueue()
+    with jobs.worker():
+        thread = threading.Thread(target=job.get, args=[20])
+        thread.start()
+        eventually(lambda: jobs._ledger._waiting.hears, timeout_s=8)
+        gate.set()
+        thread.join(8)
+        assert not thread.is_alive()
 
 
 # -- many
