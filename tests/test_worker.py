@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import logging
 import sys
@@ -802,6 +803,17 @@ def test_deaf_code_does_not_hold_up_a_stop(jobs: PgJobs, monkeypatch: pytest.Mon
     assert (job.refresh().status, job.attempt) == (Status.QUEUED, 0)
     time.sleep(3)
     assert job.refresh().status is Status.QUEUED, "what the deaf code returns is nobody's"
+
+
+def test_start_that_fails_leaves_no_thread_behind() -> None:
+    with contextlib.closing(PgJobs("postgresql://nobody@127.0.0.1:1/none")) as jobs:
+        jobs.on_failure(lambda ended: None)
+        worker = jobs.worker()
+        before = threading.enumerate()
+        for _ in range(3):
+            with pytest.raises(psycopg.OperationalError):
+                worker.start()
+        assert [thread for thread in threading.enumerate() if thread not in before] == []
 
 
 def test_stop_from_another_thread_ends_the_wait(jobs: PgJobs) -> None:

@@ -108,8 +108,6 @@ class Worker:
             for task in self.jobs.tasks.values():
                 if task.executor in APART:
                     check(task)
-        if self._calls is not None:
-            self._calls.start()
         self.life = Life(self)
         logging.getLogger().addHandler(self._handler)  # before the first job may run
         try:
@@ -117,6 +115,8 @@ class Worker:
         except BaseException:
             logging.getLogger().removeHandler(self._handler)
             raise
+        if self._calls is not None:  # it has kept what happened so far
+            self._calls.start()
         self._services = [self._listening()]
         if not self.settings.supervised:
             self._beat = Beat(self)
