@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -235,6 +237,8 @@ class Told:
     """A child that only hears."""
 
     is_ready = True
+    is_leaving = False
+    number = 0
 
     def __init__(self) -> None:
         self.words: list[str] = []
@@ -270,6 +274,45 @@ def test_signal_that_comes_between_two_turns_is_passed_on(signals: int, words: l
     assert child.words == [*words, "hurry"]
     for end in (supervisor._bell, supervisor._ear, supervisor._selector):
         end.close()
+
+
+@pytest.fixture
+def crowded(monkeypatch: pytest.MonkeyPatch) -> Iterator[Supervisor]:
+    """A supervisor on a machine on which no process can be started."""
+
+    def fork(*_: Any, **__: Any) -> None:
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(subprocess, "Popen", fork)
+    supervisor = Supervisor(Settings(app="none", processes=2))
+    yield supervisor
+    for end in (supervisor._bell, supervisor._ear, supervisor._selector):
+        end.close()
+
+
+def test_process_that_cannot_be_started_is_tried_again_and_costs_no_other(
+    crowded: Supervisor, caplog: pytest.LogCaptureFixture
+) -> None:
+    healthy: Any = Told()
+    crowded._children._by_pid[0] = healthy
+    crowded._restarts.plan(1, rest_s=0.0)
+    files = len(os.listdir("/proc/self/fd"))
+    crowded._turn()
+    assert (healthy.words, crowded._restarts.numbers) == ([], [1])
+    assert "trying again in 10 s: [Errno 11] Resource temporarily unavailable" in caplog.text
+    assert len(os.listdir("/proc/self/fd")) == files
+
+
+def test_old_processes_go_on_where_no_fresh_one_can_be_started(
+    crowded: Supervisor, caplog: pytest.LogCaptureFixture
+) -> None:
+    old: Any = Told()
+    crowded._children._by_pid[0] = old
+    crowded._reload_asked = True
+    crowded._turn()
+    crowded._turn()
+    assert (old.words, crowded._restarts.numbers) == ([], [])
+    assert "the old ones go on" in caplog.text
 
 
 def test_process_that_a_job_ends_with_0_has_died_all_the_same(app: PgJobs, database_url: str) -> None:

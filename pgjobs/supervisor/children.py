@@ -46,7 +46,11 @@ class Children:
             return {child.lives[-1]: child for child in self._by_pid.values() if child.lives}
 
     def start(self, number: int, max_jobs: int | None = None) -> Process:
-        """Starts a process under a number."""
+        """Starts a process under a number.
+
+        Raises:
+            OSError: none can be started now.
+        """
         child = Process(number, self._settings, self._supervisor_id, max_jobs)
         with self._lock:
             self._by_pid[child.popen.pid] = child

@@ -65,7 +65,11 @@ class Settings:
 
 
 class Process:
-    """A child process. ``lives`` are the ids under which it has worked, the current one last."""
+    """A child process. ``lives`` are the ids under which it has worked, the current one last.
+
+    Raises:
+        OSError: none can be started now, for want of memory, processes or files.
+    """
 
     def __init__(self, number: int, settings: Settings, supervisor_id: UUID, max_jobs: int | None) -> None:
         self.number = number
@@ -90,16 +94,23 @@ class Process:
         self._overdue: list[UUID] = []
         self._killed_for: str | None = None
         self.pipe, theirs = socket.socketpair()
-        name = f"{socket.gethostname()}:{os.getpid()}.{number}"
-        document = asdict(settings) | {"supervisor": str(supervisor_id), "name": name, "max_jobs": max_jobs}
+        with theirs:
+            self.popen = self._begin(theirs, supervisor_id, max_jobs)
+
+    def _begin(self, theirs: socket.socket, supervisor_id: UUID, max_jobs: int | None) -> subprocess.Popen[bytes]:
+        name = f"{socket.gethostname()}:{os.getpid()}.{self.number}"
+        document = asdict(self._settings) | {"supervisor": str(supervisor_id), "name": name, "max_jobs": max_jobs}
         document["stacks_fd"] = self._stacks_fd
         arguments = [str(theirs.fileno()), str(self.board.fd), json.dumps(document)]
-        self.popen = subprocess.Popen(
-            [sys.executable, "-m", "pgjobs.supervisor.child", *arguments],
-            pass_fds=[fd for fd in (theirs.fileno(), self.board.fd, self._stacks_fd) if fd is not None],
-            stdin=subprocess.DEVNULL,
-        )
-        theirs.close()
+        try:
+            return subprocess.Popen(
+                [sys.executable, "-m", "pgjobs.supervisor.child", *arguments],
+                pass_fds=[fd for fd in (theirs.fileno(), self.board.fd, self._stacks_fd) if fd is not None],
+                stdin=subprocess.DEVNULL,
+            )
+        except OSError:
+            self.close()
+            raise
 
     def messages(self) -> list[dict[str, Any]]:
         """Reads what the child has said; notes when it will say no more."""

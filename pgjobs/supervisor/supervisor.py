@@ -23,7 +23,7 @@ from pgjobs.supervisor.children import Children
 from pgjobs.supervisor.growth import Growth
 from pgjobs.supervisor.heartbeat import Heartbeat
 from pgjobs.supervisor.process import KILL_S, Process, Settings
-from pgjobs.supervisor.restarts import Restarts
+from pgjobs.supervisor.restarts import MAX_REST_S, Restarts
 from pgjobs.supervisor.rolling import Roll
 from pgjobs.supervisor.watchers import Watchers
 from pgjobs.worker import identity
@@ -60,7 +60,7 @@ class Supervisor:
         self._roll: Roll | None = None
         self._growth = None
         if (most := settings.max_processes) is not None:
-            self._growth = Growth(settings, most, self._children.start)
+            self._growth = Growth(settings, most, self._spawn)
         self._heartbeat = Heartbeat(
             self._children,
             self._watchers.emit,
@@ -113,9 +113,8 @@ class Supervisor:
                 self._bury(child)
         if self._reload_asked and not self._stop_asked:
             self._begin_anew()
-        if self._roll is not None and not self._roll.step(list(self._children)):
-            self._roll = None
-            logger.info("every process has been followed by a fresh one")
+        if self._roll is not None:
+            self._go_on(self._roll)
         self._restart_due()
         self._grow()
         self._watch()
@@ -168,7 +167,7 @@ class Supervisor:
     # -- while a process lives
 
     def _spawn(self, number: int) -> None:
-        """Starts a process, where its share of the jobs is not done yet."""
+        """Starts a process, where its share of the jobs is not done yet; later, where none can be started now."""
         total = self._settings.max_jobs
         share = None
         if total is not None:
@@ -176,7 +175,11 @@ class Supervisor:
             share -= self._done.get(number, 0)
             if share <= 0:
                 return
-        self._children.start(number, share)
+        try:
+            self._children.start(number, share)
+        except OSError as error:
+            logger.error("no process can be started, trying again in %.0f s: %s", MAX_REST_S, error)
+            self._restarts.plan(number)
 
     def _hear(self, child: Process) -> None:
         for message in self._children.listen_to(child):
@@ -297,6 +300,17 @@ class Supervisor:
         olds = self._children.staying
         logger.info("fresh processes follow the present ones: %d", len(olds))
         self._roll = Roll(olds, self._follow)
+
+    def _go_on(self, roll: Roll) -> None:
+        try:
+            if roll.step(list(self._children)):
+                return
+        except OSError as error:
+            logger.error("no fresh process can be started, and the old ones go on; send SIGHUP again: %s", error)
+            self._abandon(roll)
+            return
+        self._roll = None
+        logger.info("every process has been followed by a fresh one")
 
     def _follow(self, number: int) -> Process:
         self._watchers.count("process_restarts")
