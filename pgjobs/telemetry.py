@@ -16,7 +16,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from pgjobs import events
-from pgjobs.errors import ConfigurationError
+from pgjobs.errors import ConfigurationError, SoftTimeoutError, TimeoutExceededError
 from pgjobs.running.outcome import MAX_CRASHES, Outcome, storable
 from pgjobs.running.run import CURRENT, Run
 from pgjobs.wording import duration, plural, short
@@ -227,6 +227,14 @@ class JobLogHandler(logging.Handler):
         self._default = default
 
     def emit(self, record: logging.LogRecord) -> None:
+        try:
+            self._keep(record)
+        except (TimeoutExceededError, SoftTimeoutError):  # raised in the job's thread, which happened to be here
+            raise
+        except Exception:
+            self.handleError(record)
+
+    def _keep(self, record: logging.LogRecord) -> None:
         run = CURRENT.get(None)
         if run is None or record.name.startswith("pgjobs."):
             return

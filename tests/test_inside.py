@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import inspect
 import json
+import logging
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -33,6 +34,7 @@ from pgjobs import (
     Resource,
     Retry,
     Snooze,
+    SoftTimeoutError,
     Status,
     current_job,
     report,
@@ -298,6 +300,33 @@ def test_nothing_is_captured_where_nobody_asked(jobs: PgJobs) -> None:
     plain, kept = jobs.enqueue("warn", "a"), loud.enqueue("b")
     jobs.worker(burst=True).run()
     assert (lines(plain), lines(kept)) == ([], [(1, "warning", "b")])
+
+
+def test_bad_log_call_fails_no_job_and_a_timeout_in_one_is_none(
+    jobs: PgJobs, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Late:
+        def __str__(self) -> str:
+            raise SoftTimeoutError(1.0)
+
+    worker = jobs.worker(burst=True)
+    logger = logging.Logger("alone")  # pytest's own handlers raise on purpose
+    logger.addHandler(worker._handler)
+    two = "%s and %s"
+
+    @jobs.task(capture_logs="info", retry=1)
+    def work() -> str:
+        logger.warning(two, 1)
+        with pytest.raises(SoftTimeoutError):
+            logger.warning("%s", Late())
+        logger.warning("fine")
+        return "went on"
+
+    job = work.enqueue()
+    worker.run()
+    assert job.get(1) == "went on"
+    assert lines(job) == [(1, "warning", "fine")]
+    assert "not enough arguments for format string" in capsys.readouterr().err
 
 
 def test_lines_and_files_are_shown_on_the_command_line(jobs: PgJobs, database_url: str, tmp_path: Path) -> None:
