@@ -816,6 +816,23 @@ def test_start_that_fails_leaves_no_thread_behind() -> None:
         assert [thread for thread in threading.enumerate() if thread not in before] == []
 
 
+def test_declared_death_leaves_no_event_loop_behind(jobs: PgJobs) -> None:
+    def loops() -> int:
+        return sum(thread.name == "pgjobs-async" for thread in threading.enumerate())
+
+    work = jobs.task(aadd)
+    before = loops()
+    with jobs.worker() as worker:
+        life = worker.life
+        assert life is not None
+        work.enqueue(1, 2).get(10)
+        worker.declared_dead(life.id)
+        seen(lambda: worker.life is not life)
+        assert work.enqueue(1, 2).get(10) == 3
+        seen(lambda: loops() == before + 1)
+    seen(lambda: loops() == before)
+
+
 def test_stop_from_another_thread_ends_the_wait(jobs: PgJobs) -> None:
     worker = jobs.worker()
     worker.start()

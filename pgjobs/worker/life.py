@@ -222,6 +222,7 @@ class Life:
         for pool in self._pools.values():
             pool.close()
         self._close_resources()
+        self._loop.close()
 
     def be_quiet(self, quiet: bool) -> None:
         """Claims no more, or claims again; from any thread."""
