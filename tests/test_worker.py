@@ -9,6 +9,7 @@ import logging
 import sys
 import threading
 import time
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from types import ModuleType
@@ -841,6 +842,35 @@ def test_stop_from_another_thread_ends_the_wait(jobs: PgJobs) -> None:
     worker.stop()
     waiting.join(10)
     assert not waiting.is_alive()
+
+
+def test_coroutine_that_blocks_the_loop_does_not_hold_up_a_stop(
+    jobs: PgJobs, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("pgjobs.worker.life.INTERRUPT_S", 0.2)
+    began, gate = threading.Event(), threading.Event()
+
+    async def lifespan() -> AsyncIterator[dict[str, str]]:
+        yield {}
+
+    @jobs.task
+    async def work() -> None:
+        began.set()
+        gate.wait(20)
+
+    jobs.lifespan = lifespan
+    before = threading.enumerate()
+    job = work.enqueue()
+    worker = jobs.worker()
+    worker.start()
+    assert began.wait(5)
+    started = time.monotonic()
+    worker.stop(timeout=0)
+    assert time.monotonic() - started < 10
+    gate.set()
+    assert job.refresh().status is Status.QUEUED
+    assert "a coroutine blocks the event loop" in caplog.text
+    seen(lambda: not [each for each in threading.enumerate() if each.name == "pgjobs-async" and each not in before])
 
 
 def test_worker_names_itself_and_its_state(jobs: PgJobs, conn: psycopg.Connection[Any]) -> None:

@@ -7,8 +7,9 @@ import json
 import logging
 import os
 import socket
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
@@ -58,7 +59,7 @@ class Life:
         self.desk.jobs = worker.jobs
         self.desk.max_file_bytes = worker.jobs.max_file_bytes
         self._loop = AsyncExecutor(self.slots)
-        self._lifespan = Lifespan(worker.jobs.lifespan, self._loop.run)
+        self._lifespan = Lifespan(worker.jobs.lifespan, self._loop.run, self._run_last)
         self._threads = ThreadExecutor(self.slots, lost=self._lost_thread)
         self._pools = {kind: _pool(kind, worker, self.slots) for kind in APART}
         self._executors: dict[str, Executor] = {"async": self._loop, "thread": self._threads, **self._pools}
@@ -236,6 +237,15 @@ class Life:
         running = self._threads.running() | self._loop.running()
         jobs = {key: f"{run.task_name} {run.id}" for key, run in running.items()}
         return stacks.ask(what, seconds, self._loop.loop, jobs)
+
+    def _run_last(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        """Runs a coroutine on the loop, unless a job holds that: it may do so for as long as it likes."""
+        heard = threading.Event()
+        self._loop.loop.call_soon_threadsafe(heard.set)
+        if not heard.wait(INTERRUPT_S):
+            coroutine.close()
+            raise TimeoutError("a coroutine blocks the event loop")
+        return self._loop.run(coroutine)
 
     def _close_resources(self) -> None:
         try:

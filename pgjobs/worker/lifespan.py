@@ -20,11 +20,13 @@ class Lifespan:
     Args:
         given: a generator function or what returns a context manager, sync or async; None for nothing.
         run: for async ones: connections belong to the loop that opened them.
+        run_last: what closes them runs by this one, if given.
     """
 
-    def __init__(self, given: Callable[[], Any] | None, run: Runs) -> None:
+    def __init__(self, given: Callable[[], Any] | None, run: Runs, run_last: Runs | None = None) -> None:
         self._given = given
         self._run = run
+        self._run_last = run_last or run
         self._close: Callable[[], object] | None = None
 
     def open(self) -> Any:
@@ -34,7 +36,7 @@ class Lifespan:
         manager: Any = _manager(self._given)
         if hasattr(manager, "__aenter__"):
             opened = self._run(manager.__aenter__())
-            self._close = lambda: self._run(manager.__aexit__(None, None, None))
+            self._close = lambda: self._run_last(manager.__aexit__(None, None, None))
         else:
             opened = manager.__enter__()
             self._close = lambda: manager.__exit__(None, None, None)
