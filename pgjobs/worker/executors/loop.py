@@ -100,10 +100,16 @@ class AsyncExecutor:
             self._loop.close()
 
     def _open_slot(self, run: Run) -> None:
-        slot = _Slot(self, self._slots)
+        slot = _Slot(self, self._slots, run)
         self._active.add(slot)
         slot.task = self._loop.create_task(slot.work(run), context=contextvars.Context())
-        slot.task.add_done_callback(lambda _: self._active.discard(slot))
+        slot.task.add_done_callback(lambda task: self._ended(slot, task))
+
+    def _ended(self, slot: _Slot, task: asyncio.Task[None]) -> None:
+        """Takes leave of a slot; what it still owes, because it was cancelled between two runs, gets a fresh one."""
+        self._active.discard(slot)
+        if task.cancelled() and slot.owed is not None and not self._closing:
+            self.reopen(slot.owed)
 
     def forget(self, slot: _Slot) -> None:
         """Counts a slot no more: its task goes on, and nobody waits for it."""
@@ -134,20 +140,26 @@ class AsyncExecutor:
 
     def _cancel_all(self) -> None:
         for slot in self._active:
-            if slot.task is not None:
+            if slot.task is not None and slot.run is not None:  # what has not begun sees for itself that it need not
                 slot.task.cancel()
 
 
 class _Slot:
-    """One asyncio task that runs jobs, one after the other."""
+    """One asyncio task that runs jobs, one after the other.
 
-    __slots__ = ("__weakref__", "_executor", "_slots", "deadline", "run", "spoilt", "task")
+    Attributes:
+        run: the one whose code runs now, which a cancellation of the task is for.
+        owed: the one that has no outcome yet, whether its code has begun or not.
+    """
 
-    def __init__(self, executor: AsyncExecutor, slots: Slots) -> None:
+    __slots__ = ("__weakref__", "_executor", "_slots", "deadline", "owed", "run", "spoilt", "task")
+
+    def __init__(self, executor: AsyncExecutor, slots: Slots, owed: Run) -> None:
         self._executor = executor
         self._slots = slots
         self.task: asyncio.Task[None] | None = None
         self.run: Run | None = None
+        self.owed: Run | None = owed
         self.deadline = float("inf")
         self.spoilt = False
 
@@ -178,24 +190,31 @@ class _Slot:
         self._slots.handled(run)
         self.task.cancel()
 
-    async def work(self, first: Run) -> None:
-        run: Run | None = first
+    async def work(self, run: Run) -> None:
+        task = self.task
+        assert task is not None  # noqa: S101 - a slot has its task from the start
         slice_ends = time.perf_counter() + SLICE_S
-        while run is not None:
+        while True:
             CURRENT.set(run)
             before = contextvars.copy_context()
             outcome = await self._attempt(run)
-            clean = contextvars.copy_context() == before and not self.spoilt
-            run = self._slots.finish(outcome, KIND)
-            if run is not None and not clean:
-                self._executor.reopen(run)
+            clean = contextvars.copy_context() == before and not self.spoilt and not task.cancelling()
+            following = self.owed = self._slots.finish(outcome, KIND)
+            if following is None:
                 return
+            if not clean:
+                self.owed = None
+                self._executor.reopen(following)
+                return
+            run = following
             if time.perf_counter() > slice_ends:
                 await asyncio.sleep(0)
                 slice_ends = time.perf_counter() + SLICE_S
 
     async def _attempt(self, run: Run) -> Outcome:
         run.begun = time.perf_counter()
+        if run.cancelled or self._executor.stopping:
+            return cancelled(run, 0.0) if run.cancelled else released(run)
         if run.options is not None and (late := too_late(run)) is not None:
             return late
         self.run = run
@@ -209,11 +228,10 @@ class _Slot:
             else:
                 called = run.task.body(*run.positional, **run.named)
                 value = await Softly(called, soft_s, lambda: self._is_stopped(run))
-        except asyncio.CancelledError as error:
-            return self._cancelled(run, error)
         except BaseException as error:
-            return raised(run, error, time.perf_counter() - run.begun)
+            return self._raised(run, error)
         finally:
+            self.run = None
             self.deadline = float("inf")
         duration_s = time.perf_counter() - run.begun
         if run.overdue or (run.timeout_s is not None and duration_s > run.timeout_s):
@@ -223,11 +241,12 @@ class _Slot:
     def _is_stopped(self, run: Run) -> bool:
         return run.overdue or run.cancelled or self._executor.stopping
 
-    def _cancelled(self, run: Run, error: asyncio.CancelledError) -> Outcome:
+    def _raised(self, run: Run, error: BaseException) -> Outcome:
+        """The outcome of code that raised; being stopped counts for more than what the code has made of it."""
         duration_s = time.perf_counter() - run.begun
         if run.overdue:
             return timed_out(run, duration_s, error)
-        if run.cancelled:
+        if run.cancelled and isinstance(error, asyncio.CancelledError):
             return cancelled(run, duration_s)
         if self._executor.stopping:
             self.spoilt = True
