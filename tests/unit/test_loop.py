@@ -169,3 +169,17 @@ def test_coroutine_that_makes_another_error_of_its_timeout_has_timed_out(floor: 
     run = floor.run(turns_into_another_error, timeout_s=0.05)
     floor.slots.add([run])
     assert floor.endings(run) == [("failed", "timeout")]
+
+
+def test_task_factory_of_a_job_is_none_of_the_slots(floor: Floor) -> None:
+    async def sets_one() -> None:
+        def factory(loop: asyncio.AbstractEventLoop, coroutine: Any) -> asyncio.Task[Any]:
+            return asyncio.Task(coroutine, loop=loop)  # as they were written before a task could be given a context
+
+        asyncio.get_running_loop().set_task_factory(factory)  # type: ignore[arg-type]
+
+    first, second = floor.run(sets_one), floor.run(quick)
+    floor.slots.add([first])
+    assert floor.endings(first) == [("succeeded", None)]
+    floor.slots.add([second])
+    assert floor.endings(second) == [("succeeded", None)]

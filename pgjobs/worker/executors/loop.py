@@ -102,7 +102,8 @@ class AsyncExecutor:
     def _open_slot(self, run: Run) -> None:
         slot = _Slot(self, self._slots, run)
         self._active.add(slot)
-        slot.task = self._loop.create_task(slot.work(run), context=contextvars.Context())
+        # Not by the loop, which would ask the factory that a job may have set.
+        slot.task = asyncio.Task(slot.work(run), loop=self._loop, context=contextvars.Context())
         slot.task.add_done_callback(lambda task: self._ended(slot, task))
 
     def _ended(self, slot: _Slot, task: asyncio.Task[None]) -> None:
