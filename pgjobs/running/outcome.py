@@ -253,6 +253,11 @@ def released(run: Run) -> Outcome:
     return Outcome(run, "released", 0.0)
 
 
+def unstarted(run: Run, error: BaseException) -> Outcome:
+    """The outcome of a run for which there is no thread or process: its job rests for as long as it has waited."""
+    return Outcome(run, "scheduled", 0.0, reason=f"cannot be started: {_safe_text(error)}", refund=1)
+
+
 def describe(error: BaseException, expected: tuple[type[BaseException], ...] = ()) -> Failure:
     """What the failures table keeps of an exception, in texts that PostgreSQL can hold."""
     kind = type(error)

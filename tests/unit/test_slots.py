@@ -17,7 +17,7 @@ from pgjobs.running.outcome import Outcome, released
 from pgjobs.running.run import Claim, Run
 from pgjobs.worker.board import Board
 from pgjobs.worker.claiming import slots as module
-from pgjobs.worker.claiming.slots import BUFFER_S, FLUSH_S, MAX_BUFFER, STALE_S, Slots
+from pgjobs.worker.claiming.slots import BREATH_S, BUFFER_S, FLUSH_S, MAX_BUFFER, STALE_S, Slots
 from tests.unit.clock import Clock, set_by_hand
 
 KINDS = st.sampled_from(["thread", "async"])
@@ -333,3 +333,38 @@ def test_a_batch_that_has_ended_before_anybody_looks_is_measured_too(clock: Cloc
         slots.take_finished()
         clock.now += 5
     assert slots.buffer == pytest.approx(16_000 * BUFFER_S, rel=0.05)
+
+
+class Failing(Executor):
+    """Cannot start anything."""
+
+    def start(self, run: Run) -> None:
+        raise RuntimeError("can't start new thread")
+
+
+def test_a_job_that_cannot_be_started_goes_back_and_leaves_its_slot_to_others(clock: Clock) -> None:
+    slots, executor, calls = opened(1)
+    slots.serve({"thread": Failing(), "async": executor})
+    slots.add([a_run(clock.now), good := a_run(clock.now, "async")])
+    assert executor.started == [good]
+    (outcome,) = slots.take_finished()
+    assert (outcome.ending, outcome.reason, outcome.delay_s, outcome.refund) == (
+        ("scheduled", "cannot be started: can't start new thread", None, 1)
+    )
+    assert calls
+    assert slots.finish(succeeded(good), "async") is None
+    assert slots.room() == 0, "it leaves the next ones to other workers for a moment"
+    clock.now += BREATH_S
+    assert slots.room() > 0
+
+
+def test_the_claimer_is_called_where_a_job_cannot_be_started_after_another_one(clock: Clock) -> None:
+    slots, executor, calls = opened(2)
+    work_fast(slots, clock)
+    slots.serve({"thread": Failing(), "async": executor})
+    first, second = a_run(clock.now, "async"), a_run(clock.now, "async")
+    slots.add([first, second, a_run(clock.now)])
+    calls.clear()
+    slots.finish(succeeded(first), "async")
+    assert calls
+    assert [outcome.ending for outcome in slots.take_finished()] == ["succeeded", "scheduled"]

@@ -9,7 +9,7 @@ from collections.abc import Callable, Container, Iterable, Mapping
 from typing import Final, Protocol
 from uuid import UUID
 
-from pgjobs.running.outcome import Outcome
+from pgjobs.running.outcome import Outcome, unstarted
 from pgjobs.running.run import Run
 from pgjobs.worker.board import Board
 
@@ -22,6 +22,9 @@ BUFFER_S: Final = 0.100
 MAX_BUFFER: Final = 2_000
 STALE_S: Final = 0.5
 """A job that has waited this long for a slot goes back, for others to run."""
+
+BREATH_S: Final = 1.0
+"""So long nothing is claimed once a job could not be started: others may have threads to spare for it."""
 
 
 class Executor(Protocol):
@@ -58,6 +61,7 @@ class Slots:
         self._cap = MAX_BUFFER
         self._measured_at = time.perf_counter()
         self._was_busy = False
+        self._breathes_until = 0.0
         self.done = 0
 
     def serve(self, executors: Mapping[str, Executor]) -> None:
@@ -101,7 +105,17 @@ class Slots:
             run = self._waiting.popleft()
             run.slot = self._free.pop()
             self._running.add(run)
-            self._executors[run.executor].start(run)
+            try:
+                self._executors[run.executor].start(run)
+            except Exception as error:  # the system has no thread, process or file for it
+                self._send_back(run, error)
+
+    def _send_back(self, run: Run, error: Exception) -> None:
+        self._running.remove(run)
+        self._vacate(run.slot)
+        self._finished.append(unstarted(run, error))
+        self._breathes_until = time.perf_counter() + BREATH_S
+        self._ready()
 
     def _vacate(self, slot: int) -> None:
         self._free.append(slot)
@@ -191,6 +205,8 @@ class Slots:
             arrived: so many are about to be added.
         """
         with self._lock:
+            if self._breathes_until and time.perf_counter() < self._breathes_until:
+                return 0
             buffer = self.buffer
             waiting = len(self._waiting) + arrived
             room = self.count + buffer - waiting - len(self._running)

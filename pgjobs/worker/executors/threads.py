@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from pgjobs.errors import SoftTimeoutError, TimeoutExceededError
-from pgjobs.running.outcome import Outcome, raised, released, returned, timed_out, too_late
+from pgjobs.running.outcome import Outcome, raised, released, returned, timed_out, too_late, unstarted
 from pgjobs.running.run import CURRENT, Run, StoppedError
 from pgjobs.worker.claiming.slots import Slots
 
@@ -54,15 +54,19 @@ class ThreadExecutor:
         self.stopping = False
 
     def start(self, run: Run) -> None:
-        """Runs a job; from any thread."""
+        """Runs a job; from any thread.
+
+        Raises:
+            RuntimeError: no thread can be started.
+        """
         with self._lock:
-            self._wanted += 1
-            if self._wanted > self._threads:
+            if self._wanted >= self._threads:
+                threading.Thread(target=self._main, name=f"pgjobs-{self._threads + 1}", daemon=True).start()
                 self._threads += 1
-                threading.Thread(target=self._main, name=f"pgjobs-{self._threads}", daemon=True).start()
             if (run.timeout_s is not None or run.options is not None) and not self._watching:
-                self._watching = True
                 threading.Thread(target=self._watch, name="pgjobs-deadlines", daemon=True).start()
+                self._watching = True
+            self._wanted += 1
         self._inbox.put(run)
 
     def interrupt(self) -> None:
@@ -192,8 +196,12 @@ class ThreadExecutor:
     def _replace(self, run: Run) -> None:
         outcome = timed_out(run, time.perf_counter() - run.begun)
         following = self._slots.finish(outcome, KIND)
-        if following is not None:
-            self.start(following)
+        while following is not None:
+            try:
+                self.start(following)
+                break
+            except RuntimeError as error:
+                following = self._slots.finish(unstarted(following, error), KIND)
         self._lost()
 
 
