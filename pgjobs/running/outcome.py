@@ -29,6 +29,10 @@ MAX_TEXT: Final = 100_000
 """Characters of a message or traceback that are kept."""
 
 
+_TRACEBACK: Final[Any] = vars(BaseException)["__traceback__"]
+"""Reads the traceback of any exception, also of one whose attributes cannot be asked for."""
+
+
 @dataclass(frozen=True, slots=True)
 class Failure:
     """What went wrong in an attempt. expected: the task says that it throws such exceptions."""
@@ -113,9 +117,9 @@ def returned(run: Run, value: object, duration_s: float) -> Outcome:
         return raised(run, value, duration_s)
     try:
         return Outcome(run, "succeeded", duration_s, result=result_text(run, value))
-    except (SoftTimeoutError, TimeoutExceededError):  # of the run, which it had just returned from
+    except (SoftTimeoutError, TimeoutExceededError, StoppedError):  # of the run, which it had just returned from
         raise
-    except Exception as error:  # whatever a model of the application raises when it is made into JSON
+    except BaseException as error:  # whatever a model of the application raises when it is made into JSON
         return unstorable(run, error, duration_s)
 
 
@@ -171,10 +175,18 @@ def raised(run: Run, error: BaseException, duration_s: float) -> Outcome:
 
 
 def is_soft(error: BaseException) -> bool:
-    """Whether it is a soft timeout, or a group in which there is one."""
-    if isinstance(error, BaseExceptionGroup):
-        return any(is_soft(inner) for inner in cast("BaseExceptionGroup[BaseException]", error).exceptions)
-    return isinstance(error, SoftTimeoutError)
+    """Whether it is a soft timeout, or a group in which there is one, however deep."""
+    left = [error]
+    seen: set[int] = set()
+    while left:
+        inner = left.pop()
+        if isinstance(inner, SoftTimeoutError):
+            return True
+        if isinstance(inner, BaseExceptionGroup):
+            group = cast("BaseExceptionGroup[BaseException]", inner)
+            left += () if id(group) in seen else group.exceptions
+            seen.add(id(group))
+    return False
 
 
 def failed(
@@ -238,6 +250,14 @@ def outcome_of(run: Run, error: BaseException) -> Outcome | None:
     return raised(run, error, 0.0) if isinstance(error, Exception) else None
 
 
+def untold(run: Run, error: BaseException, duration_s: float) -> Outcome:
+    """The outcome of an attempt of which no other can be made: what it raised has code of its own, which raises too."""
+    if run.overdue:
+        return timed_out(run, duration_s)
+    plain = RuntimeError(f"the attempt ended with what cannot be told: {type(error).__name__}")
+    return failed(run, plain, duration_s)
+
+
 def cancelled(run: Run, duration_s: float) -> Outcome:
     """The outcome of a run that was stopped because its job was cancelled."""
     return Outcome(run, "cancelled", duration_s, reason="cancelled")
@@ -262,12 +282,11 @@ def describe(error: BaseException, expected: tuple[type[BaseException], ...] = (
     """What the failures table keeps of an exception, in texts that PostgreSQL can hold."""
     kind = type(error)
     name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-    frames = traceback.extract_tb(error.__traceback__)
-    while frames and "/pgjobs/worker/" in frames[0].filename.replace("\\", "/"):
-        frames.pop(0)
+    trace = _user_part(error)
+    frames = traceback.extract_tb(trace)
     error_text = _safe_text(error)
     try:
-        lines = traceback.format_exception(kind, error, _user_part(error))
+        lines = traceback.format_exception(kind, error, trace)
         text = "".join(lines)
     except StoppedError:
         raise
@@ -275,12 +294,12 @@ def describe(error: BaseException, expected: tuple[type[BaseException], ...] = (
         text = f"{name}: {error_text} (its traceback cannot be shown: {type(broken).__name__})"
     place = f"{frames[-1].filename}:{frames[-1].name}" if frames else ""
     fingerprint = hashlib.sha256(f"{name}|{place}".encode(errors="replace")).hexdigest()[:16]
-    return Failure(name, storable(error_text), storable(text), fingerprint, isinstance(error, expected))
+    return Failure(name, storable(error_text), storable(text), fingerprint, issubclass(kind, expected))
 
 
 def _user_part(error: BaseException) -> Any:
     """The traceback without the worker's own frames at its head."""
-    trace = error.__traceback__
+    trace = _TRACEBACK.__get__(error)
     while trace is not None and "/pgjobs/worker/" in trace.tb_frame.f_code.co_filename.replace("\\", "/"):
         trace = trace.tb_next
     return trace

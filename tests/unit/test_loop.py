@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytest
 
@@ -19,6 +19,7 @@ from pgjobs.worker.claiming.slots import Slots
 from pgjobs.worker.executors import loop as module
 from pgjobs.worker.executors.loop import KIND, AsyncExecutor
 from tests.support import eventually
+from tests.unit.ends import ENDS
 from tests.unit.test_slots import a_run
 
 
@@ -183,3 +184,14 @@ def test_task_factory_of_a_job_is_none_of_the_slots(floor: Floor) -> None:
     assert floor.endings(first) == [("succeeded", None)]
     floor.slots.add([second])
     assert floor.endings(second) == [("succeeded", None)]
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_end_of_which_an_outcome_is_hard_to_make_loses_no_slot(end: Any, floor: Floor) -> None:
+    async def ends() -> Any:
+        return end()
+
+    ends.__annotations__ = get_type_hints(end)
+    first, second = floor.run(ends), floor.run(quick)
+    floor.slots.add([first, second])
+    assert floor.endings(first, second) == [ENDS[end], ("succeeded", None)]

@@ -18,6 +18,7 @@ from pgjobs.running import outcome as outcomes
 from pgjobs.running.outcome import Outcome
 from pgjobs.running.run import Claim, Run, lost
 from pgjobs.terms.retry import Cancel, Retry, RetryLater, Snooze
+from tests.unit.ends import TracelessError, UntouchableError, nested
 
 CREATED = datetime(2027, 1, 31, tzinfo=UTC)
 
@@ -305,3 +306,29 @@ def test_a_long_text_keeps_its_beginning_and_its_end(length: int) -> None:
     assert (stored == text) == (length <= outcomes.MAX_TEXT)
     assert len(stored) <= outcomes.MAX_TEXT + 10
     assert (stored[0], stored[-1]) == ("<", ">")
+
+
+def test_a_soft_timeout_is_found_however_deep_it_is() -> None:
+    outcome = outcomes.raised(a_run(), nested(SoftTimeoutError(1)), 0.5)
+    assert (outcome.reason, outcome.failure is not None) == ("soft timeout", True)
+    assert outcomes.raised(a_run(), nested(MailError()), 0.5).reason == "error"
+    shared: Exception = MailError()
+    for _ in range(100):
+        shared = ExceptionGroup("", [shared, shared])
+    assert not outcomes.is_soft(shared), "each group is looked into once"
+
+
+def test_an_exception_whose_attributes_raise_is_described_all_the_same() -> None:
+    failure = outcomes.describe(raised_from(0, TracelessError("gone")), (TracelessError,))
+    assert (failure.exception, failure.message, failure.expected) == ("tests.unit.ends.TracelessError", "gone", True)
+    assert failure.traceback
+
+
+def test_an_attempt_that_cannot_be_told_says_so_and_is_tried_again() -> None:
+    outcome = outcomes.untold(a_run(), UntouchableError(), 0.5)
+    assert summary(outcome) == ("scheduled", "error", 7, 0)
+    assert outcome.failure is not None
+    assert outcome.failure.message == "the attempt ended with what cannot be told: UntouchableError"
+    late = a_run()
+    late.overdue = True
+    assert summary(outcomes.untold(late, UntouchableError(), 0.5)) == ("scheduled", "timeout", 7, 0)

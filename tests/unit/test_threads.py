@@ -18,6 +18,7 @@ from pgjobs.worker.claiming.slots import Slots
 from pgjobs.worker.executors import threads as module
 from pgjobs.worker.executors.threads import KIND, ThreadExecutor
 from tests.support import eventually
+from tests.unit.ends import ENDS
 from tests.unit.test_slots import a_run
 
 
@@ -98,3 +99,12 @@ def test_job_that_finds_no_thread_in_the_place_of_a_deaf_one_goes_back(monkeypat
     finally:
         gate.set()
         executor.close()
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_end_of_which_an_outcome_is_hard_to_make_loses_no_slot(end: Any) -> None:
+    slots, executor = opened(1)
+    first, second = run_of(end), run_of(quick)
+    slots.add([first, second])
+    assert endings(slots, first, second) == [ENDS[end], ("succeeded", None)]
+    executor.close()

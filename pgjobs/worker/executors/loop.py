@@ -10,7 +10,7 @@ import time
 from collections.abc import Coroutine
 from typing import Any, Final
 
-from pgjobs.running.outcome import Outcome, cancelled, raised, released, returned, timed_out, too_late
+from pgjobs.running.outcome import Outcome, cancelled, raised, released, returned, timed_out, too_late, untold
 from pgjobs.running.run import CURRENT, Run
 from pgjobs.worker.claiming.slots import Slots
 from pgjobs.worker.executors.eventloop import new_loop
@@ -107,10 +107,20 @@ class AsyncExecutor:
         slot.task.add_done_callback(lambda task: self._ended(slot, task))
 
     def _ended(self, slot: _Slot, task: asyncio.Task[None]) -> None:
-        """Takes leave of a slot; what it still owes, because it was cancelled between two runs, gets a fresh one."""
+        """Takes leave of a slot, and sees to what it still owes.
+
+        It does where somebody cancelled its task between two runs, and where no outcome could be made of one.
+        """
         self._active.discard(slot)
-        if task.cancelled() and slot.owed is not None and not self._closing:
-            self.reopen(slot.owed)
+        error = asyncio.CancelledError() if task.cancelled() else task.exception()
+        following = slot.owed
+        if following is None or error is None or self._closing:
+            return
+        if following.begun:
+            outcome = untold(following, error, time.perf_counter() - following.begun)
+            following = self._slots.finish(outcome, KIND)
+        if following is not None:
+            self.reopen(following)
 
     def forget(self, slot: _Slot) -> None:
         """Counts a slot no more: its task goes on, and nobody waits for it."""

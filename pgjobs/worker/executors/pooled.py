@@ -31,7 +31,7 @@ from pgjobs.options import log_level
 from pgjobs.report import Desk
 from pgjobs.running.bodies import body_of
 from pgjobs.running.loading import load
-from pgjobs.running.outcome import Outcome, Usage, raised, returned
+from pgjobs.running.outcome import Outcome, Usage, raised, returned, untold
 from pgjobs.running.registry import Registry
 from pgjobs.running.run import CURRENT, Run
 from pgjobs.task import Task
@@ -126,7 +126,10 @@ def _execute(given: Handed, tasks: Tasks, runner: asyncio.Runner, desk: Desk) ->
         run.positional, run.named = run.task.signature.unbind(run.args)
     except (LookupError, ArgumentsError, DecryptionError, ConfigurationError, ImportError) as error:
         return Outcome(run, "scheduled", 0.0, reason=str(error), delay_s=60.0, refund=1)
-    return _attempt(run, runner)
+    try:
+        return _attempt(run, runner)
+    except BaseException as error:  # no outcome could be made of what the code has raised
+        return untold(run, error, time.perf_counter() - run.begun)
 
 
 def _attempt(run: Run, runner: asyncio.Runner) -> Outcome:

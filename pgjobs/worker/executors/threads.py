@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from pgjobs.errors import SoftTimeoutError, TimeoutExceededError
-from pgjobs.running.outcome import Outcome, raised, released, returned, timed_out, too_late, unstarted
+from pgjobs.running.outcome import Outcome, raised, released, returned, timed_out, too_late, unstarted, untold
 from pgjobs.running.run import CURRENT, Run, StoppedError
 from pgjobs.worker.claiming.slots import Slots
 
@@ -109,6 +109,7 @@ class ThreadExecutor:
     def _one(self, run: Run, ident: int) -> Outcome | None:
         """Runs one job; returns None if it was given up meanwhile."""
         outcome: Outcome | None = None
+        broken: BaseException | None = None
         run.begun = time.perf_counter()
         if run.options is not None and (late := too_late(run)) is not None:
             return late
@@ -118,16 +119,20 @@ class ThreadExecutor:
             outcome = contextvars.Context().run(_attempt, run, self)
         except _FROM_OUTSIDE:
             pass  # it came just when the code had ended
+        except BaseException as error:  # no outcome could be made of what the code has raised
+            broken = error
         self._leave(run, ident)
         if run.given_up:
             return None
-        return outcome or self._interrupted(run)
+        return outcome or self._interrupted(run, broken)
 
-    def _interrupted(self, run: Run) -> Outcome:
+    def _interrupted(self, run: Run, broken: BaseException | None) -> Outcome:
         duration_s = time.perf_counter() - run.begun
         if run.overdue:
             return timed_out(run, duration_s)
-        return released(run) if self.stopping else raised(run, SoftTimeoutError(run.soft_s), duration_s)
+        if self.stopping:
+            return released(run)
+        return untold(run, broken, duration_s) if broken else raised(run, SoftTimeoutError(run.soft_s), duration_s)
 
     def _enter(self, run: Run, ident: int) -> None:
         with self._lock:
