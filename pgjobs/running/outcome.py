@@ -84,7 +84,7 @@ class Outcome:
         self.ending: Ending = ending
         self.seconds = duration_s
         self.result = result
-        self.reason = reason
+        self.reason = reason if reason is None else storable(reason)  # it may tell what an application's error says
         self.failure = failure
         self.delay_s = delay_s
         self.refund = refund
@@ -165,7 +165,7 @@ def raised(run: Run, error: BaseException, duration_s: float) -> Outcome:
         case Snooze():
             return Outcome(run, "scheduled", duration_s, reason="snoozed", delay_s=error.delay_s, refund=1)
         case Cancel():
-            return Outcome(run, "cancelled", duration_s, reason=storable(_safe_text(error.reason)))
+            return Outcome(run, "cancelled", duration_s, reason=_safe_text(error.reason))
         case RetryLater():
             return failed(run, error, duration_s, delay_s=error.delay_s)
         case _ if is_soft(error):
@@ -294,7 +294,7 @@ def describe(error: BaseException, expected: tuple[type[BaseException], ...] = (
         text = f"{name}: {error_text} (its traceback cannot be shown: {type(broken).__name__})"
     place = f"{frames[-1].filename}:{frames[-1].name}" if frames else ""
     fingerprint = hashlib.sha256(f"{name}|{place}".encode(errors="replace")).hexdigest()[:16]
-    return Failure(name, storable(error_text), storable(text), fingerprint, issubclass(kind, expected))
+    return Failure(storable(name), storable(error_text), storable(text), fingerprint, issubclass(kind, expected))
 
 
 def _user_part(error: BaseException) -> Any:

@@ -332,3 +332,13 @@ def test_an_attempt_that_cannot_be_told_says_so_and_is_tried_again() -> None:
     late = a_run()
     late.overdue = True
     assert summary(outcomes.untold(late, UntouchableError(), 0.5)) == ("scheduled", "timeout", 7, 0)
+
+
+def test_a_reason_and_the_name_of_an_exception_are_stored_as_postgresql_can_hold_them() -> None:
+    broken = "caf\udce9\0"
+    outcome = Outcome(a_run(), "scheduled", 0.0, reason=broken)
+    assert outcome.reason == r"caf\udce9\0"
+    assert outcomes.unstarted(a_run(), OSError(broken)).reason == r"cannot be started: caf\udce9\0"
+    failure = outcomes.describe(type("OwnError", (Exception,), {"__module__": broken})(broken))
+    assert failure.exception == r"caf\udce9\0.OwnError"
+    assert failure.message == r"caf\udce9\0"
