@@ -128,6 +128,14 @@ class ClaimLost(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class RaisedAfterCompletion(Event):
+    """The code of a job raised after ``complete``: the success stands, and nothing else tells of the error."""
+
+    run: Any
+    traceback: str
+
+
+@dataclass(frozen=True, slots=True)
 class Unrunnable(Event):
     """Jobs went back because no task fits them: unknown name, or arguments that do not fit."""
 

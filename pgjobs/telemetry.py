@@ -49,7 +49,9 @@ class Log:
                 if isinstance(event, events.WorkerStopped):
                     self._flush()
                 level, text = _line(event)
-                whose = whose_of(event.run) if isinstance(event, events.ClaimLost) else None
+                whose = (
+                    whose_of(event.run) if isinstance(event, events.ClaimLost | events.RaisedAfterCompletion) else None
+                )
                 self._logger.log(level, "%s", text, extra=whose)
 
     def _reaped(self, event: events.Reaped) -> None:
@@ -142,6 +144,9 @@ def _line(event: events.Event) -> tuple[int, str]:
             return INFO, f"worker {event.name} stopped: {plural(event.done, 'job')} done{back}"
         case events.ClaimLost():
             return WARNING, f"claim lost: {event.run.task_name} {event.run.id}; its outcome was not recorded"
+        case events.RaisedAfterCompletion():
+            whose = f"{event.run.task_name} {event.run.id}"
+            return WARNING, f"raised after complete(), and its success stands: {whose}\n{event.traceback.rstrip()}"
         case events.Unrunnable():
             return WARNING, f"{short(event.task)}: {event.reason}; its jobs wait until a worker has it"
         case events.Released():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -77,6 +78,26 @@ def test_effects_and_completion_are_one_transaction(jobs: PgJobs, shop: psycopg.
     assert (seen, orders(shop)) == ([0], [1])
     assert shop.execute("SELECT sum(jobs)::int FROM pgjobs.rollups").fetchone() == (1,)
     assert shop.execute("SELECT count(*) FROM pgjobs.claims").fetchone() == (0,)
+
+
+def test_error_after_a_completion_in_a_transaction_is_told(
+    jobs: PgJobs, shop: psycopg.Connection[Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    """The success stands; but nobody else would ever hear of it."""
+
+    @jobs.task
+    def work() -> None:
+        with psycopg.connect(jobs.database.url) as app:
+            current_job().complete(app)
+        raise ValueError("after the commit")
+
+    with jobs.worker():
+        job = work.enqueue()
+        eventually(lambda: "after the commit" in caplog.text)
+    assert job.refresh().status is Status.SUCCEEDED
+    (told,) = [record for record in caplog.records if record.levelno == logging.WARNING]
+    assert str(job.id) in told.getMessage()
+    assert 'raise ValueError("after the commit")' in told.getMessage()
 
 
 async def test_async_twin_completes_in_the_callers_transaction(jobs: PgJobs, shop: psycopg.Connection[Any]) -> None:

@@ -13,7 +13,7 @@ import psycopg
 from pgjobs import statements
 from pgjobs.connections import arrays
 from pgjobs.connections.link import Link
-from pgjobs.events import ClaimLost, Event, Recorded, Released, Trouble
+from pgjobs.events import ClaimLost, Event, RaisedAfterCompletion, Recorded, Released, Trouble
 from pgjobs.report import Child, Desk, Said
 from pgjobs.running.outcome import Outcome, unstorable
 from pgjobs.running.run import Claim
@@ -129,6 +129,8 @@ class Completer:
             self._settle(outcome)
             if ours:
                 before.append(_as_recorded(outcome, status))
+                if status == "succeeded" and outcome.failure is not None:
+                    self._emit(RaisedAfterCompletion(outcome.run, outcome.failure.traceback))
             elif outcome.ending != "released":
                 self._emit(ClaimLost(outcome.run))
         return kept, before
