@@ -259,6 +259,12 @@ def test_task_that_a_process_cannot_import_is_refused(jobs: PgJobs) -> None:
         jobs.worker().start()
 
 
+def test_what_a_run_binds_in_its_context_the_next_one_does_not_see(app: PgJobs) -> None:
+    with app.worker(concurrency=1):
+        for name in ("bind", "abind"):
+            assert [app.enqueue(f"{APP}.{name}", "ann").get(10) for _ in range(2)] == ["nobody"] * 2
+
+
 # -- under pgjobs worker
 
 

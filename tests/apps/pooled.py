@@ -7,7 +7,9 @@ import logging
 import os
 import signal
 import subprocess
+import threading
 import time
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -133,4 +135,26 @@ def say(words: str) -> None:
 
 @jobs.task
 def in_a_thread() -> int:
+    return os.getpid()
+
+
+tenant: ContextVar[str] = ContextVar("tenant", default="nobody")
+
+
+@jobs.task(executor="process")
+def bind(name: str) -> str:
+    """Binds a context variable, and returns what it was before."""
+    before = tenant.get()
+    tenant.set(name)
+    return before
+
+
+@jobs.task(executor="process")
+async def abind(name: str) -> str:
+    return bind.function(name)
+
+
+@jobs.task(executor="process")
+def leave_a_thread() -> int:
+    threading.Thread(target=time.sleep, args=(60,)).start()
     return os.getpid()

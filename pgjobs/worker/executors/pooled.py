@@ -127,19 +127,17 @@ def _execute(given: Handed, tasks: Tasks, runner: asyncio.Runner, desk: Desk) ->
     except (LookupError, ArgumentsError, DecryptionError, ConfigurationError, ImportError) as error:
         return Outcome(run, "scheduled", 0.0, reason=str(error), delay_s=60.0, refund=1)
     try:
-        return _attempt(run, runner)
+        return contextvars.copy_context().run(_attempt, run, runner)  # what a run binds, the next one does not see
     except BaseException as error:  # no outcome could be made of what the code has raised
         return untold(run, error, time.perf_counter() - run.begun)
 
 
 def _attempt(run: Run, runner: asyncio.Runner) -> Outcome:
-    token = CURRENT.set(run)
+    CURRENT.set(run)
     try:
         value = _call(run, runner)
     except BaseException as error:
         return raised(run, error, time.perf_counter() - run.begun)
-    finally:
-        CURRENT.reset(token)
     return returned(run, value, time.perf_counter() - run.begun)
 
 
