@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import selectors
 import signal
+import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psycopg
@@ -263,6 +267,108 @@ def test_what_a_run_binds_in_its_context_the_next_one_does_not_see(app: PgJobs) 
     with app.worker(concurrency=1):
         for name in ("bind", "abind"):
             assert [app.enqueue(f"{APP}.{name}", "ann").get(10) for _ in range(2)] == ["nobody"] * 2
+
+
+def test_process_that_a_thread_keeps_is_killed_when_it_is_replaced(
+    app: PgJobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool, "LEAVE_S", 0.2)
+    with app.worker(concurrency=1, pool_max_jobs=1):
+        pid = app.enqueue(f"{APP}.leave_a_thread").get(10)
+        eventually(lambda: not lives(pid))
+
+
+# -- what the system cannot give
+
+
+def failing_once(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, error: Exception) -> list[int]:
+    """Has a function raise when it is called next; the list grows when it has."""
+    real, failed = getattr(owner, name), list[int]()
+
+    def fails_once(*args: Any, **named: Any) -> Any:
+        if not failed:
+            failed.append(1)
+            raise error
+        return real(*args, **named)
+
+    monkeypatch.setattr(owner, name, fails_once)
+    return failed
+
+
+def test_job_for_which_there_is_no_process_goes_back_and_runs_later(
+    app: PgJobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failing_once(monkeypatch, apart, "_started", OSError(11, "no more of that"))
+    with app.worker(concurrency=2):
+        job = app.enqueue(f"{APP}.pid")
+        eventually(lambda: job.refresh().status is Status.SCHEDULED)
+        assert (job.attempt, job.reason) == (0, "cannot be started: [Errno 11] no more of that")
+        assert job.get(10) == app.enqueue(f"{APP}.pid").get(10)
+
+
+@pytest.mark.parametrize("place", [1, 2, 3])
+def test_job_whose_process_cannot_be_listened_to_goes_back_and_runs_later(
+    place: int, app: PgJobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[int] = []
+
+    class Crowded(selectors.DefaultSelector):
+        def register(self, *args: Any) -> Any:
+            calls.append(1)
+            if len(calls) == place:
+                raise OSError(28, "no room")
+            return super().register(*args)
+
+    own = SimpleNamespace(DefaultSelector=Crowded, EVENT_READ=selectors.EVENT_READ)
+    monkeypatch.setattr(pool, "selectors", own)
+    with app.worker(concurrency=1):
+        job = app.enqueue(f"{APP}.pid")
+        eventually(lambda: job.refresh().reason)
+        assert job.reason == "cannot be started: [Errno 28] no room"
+        assert job.get(10)
+
+
+def test_worker_whose_pool_has_no_thread_gets_one_later(app: PgJobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    start, failed = threading.Thread.start, list[int]()
+
+    def started(thread: threading.Thread) -> None:
+        if thread.name == "pgjobs-pool" and not failed:
+            failed.append(1)
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", started)
+    with app.worker():
+        assert app.enqueue(f"{APP}.pid").get(15)
+    assert failed
+
+
+def test_path_may_hold_what_is_no_text(app: PgJobs, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(sys, "path", [*sys.path, tmp_path])
+    with app.worker():
+        assert app.enqueue(f"{APP}.pid").get(10)
+
+
+def test_pool_that_fails_gives_its_jobs_back_and_goes_on(
+    app: PgJobs, monkeypatch: pytest.MonkeyPatch, flag: Path
+) -> None:
+    with app.worker(concurrency=1):
+        job = app.using(retry=1).enqueue(f"{APP}.hold", str(flag))
+        pid = begun(flag, job)
+        failing_once(monkeypatch, pool.ProcessExecutor, "_look", LookupError("nobody expects that"))
+        eventually(lambda: not lives(pid))
+        flag.unlink()
+        assert job.get(15) != pid
+        assert job.attempt == 1
+
+
+def test_outcome_that_cannot_be_taken_fails_its_job_alone(app: PgJobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    failing_once(monkeypatch, pool, "outcome_of", LookupError("nobody expects that"))
+    with app.worker(concurrency=1):
+        job = app.using(retry=1).enqueue(f"{APP}.pid")
+        with pytest.raises(JobFailedError, match="nobody expects that"):
+            job.get(10)
+        assert app.enqueue(f"{APP}.pid").get(10)
 
 
 # -- under pgjobs worker

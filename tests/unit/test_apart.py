@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 
 import pytest
 
+from pgjobs.worker.executors import apart
 from pgjobs.worker.executors.apart import _LARGE, _USUAL, PoolProcess  # pyright: ignore[reportPrivateUsage]
 
 
@@ -43,3 +45,14 @@ def test_a_message_that_is_larger_than_any_buffer_comes_in_pieces() -> None:
             found += messages
         theirs.close()
     assert len(found[0]["result"]) == _LARGE * 2
+
+
+def test_a_process_that_cannot_be_started_leaves_no_file_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(11, "no more of that")
+
+    monkeypatch.setattr(apart, "_started", fail)
+    files = os.listdir("/dev/fd")
+    with pytest.raises(OSError, match="no more"):
+        PoolProcess({}, 0)
+    assert os.listdir("/dev/fd") == files

@@ -38,6 +38,9 @@ class PoolProcess:
     Attributes:
         nice: how much it gives way to others; a process cannot take that back, so it serves jobs that are as nice.
         said: the outcome that the process forked for its run has told, until that one has ended.
+
+    Raises:
+        OSError: the system has no process or files for it.
     """
 
     def __init__(self, settings: dict[str, Any], nice: int) -> None:
@@ -50,21 +53,19 @@ class PoolProcess:
         self._forked: int | None = None
         self._unread = b""
         self._written = b""
-        self.pipe, theirs = socket.socketpair()
-        their_life, self._life = os.pipe()
-        self.output, their_output = os.pipe()
-        os.set_blocking(self.output, False)
-        fds = (theirs.fileno(), their_life, their_output)
-        document = json.dumps({**settings, "nice": nice})
-        self.popen = subprocess.Popen(
-            [sys.executable, "-m", "pgjobs.worker.executors.pooled", *map(str, fds), document],
-            pass_fds=fds,
-            stdin=subprocess.DEVNULL,
-            start_new_session=True,  # a job's own processes end with it, and a Ctrl-C is ours to pass on
-        )
-        theirs.close()
-        os.close(their_life)
-        os.close(their_output)
+        with contextlib.ExitStack() as ours, contextlib.ExitStack() as theirs:
+            self.pipe, pipe = socket.socketpair()
+            ours.callback(self.pipe.close)
+            theirs.callback(pipe.close)
+            life, self._life = os.pipe()
+            ours.callback(os.close, self._life)
+            theirs.callback(os.close, life)
+            self.output, output = os.pipe()
+            ours.callback(os.close, self.output)
+            theirs.callback(os.close, output)
+            os.set_blocking(self.output, False)
+            self.popen = _started((pipe.fileno(), life, output), {**settings, "nice": nice})
+            self._ours = ours.pop_all()
 
     @property
     def deadline(self) -> float:
@@ -147,10 +148,17 @@ class PoolProcess:
 
     def close(self) -> None:
         """Gives up what connects it with us."""
-        self.pipe.close()
-        os.close(self._life)
-        os.close(self.output)
+        self._ours.close()
 
     def dismiss(self) -> None:
         """Lets an idle process end by itself."""
         self.pipe.shutdown(socket.SHUT_WR)
+
+
+def _started(fds: tuple[int, int, int], settings: dict[str, Any]) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "pgjobs.worker.executors.pooled", *map(str, fds), json.dumps(settings)],
+        pass_fds=fds,
+        stdin=subprocess.DEVNULL,
+        start_new_session=True,  # a job's own processes end with it, and a Ctrl-C is ours to pass on
+    )

@@ -16,9 +16,10 @@ from typing import Any, Final
 import msgspec
 
 from pgjobs.errors import OptionError, ProcessDiedError
-from pgjobs.running.outcome import Outcome, cancelled, crashed, failed, released, timed_out, too_late
+from pgjobs.running.outcome import Outcome, cancelled, crashed, failed, released, timed_out, too_late, unstarted
 from pgjobs.running.run import Run
 from pgjobs.task import Task
+from pgjobs.wording import given
 from pgjobs.worker.claiming.slots import Slots
 from pgjobs.worker.executors.apart import START_S, PoolProcess
 from pgjobs.worker.executors.crossing import exit_of, outcome_of, run_line, said_of
@@ -31,6 +32,12 @@ _STARTING: Final = max(2, os.cpu_count() or 1)
 
 LOOK_S: Final = 0.5
 """How often a process that runs a job is looked at: whether it lives, what memory it takes."""
+
+BREATH_S: Final = 1.0
+"""So long no process is started once one could not be."""
+
+LEAVE_S: Final = 10.0
+"""How long a dismissed process may take to end: what its jobs have started may keep it for ever."""
 
 BUSY_LOOK_S: Final = 0.05
 """How often at most: between short jobs each look is a system call a process, which lets go of the interpreter."""
@@ -85,7 +92,6 @@ class ProcessExecutor:
         self._kind = kind
         self._settings = {
             "app": app,
-            "path": sys.path,
             "fork": kind == "fork",
             "allow_shell": allow_shell,
             "worker": worker,
@@ -102,14 +108,20 @@ class ProcessExecutor:
         self._stopping = False
         self._closed = False
         self._look_at = 0.0
+        self._breathes_until = 0.0
 
     # -- asked from other threads
 
     def start(self, run: Run) -> None:
-        """Runs a job."""
-        self._inbox.append(run)
+        """Runs a job.
+
+        Raises:
+            OSError: the system has no files for what looks after the processes.
+            RuntimeError: it has no thread for that.
+        """
         if self._thread is None:
             self._open()
+        self._inbox.append(run)
         self._ring()
 
     def cancel(self, run: Run) -> None:
@@ -130,13 +142,16 @@ class ProcessExecutor:
             self._thread.join(5.0)
 
     def _open(self) -> None:
-        """Called under the lock of the slots, so once."""
-        self._bell, self._ear = socket.socketpair()
-        self._bell.setblocking(False)
-        self._selector = selectors.DefaultSelector()
-        self._selector.register(self._ear, selectors.EVENT_READ, self._hear_bell)
-        self._thread = threading.Thread(target=self._main, name="pgjobs-pool", daemon=True)
-        self._thread.start()
+        """Called under the lock of the slots, so once, unless it fails."""
+        with contextlib.ExitStack() as undo:
+            self._bell, self._ear = map(undo.enter_context, socket.socketpair())
+            self._bell.setblocking(False)
+            self._selector = undo.enter_context(selectors.DefaultSelector())
+            self._selector.register(self._ear, selectors.EVENT_READ, self._hear_bell)
+            thread = threading.Thread(target=self._main, name="pgjobs-pool", daemon=True)
+            thread.start()
+            undo.pop_all()
+        self._thread = thread
 
     def _ring(self) -> None:
         if self._thread is not None:
@@ -152,11 +167,10 @@ class ProcessExecutor:
     def _main(self) -> None:
         try:
             while not self._closed:
-                for key, _ in self._selector.select(self._rest_s()):
-                    key.data()
-                if time.perf_counter() >= self._look_at:
-                    self._look()
-                self._assign()
+                try:
+                    self._turn()
+                except Exception as error:
+                    self._begin_anew(error)
         finally:
             for process in (*self._processes, *self._leaving):
                 process.stop()
@@ -164,6 +178,29 @@ class ProcessExecutor:
             self._selector.close()
             self._bell.close()
             self._ear.close()
+
+    def _turn(self) -> None:
+        for key, _ in self._selector.select(self._rest_s()):
+            key.data()
+        if time.perf_counter() >= self._look_at:
+            self._look()
+        self._assign()
+
+    def _begin_anew(self, error: Exception) -> None:
+        """Ends the processes after an error that nobody expects, and gives back their runs and those that wait."""
+        runs = [process.run for process in self._processes if process.run is not None]
+        for process in list(self._processes):
+            self._remove(process)
+        for run in runs:
+            self._finish(released(run))
+        self._send_back(error)
+        time.sleep(BREATH_S)
+
+    def _send_back(self, error: Exception) -> None:
+        """Gives back what waits for a process, and starts none for a moment: the next ones would fare no better."""
+        self._breathes_until = time.perf_counter() + BREATH_S
+        for run in [self._inbox.popleft() for _ in range(len(self._inbox))]:
+            self._finish(unstarted(run, error))
 
     def _rest_s(self) -> float | None:
         nearest = min((process.deadline for process in self._processes), default=float("inf"))
@@ -192,6 +229,8 @@ class ProcessExecutor:
 
     def _start_for(self, runs: list[Run], idle: list[PoolProcess]) -> None:
         """Starts a process for each of these runs that has none starting; one too many takes an idle one's place."""
+        if time.perf_counter() < self._breathes_until:
+            return
         starting = [process.nice for process in self._processes if not process.ready]
         spare = list(starting)
         for run in runs:
@@ -201,14 +240,23 @@ class ProcessExecutor:
                 starting.append(run.task.nice)
                 if idle and len(self._processes) >= self._slots.count:
                     self._remove(idle.pop())
-                self._add(run.task.nice)
+                try:
+                    self._add(run.task.nice)
+                except Exception as error:  # the system has no process or files for it
+                    self._send_back(error)
+                    return
 
     def _add(self, nice: int) -> None:
         level = logging.getLevelName(logging.getLogger().getEffectiveLevel())
-        process = PoolProcess({**self._settings, "log_level": level}, nice)
+        path = [str(entry) for entry in sys.path]  # which may hold anything, and only texts are heeded
+        process = PoolProcess({**self._settings, "path": path, "log_level": level}, nice)
         self._processes.add(process)
-        self._selector.register(process.pipe, selectors.EVENT_READ, lambda: self._hear(process))
-        self._selector.register(process.output, selectors.EVENT_READ, process.read_output)
+        try:
+            self._selector.register(process.pipe, selectors.EVENT_READ, lambda: self._hear(process))
+            self._selector.register(process.output, selectors.EVENT_READ, process.read_output)
+        except Exception:
+            self._remove(process)
+            raise
 
     def _give(self, process: PoolProcess, run: Run) -> None:
         if run.options is not None and (late := too_late(run)) is not None:
@@ -216,7 +264,7 @@ class ProcessExecutor:
             return
         try:
             line = run_line(run)
-        except RecursionError as error:  # SQL has nested its arguments deeper than they can be written here
+        except Exception as error:  # SQL has nested its arguments deeper than they can be written here
             self._finish(failed(run, error, 0.0), process)
             return
         process.begin(run, line)
@@ -225,6 +273,13 @@ class ProcessExecutor:
     def _hear(self, process: PoolProcess) -> None:
         if process not in self._processes:
             return  # it was buried since it was heard
+        try:
+            self._understand(process)
+        except Exception as error:
+            if process in self._processes:
+                self._bury(process, f"killed: what it said could not be seen to: {given(error)}")
+
+    def _understand(self, process: PoolProcess) -> None:
         messages = process.messages()
         if messages is None:
             self._bury(process, "")
@@ -333,7 +388,9 @@ class ProcessExecutor:
                 self._end(process, timed_out(process.run, _seconds(process.run)))
             elif (rss := self._fat(process)) is not None:
                 self._bury(process, f"killed: it takes {rss >> 20} MB, max_rss is {(self._max_rss or 0) >> 20} MB")
-        for process in [process for process in self._leaving if process.popen.poll() is not None]:
+        for process in list(self._leaving):
+            if process.popen.poll() is None and now < process.since + LEAVE_S:
+                continue
             self._leaving.remove(process)
             process.stop()
             process.close()
@@ -380,8 +437,9 @@ class ProcessExecutor:
 
     def _forget(self, process: PoolProcess) -> None:
         self._processes.remove(process)
-        self._selector.unregister(process.pipe)
-        self._selector.unregister(process.output)
+        for end in (process.pipe, process.output):
+            with contextlib.suppress(KeyError):  # the system had no room for it
+                self._selector.unregister(end)
 
 
 def _died(run: Run, how: str) -> Outcome:
