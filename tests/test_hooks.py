@@ -264,6 +264,20 @@ def test_listeners_hear_of_every_step(jobs: PgJobs) -> None:
     )  # fmt: skip
 
 
+def test_start_is_told_once_though_the_run_takes_more_time(jobs: PgJobs) -> None:
+    heard: list[Any] = []
+    jobs.subscribe(heard.append, JobStarted)
+
+    @jobs.task(timeout=10)
+    def work() -> None:
+        current_job().extend(5)
+        current_job().extend(5)
+
+    work.enqueue()
+    drain(jobs)
+    assert len(heard) == 1
+
+
 def test_nothing_is_made_of_events_that_nobody_wants(jobs: PgJobs, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[str] = []
     for kind in (JobEnqueued, JobStarted, JobSucceeded):

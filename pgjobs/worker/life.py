@@ -22,6 +22,7 @@ from pgjobs.job import new_id
 from pgjobs.options import retentions
 from pgjobs.report import Desk
 from pgjobs.running.outcome import released
+from pgjobs.running.run import Run
 from pgjobs.terms import resources
 from pgjobs.worker import identity, stacks
 from pgjobs.worker.claiming.admission import Admission
@@ -55,7 +56,7 @@ class Life:
         self._worker = worker
         self._link = Link(worker.jobs.database, "pgjobs worker", worker.settings.synchronous_commit)
         self.slots = slots_for(worker.jobs.audience)(worker.settings.concurrency, self._ready, worker.board)
-        self.desk = Desk(self._ready, self.slots.began)
+        self.desk = Desk(self._ready, self._extended)
         self.desk.jobs = worker.jobs
         self.desk.max_file_bytes = worker.jobs.max_file_bytes
         self._loop = AsyncExecutor(self.slots)
@@ -265,6 +266,9 @@ class Life:
 
     def _lost_thread(self) -> None:
         self._worker.recycle("a thread goes on after its timeout")
+
+    def _extended(self, run: Run) -> None:
+        Slots.began(self.slots, run)  # on the board alone: whoever is told of starts has heard of this one before
 
     def _ready(self) -> None:
         self.claiming.wake()
