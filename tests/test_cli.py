@@ -6,8 +6,10 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import psycopg
 import pytest
@@ -238,6 +240,54 @@ def test_jobs_are_cancelled_retried_and_deleted_by_what_they_have_in_common(
     assert counts(conn) == {"scheduled": 2}
     assert ok(database_url, "purge", "-Q", "mail", "--yes").splitlines() == ["2 jobs (2 scheduled)", "2 deleted"]
     assert counts(conn) == {}
+
+
+RUN_NOW = "SELECT pgjobs.run_now(array_agg(id)) FROM pgjobs.jobs"
+RETRY = "SELECT pgjobs.retry(array_agg(id)) FROM pgjobs.jobs"
+SUCCEED = "UPDATE pgjobs.jobs SET status = 'succeeded', position = NULL, due_at = NULL, finished_at = now()"
+
+
+@pytest.mark.server
+@pytest.mark.parametrize(
+    ("command", "chosen", "meanwhile", "status"),
+    [
+        ("purge -Q default", "queued", SUCCEED, "succeeded"),
+        ("jobs delete --status failed", "failed", RETRY, "queued"),
+        ("jobs retry --task work", "failed", SUCCEED, "succeeded"),
+        ("jobs cancel --status scheduled", "scheduled", RUN_NOW, "queued"),
+        ("jobs hold --status scheduled", "scheduled", RUN_NOW, "queued"),
+        ("jobs move --status scheduled --to other", "scheduled", RUN_NOW, "queued"),
+        ("jobs prioritize --status scheduled --to 9", "scheduled", RUN_NOW, "queued"),
+    ],
+)
+def test_what_has_another_status_by_then_is_left_alone(
+    command: str,
+    chosen: str,
+    meanwhile: str,
+    status: str,
+    jobs: PgJobs,
+    database_url: str,
+    conn: psycopg.Connection[Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from pgjobs.cli import selection
+
+    job = jobs.task(name="work")(lambda: 1).using(delay=60 if chosen == "scheduled" else None).enqueue()
+    if chosen == "failed":
+        conn.execute("UPDATE pgjobs.jobs SET status = 'failed', position = NULL, finished_at = now()")
+    chunks = selection.chunks
+
+    def chunks_of_a_busy_table(*args: Any) -> Iterator[list[UUID]]:
+        for ids in chunks(*args):
+            conn.execute(meanwhile)  # type: ignore[call-overload]
+            yield ids
+
+    monkeypatch.setattr(selection, "chunks", chunks_of_a_busy_table)
+    done = CliRunner().invoke(cli, [*command.split(), "--yes", "--url", database_url])
+    assert done.output.splitlines()[0] == f"1 job (1 {chosen})"
+    assert done.output.splitlines()[1].split()[0] == "0"
+    assert (job.refresh().status, job.queue, job.row.priority) == (status, "default", 0)
+    assert conn.execute("SELECT jobs FROM pgjobs.audit").fetchall() == [(0,)]
 
 
 def test_whoever_does_not_say_which_jobs_is_told_how(database_url: str) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import threading
+from collections.abc import Sequence
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -341,10 +342,10 @@ def test_interrupted_retry_goes_on_where_it_was(
     monkeypatch.setattr(selection, "CHUNK", 2)
     chosen = Selection(["failed"], where="true")
 
-    def doing(ids: list[UUID]) -> Statement[list[UUID]]:
+    def doing(ids: list[UUID], statuses: Sequence[str] | None) -> Statement[list[UUID]]:
         if failed[3] in ids:
             raise KeyboardInterrupt
-        return retry(ids)
+        return retry(ids, statuses)
 
     with pytest.raises(KeyboardInterrupt):
         selection.act(jobs, "retry", doing, chosen)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import os
 import pty
@@ -12,8 +13,9 @@ import subprocess
 import sys
 import termios
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
+from uuid import UUID
 
 import psycopg
 import pyte
@@ -21,7 +23,7 @@ import pytest
 from textual.pilot import Pilot
 from textual.widgets import DataTable, Static
 
-from pgjobs import ConfigurationError, PgJobs, Status, top
+from pgjobs import ConfigurationError, PgJobs, Status, statements, top
 from pgjobs.cli.top import command
 from pgjobs.top.dialogs import Confirm, Pages
 from pgjobs.top.screen import Top
@@ -295,12 +297,34 @@ def test_retry_of_a_job_that_has_not_ended_is_said_to_be_none(lived_in: PgJobs) 
         finally:
             await lived_in.database.aclose()
 
-    import asyncio
-
     retried, cancelled = asyncio.run(both())
     assert "cannot be queued again" in retried
     assert cancelled.startswith("cancelled")
     assert job.refresh().status is Status.CANCELLED
+
+
+def test_what_has_ended_otherwise_meanwhile_is_neither_retried_nor_cancelled(
+    lived_in: PgJobs, conn: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pgjobs.top import actions
+
+    (alike,) = lived_in.database.run(statements.lately_alike(None, None, 10))
+    chunks = actions._chunks
+
+    async def chunks_of_a_busy_table(*args: Any) -> AsyncIterator[list[UUID]]:
+        async for ids in chunks(*args):
+            conn.execute("UPDATE pgjobs.jobs SET status = 'succeeded' WHERE status = 'failed'")
+            yield ids
+
+    monkeypatch.setattr(actions, "_chunks", chunks_of_a_busy_table)
+
+    async def act() -> str:
+        try:
+            return await actions.retry_alike(lived_in, alike)
+        finally:
+            await lived_in.database.aclose()
+
+    assert asyncio.run(act()) == "0 jobs queued again"
 
 
 # -- a real terminal

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from pgjobs.app import PgJobs
     from pgjobs.statements import Selection, Statement
 
-    Doing: TypeAlias = Callable[[list[UUID]], Statement[Any]]
+    Doing: TypeAlias = Callable[[list[UUID], Sequence[str] | None], Statement[Any]]
+    """What is to be done to jobs: to all that are named, or to those alone that still stand in one of some statuses."""
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -112,15 +113,22 @@ def confirm(jobs: PgJobs, chosen: Selection, verb: str, *, yes: bool) -> int:
 def act(jobs: PgJobs, verb: str, doing: Doing, chosen: Selection) -> int:
     """Does it to all of them, some in a transaction, with a line in the audit; returns how many were changed.
 
-    Whoever is interrupted runs the command again: what is done is in the audit, and is not chosen any more.
+    What has another status by then than those that were chosen is left alone. Whoever is interrupted runs the command
+    again: what is done is in the audit, and is not chosen any more.
     """
     from dataclasses import asdict
 
     said = {name: value for name, value in asdict(chosen).items() if value is not None}
-    return act_on(jobs, verb, doing, said, chunks(jobs, chosen))
+    return act_on(jobs, verb, lambda ids: doing(ids, chosen.statuses), said, chunks(jobs, chosen))
 
 
-def act_on(jobs: PgJobs, verb: str, doing: Doing, said: Mapping[str, Any], ids: Iterable[list[UUID]]) -> int:
+def act_on(
+    jobs: PgJobs,
+    verb: str,
+    doing: Callable[[list[UUID]], Statement[Any]],
+    said: Mapping[str, Any],
+    ids: Iterable[list[UUID]],
+) -> int:
     """Does it to jobs, chunk by chunk, with a line in the audit that tells who and what they said."""
     from pgjobs import statements
 

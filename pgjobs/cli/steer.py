@@ -52,7 +52,7 @@ def cancel(
     from pgjobs import statements
 
     jobs = options.jobs_of(app, url, schema)
-    _act(jobs, "cancel", lambda ids: statements.cancel(ids, reason), job_ids, said, selection.UNENDED)
+    _act(jobs, "cancel", lambda ids, among: statements.cancel(ids, reason, among), job_ids, said, selection.UNENDED)
 
 
 @click.command()
@@ -128,7 +128,7 @@ def hold(
     from pgjobs import statements
 
     jobs = options.jobs_of(app, url, schema)
-    _act(jobs, "hold", lambda ids: statements.hold(ids, reason), job_ids, said, selection.WAITING)
+    _act(jobs, "hold", lambda ids, among: statements.hold(ids, reason, among), job_ids, said, selection.WAITING)
 
 
 @click.command()
@@ -138,7 +138,7 @@ def unhold(job_ids: tuple[str, ...], app: str | None, url: str | None, schema: s
     from pgjobs import statements
 
     jobs = options.jobs_of(app, url, schema)
-    _act(jobs, "unhold", statements.unhold, job_ids, said, ["blocked"])
+    _act(jobs, "unhold", lambda ids, _: statements.unhold(ids), job_ids, said, ["blocked"])
 
 
 @click.command()
@@ -149,7 +149,7 @@ def move(job_ids: tuple[str, ...], to: str, app: str | None, url: str | None, sc
     from pgjobs import statements
 
     jobs = options.jobs_of(app, url, schema)
-    _act(jobs, "move", lambda ids: statements.move(ids, to, None), job_ids, said, selection.WAITING)
+    _act(jobs, "move", lambda ids, among: statements.move(ids, to, None, among), job_ids, said, selection.WAITING)
 
 
 @click.command()
@@ -162,7 +162,7 @@ def prioritize(
     from pgjobs import statements
 
     jobs = options.jobs_of(app, url, schema)
-    _act(jobs, "prioritize", lambda ids: statements.move(ids, None, to), job_ids, said, selection.WAITING)
+    _act(jobs, "prioritize", lambda ids, among: statements.move(ids, None, to, among), job_ids, said, selection.WAITING)
 
 
 @click.command("run-now")
@@ -172,13 +172,13 @@ def run_now(job_ids: tuple[str, ...], app: str | None, url: str | None, schema: 
     from pgjobs import statements
 
     jobs = options.jobs_of(app, url, schema)
-    _act(jobs, "run", statements.run_now, job_ids, said, ["scheduled"])
+    _act(jobs, "run", lambda ids, _: statements.run_now(ids), job_ids, said, ["scheduled"])
 
 
 def _act(
     jobs: PgJobs,
     verb: str,
-    doing: Callable[[list[UUID]], Statement[Any]],
+    doing: selection.Doing,
     job_ids: Sequence[str],
     said: dict[str, Any],
     by_default: Sequence[str],
@@ -189,7 +189,7 @@ def _act(
             raise click.UsageError("give ids or filters, not both")
         ids = [as_id(job_id) for job_id in job_ids]
         done: set[UUID] = set()
-        selection.act_on(jobs, verb, lambda ids: _noting(doing(ids), done), {"ids": list(map(str, ids))}, [ids])
+        selection.act_on(jobs, verb, lambda ids: _noting(doing(ids, None), done), {"ids": list(map(str, ids))}, [ids])
         for job_id in sorted(set(ids) - done):
             job = jobs.job(job_id)
             raise JobStateError(f"job {job_id} is {job.status.value} and cannot be {PAST[verb]}")

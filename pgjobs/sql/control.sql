@@ -1,11 +1,12 @@
 -- name: cancel
--- Cancels waiting jobs, asks running ones to stop; returns (id, status) of those that were not over.
-SELECT id, status FROM pgjobs.cancel(%(ids)s::uuid[], %(reason)s::text)
+-- Cancels waiting jobs, asks running ones to stop; returns (id, status) of those that were not over. Where statuses are given, here
+-- and below, only what stands in one of them when it is locked.
+SELECT id, status FROM pgjobs.cancel(%(ids)s::uuid[], %(reason)s::text, %(statuses)s::text[])
 
 
 -- name: retry
 -- Queues ended jobs again; returns those that had ended.
-SELECT id FROM pgjobs.retry(%(ids)s::uuid[])
+SELECT id FROM pgjobs.retry(%(ids)s::uuid[], %(statuses)s::text[])
 
 
 -- name: misfit
@@ -22,7 +23,7 @@ SELECT id FROM pgjobs.retry_with(%(id)s::uuid, %(args)s::jsonb)
 
 -- name: delete
 -- Deletes jobs; returns those that were there.
-SELECT id FROM pgjobs.delete(%(ids)s::uuid[])
+SELECT id FROM pgjobs.delete(%(ids)s::uuid[], %(statuses)s::text[])
 
 
 -- name: to_be_stopped

@@ -52,8 +52,8 @@ SELECT pg_notify('pgjobs.jobs', 'paused') FROM gone LIMIT 1
 
 
 -- name: hold
--- Puts waiting jobs on hold; returns those that waited.
-SELECT id FROM pgjobs.hold(%(ids)s::uuid[], %(reason)s::text)
+-- Puts waiting jobs on hold; returns those that waited. Where statuses are given, only what stands in one of them when it is locked.
+SELECT id FROM pgjobs.hold(%(ids)s::uuid[], %(reason)s::text, %(statuses)s::text[])
 
 
 -- name: unhold
@@ -62,8 +62,8 @@ SELECT id FROM pgjobs.unhold(%(ids)s::uuid[])
 
 
 -- name: move
--- Gives waiting jobs another queue or priority, NULL for the one they have; returns those that waited.
-SELECT id FROM pgjobs.move(%(ids)s::uuid[], %(queue)s::text, %(priority)s::int)
+-- Gives waiting jobs another queue or priority, NULL for the one they have; returns those that waited. statuses as for hold.
+SELECT id FROM pgjobs.move(%(ids)s::uuid[], %(queue)s::text, %(priority)s::int, %(statuses)s::text[])
 
 
 -- name: run_now

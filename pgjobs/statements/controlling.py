@@ -1,4 +1,7 @@
-"""What somebody does to jobs from outside."""
+"""What somebody does to jobs from outside.
+
+Where statuses are given, it is done to those alone that stand in one of them when their rows are locked.
+"""
 
 from __future__ import annotations
 
@@ -9,15 +12,15 @@ from pgjobs.arguments.codec import text_of
 from pgjobs.statements.query import QUERIES, Statement, column
 
 
-def cancel(ids: Sequence[UUID], reason: str) -> Statement[dict[UUID, str]]:
+def cancel(ids: Sequence[UUID], reason: str, statuses: Sequence[str] | None = None) -> Statement[dict[UUID, str]]:
     """Cancels jobs; returns the statuses of those that were not over: cancelled, or running until they have stopped."""
-    params = {"ids": [str(job_id) for job_id in ids], "reason": text_of(reason, "reason")}
+    params = {**_of(ids, statuses), "reason": text_of(reason, "reason")}
     return Statement(QUERIES["cancel"], params, lambda rows: {row[0]: row[1] for row in rows})
 
 
-def retry(ids: Sequence[UUID]) -> Statement[list[UUID]]:
+def retry(ids: Sequence[UUID], statuses: Sequence[str] | None = None) -> Statement[list[UUID]]:
     """Queues ended jobs again; returns those that had ended."""
-    return Statement(QUERIES["retry"], {"ids": [str(job_id) for job_id in ids]}, column)
+    return Statement(QUERIES["retry"], _of(ids, statuses), column)
 
 
 def misfit(task: str, args: str) -> Statement[str | None]:
@@ -30,12 +33,16 @@ def retry_with(job_id: UUID, args: str) -> Statement[list[UUID]]:
     return Statement(QUERIES["retry_with"], {"id": str(job_id), "args": args}, column)
 
 
-def delete(ids: Sequence[UUID]) -> Statement[list[UUID]]:
+def delete(ids: Sequence[UUID], statuses: Sequence[str] | None = None) -> Statement[list[UUID]]:
     """Deletes jobs; returns those that were there."""
-    return Statement(QUERIES["delete"], {"ids": [str(job_id) for job_id in ids]}, column)
+    return Statement(QUERIES["delete"], _of(ids, statuses), column)
 
 
 def to_be_stopped(ids: Sequence[UUID], claims: Sequence[UUID]) -> Statement[set[tuple[UUID, UUID]]]:
     """Of runs, those that shall end, as job and claim: of jobs that are cancelled, deleted, or another claim's."""
     params = {"ids": list(ids), "claims": list(claims)}
     return Statement(QUERIES["to_be_stopped"], params, lambda rows: {(row[0], row[1]) for row in rows})
+
+
+def _of(ids: Sequence[UUID], statuses: Sequence[str] | None) -> dict[str, list[str] | None]:
+    return {"ids": [str(job_id) for job_id in ids], "statuses": None if statuses is None else list(statuses)}

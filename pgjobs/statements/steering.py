@@ -1,4 +1,4 @@
-"""Pauses and holds, and moving jobs about."""
+"""Pauses and holds, and moving jobs about; of statuses see ``controlling``."""
 
 from __future__ import annotations
 
@@ -67,9 +67,10 @@ def end_pauses() -> Statement[None]:
     return Statement(QUERIES["end_pauses"], {}, nothing)
 
 
-def hold(ids: Sequence[UUID], reason: str | None) -> Statement[list[UUID]]:
+def hold(ids: Sequence[UUID], reason: str | None, statuses: Sequence[str] | None = None) -> Statement[list[UUID]]:
     """Puts waiting jobs on hold; returns them."""
-    return Statement(QUERIES["hold"], {"ids": _texts(ids), "reason": _reason(reason)}, column)
+    params = {"ids": _texts(ids), "reason": _reason(reason), "statuses": _some(statuses)}
+    return Statement(QUERIES["hold"], params, column)
 
 
 def unhold(ids: Sequence[UUID]) -> Statement[list[UUID]]:
@@ -77,9 +78,12 @@ def unhold(ids: Sequence[UUID]) -> Statement[list[UUID]]:
     return Statement(QUERIES["unhold"], {"ids": _texts(ids)}, column)
 
 
-def move(ids: Sequence[UUID], queue: str | None, priority: int | None) -> Statement[list[UUID]]:
+def move(
+    ids: Sequence[UUID], queue: str | None, priority: int | None, statuses: Sequence[str] | None = None
+) -> Statement[list[UUID]]:
     """Gives waiting jobs another queue or priority; returns them."""
-    return Statement(QUERIES["move"], {"ids": _texts(ids), "queue": queue, "priority": priority}, column)
+    params = {"ids": _texts(ids), "queue": queue, "priority": priority, "statuses": _some(statuses)}
+    return Statement(QUERIES["move"], params, column)
 
 
 def run_now(ids: Sequence[UUID]) -> Statement[list[UUID]]:
@@ -89,6 +93,10 @@ def run_now(ids: Sequence[UUID]) -> Statement[list[UUID]]:
 
 def _reason(reason: str | None) -> str | None:
     return None if reason is None else text_of(reason, "reason")
+
+
+def _some(statuses: Sequence[str] | None) -> list[str] | None:
+    return None if statuses is None else list(statuses)
 
 
 def _texts(ids: Sequence[UUID]) -> list[str]:

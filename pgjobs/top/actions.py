@@ -69,7 +69,9 @@ async def cancel_job(jobs: PgJobs, job_id: UUID) -> str:
 async def retry_alike(jobs: PgJobs, failures: Alike) -> str:
     """Queues all jobs of a task again that have failed in one way."""
     chosen = statements.Selection(["failed"], task=failures.task, fingerprint=failures.fingerprint)
-    done = await _act(jobs, "retry", statements.retry, _said(chosen), _chunks(jobs, chosen))
+    done = await _act(
+        jobs, "retry", lambda ids: statements.retry(ids, chosen.statuses), _said(chosen), _chunks(jobs, chosen)
+    )
     return f"{plural(done, 'job')} queued again"
 
 
@@ -78,7 +80,13 @@ async def cancel_alike(jobs: PgJobs, failures: Alike) -> str:
     chosen = statements.Selection(
         ["scheduled", "blocked", "queued", "running"], task=failures.task, fingerprint=failures.fingerprint
     )
-    done = await _act(jobs, "cancel", lambda ids: statements.cancel(ids, REASON), _said(chosen), _chunks(jobs, chosen))
+    done = await _act(
+        jobs,
+        "cancel",
+        lambda ids: statements.cancel(ids, REASON, chosen.statuses),
+        _said(chosen),
+        _chunks(jobs, chosen),
+    )
     return f"{plural(done, 'job')} cancelled"
 
 

@@ -32,16 +32,19 @@ def placed(answers: Iterable[Any], ids: tuple[UUID, ...] = (ID,)) -> tuple[Place
 
 
 def test_key_that_is_taken_leads_to_its_holder() -> None:
-    assert placed([TAKEN, {"k": OTHER}]) == (Placed([OTHER], [False]), ["enqueue_many", "holders"])
+    assert placed([TAKEN, [], {"k": OTHER}]) == (
+        Placed([OTHER], [False]),
+        ["enqueue_many", "free_keys", "holders"],
+    )
 
 
 def test_call_that_is_sent_again_finds_its_own_job() -> None:
     """The reply to the first one was lost with its connection."""
-    assert placed([TAKEN, {"k": ID}])[0] == Placed([ID], [True])
+    assert placed([TAKEN, [], {"k": ID}])[0] == Placed([ID], [True])
 
 
 def test_key_whose_holder_has_just_ended_is_asked_for_anew_three_times() -> None:
-    free = [TAKEN, {}]
+    free = [TAKEN, [], {}]
     added = Added({ID}, idle=False, lowest=1)
     assert placed([*free, *free, added])[0] == Placed([ID], [True])
     with pytest.raises(PgJobsError, match="taken and freed 3 times meanwhile; enqueue it again"):

@@ -1,0 +1,258 @@
+-- As it was: what steers reads beside its locks, and jobs are steered by their ids alone.
+
+DROP FUNCTION pgjobs.hold(uuid[], text, text[]);
+DROP FUNCTION pgjobs.move(uuid[], text, integer, text[]);
+DROP FUNCTION pgjobs.cancel(uuid[], text, text[]);
+DROP FUNCTION pgjobs.retry(uuid[], text[]);
+DROP FUNCTION pgjobs.delete(uuid[], text[]);
+
+CREATE OR REPLACE FUNCTION pgjobs.hold(ids uuid[], reason text DEFAULT NULL)
+RETURNS TABLE (id uuid)
+LANGUAGE sql VOLATILE SET plan_cache_mode = force_custom_plan AS $$
+    SELECT FROM pgjobs.jobs AS job WHERE job.id = ANY (hold.ids) ORDER BY job.id FOR UPDATE;
+    WITH target AS MATERIALIZED (
+        SELECT job.id, job.position, job.due_at
+          FROM pgjobs.jobs AS job
+         WHERE job.id = ANY (hold.ids)
+           AND (job.status IN ('scheduled', 'queued') OR job.status = 'blocked' AND job.reason = 'paused')
+    ), changed AS (
+        UPDATE pgjobs.jobs AS job
+           SET status = 'blocked', position = NULL, due_at = NULL, reason = 'held' || coalesce(': ' || hold.reason, '')
+          FROM target
+         WHERE job.id = target.id
+        RETURNING job.id, target.position, target.due_at
+    ), kept AS (
+        INSERT INTO pgjobs.holds AS held (job_id, kind, position, due_at)
+        SELECT changed.id, 'job', changed.position, changed.due_at
+          FROM changed
+            ON CONFLICT ON CONSTRAINT holds_pkey DO UPDATE
+           SET kind = 'job', name = NULL, held_at = now(), due_at = excluded.due_at,
+               position = CASE WHEN excluded.position IS NULL AND excluded.due_at IS NULL THEN held.position
+                               ELSE excluded.position END
+    )
+    SELECT changed.id FROM changed
+$$;
+
+CREATE OR REPLACE FUNCTION pgjobs.unhold(ids uuid[])
+RETURNS TABLE (id uuid)
+LANGUAGE sql VOLATILE SET plan_cache_mode = force_custom_plan AS $$
+    SELECT FROM pgjobs.jobs AS job WHERE job.id = ANY (unhold.ids) ORDER BY job.id FOR UPDATE;
+    WITH target AS MATERIALIZED (
+        SELECT job.id
+          FROM pgjobs.jobs AS job
+         WHERE job.id = ANY (unhold.ids) AND job.status = 'blocked' AND job.reason LIKE 'held%'
+           AND EXISTS (SELECT FROM pgjobs.holds AS held WHERE held.job_id = job.id AND held.kind = 'job')
+    ), freed AS (
+        DELETE FROM pgjobs.holds AS held
+         USING target
+         WHERE held.job_id = target.id AND held.kind = 'job'
+        RETURNING held.job_id, held.position, CASE WHEN held.due_at > clock_timestamp() THEN held.due_at END AS due_at
+    ), place AS MATERIALIZED (
+        SELECT freed.job_id, freed.due_at,
+               CASE WHEN freed.due_at IS NOT NULL THEN NULL
+                    WHEN freed.position < 0 THEN -nextval('pgjobs.positions')
+                    ELSE nextval('pgjobs.positions') END AS position
+          FROM (SELECT * FROM freed ORDER BY abs(freed.position), freed.job_id OFFSET 0) AS freed
+    ), changed AS (
+        UPDATE pgjobs.jobs AS job
+           SET status = CASE WHEN place.due_at IS NULL THEN 'queued' ELSE 'scheduled' END,
+               position = place.position, due_at = place.due_at, reason = NULL,
+               run_at = CASE WHEN place.due_at IS NULL AND job.run_at > now() THEN now() ELSE job.run_at END
+          FROM place
+         WHERE job.id = place.job_id
+        RETURNING job.id, job.queue, job.priority, job.position
+    ), told AS MATERIALIZED (
+        SELECT pg_notify('pgjobs.jobs',
+                         'restored ' || changed.priority || ' ' || min(changed.position) || ' ' || changed.queue)
+          FROM changed
+         WHERE changed.position IS NOT NULL
+         GROUP BY changed.queue, changed.priority
+    )
+    SELECT changed.id
+      FROM changed
+      CROSS JOIN (SELECT count(*) FROM told) AS told
+$$;
+
+CREATE OR REPLACE FUNCTION pgjobs.move(ids uuid[], queue text DEFAULT NULL, priority integer DEFAULT NULL)
+RETURNS TABLE (id uuid)
+LANGUAGE sql VOLATILE SET plan_cache_mode = force_custom_plan AS $$
+    SELECT FROM pgjobs.jobs AS job WHERE job.id = ANY (move.ids) ORDER BY job.id FOR UPDATE;
+    WITH target AS MATERIALIZED (
+        SELECT job.id, job.position
+          FROM pgjobs.jobs AS job
+         WHERE job.id = ANY (move.ids) AND job.status IN ('scheduled', 'blocked', 'queued')
+    ), place AS MATERIALIZED (
+        SELECT target.id,
+               CASE WHEN target.position < 0 THEN -nextval('pgjobs.positions')
+                    WHEN target.position > 0 THEN nextval('pgjobs.positions') END AS position
+          FROM (SELECT * FROM target ORDER BY abs(target.position), target.id OFFSET 0) AS target
+    ), changed AS (
+        UPDATE pgjobs.jobs AS job
+           SET queue = coalesce(move.queue, job.queue), priority = coalesce(move.priority, job.priority),
+               position = place.position
+          FROM place
+         WHERE job.id = place.id
+        RETURNING job.id, job.queue, job.priority, job.position
+    ), told AS MATERIALIZED (
+        SELECT pg_notify('pgjobs.jobs',
+                         'restored ' || changed.priority || ' ' || min(changed.position) || ' ' || changed.queue)
+          FROM changed
+         WHERE changed.position IS NOT NULL
+         GROUP BY changed.queue, changed.priority
+    )
+    SELECT changed.id
+      FROM changed
+      CROSS JOIN (SELECT count(*) FROM told) AS told
+$$;
+
+CREATE OR REPLACE FUNCTION pgjobs.run_now(ids uuid[])
+RETURNS TABLE (id uuid)
+LANGUAGE sql VOLATILE SET plan_cache_mode = force_custom_plan AS $$
+    SELECT FROM pgjobs.jobs AS job WHERE job.id = ANY (run_now.ids) ORDER BY job.id FOR UPDATE;
+    WITH target AS MATERIALIZED (
+        SELECT job.id, job.due_at
+          FROM pgjobs.jobs AS job
+         WHERE job.id = ANY (run_now.ids) AND job.status = 'scheduled'
+    ), place AS MATERIALIZED (
+        SELECT target.id, nextval('pgjobs.positions') AS position
+          FROM (SELECT * FROM target ORDER BY target.due_at, target.id OFFSET 0) AS target
+    ), changed AS (
+        UPDATE pgjobs.jobs AS job
+           SET status = 'queued', position = place.position, due_at = NULL, reason = NULL,
+               run_at = CASE WHEN job.run_at > now() THEN now() ELSE job.run_at END
+          FROM place
+         WHERE job.id = place.id
+        RETURNING job.id, job.queue, job.priority, job.position
+    ), told AS MATERIALIZED (
+        SELECT pg_notify('pgjobs.jobs',
+                         'restored ' || changed.priority || ' ' || min(changed.position) || ' ' || changed.queue)
+          FROM changed
+         GROUP BY changed.queue, changed.priority
+    )
+    SELECT changed.id
+      FROM changed
+      CROSS JOIN (SELECT count(*) FROM told) AS told
+$$;
+
+CREATE OR REPLACE FUNCTION pgjobs.cancel(ids uuid[], reason text DEFAULT 'cancelled')
+RETURNS TABLE (id uuid, status text)
+LANGUAGE sql VOLATILE SET plan_cache_mode = force_custom_plan AS $$
+    SELECT FROM pgjobs.jobs AS job
+     WHERE job.id = ANY (cancel.ids) AND job.status IN ('scheduled', 'blocked', 'queued', 'running')
+     ORDER BY job.id
+       FOR UPDATE;
+    WITH target AS MATERIALIZED (
+        SELECT job.id
+          FROM pgjobs.jobs AS job
+         WHERE job.id = ANY (cancel.ids) AND job.status IN ('scheduled', 'blocked', 'queued', 'running')
+         ORDER BY job.id
+           FOR UPDATE SKIP LOCKED
+    ), changed AS (
+        UPDATE pgjobs.jobs AS job
+           SET status = CASE WHEN job.status = 'running' THEN 'running' ELSE 'cancelled' END,
+               position = NULL,
+               due_at = NULL,
+               cancel_at = coalesce(job.cancel_at, now()),
+               finished_at = CASE WHEN job.status = 'running' THEN NULL ELSE now() END,
+               unique_key = CASE WHEN job.status = 'running' OR job.options ? 'unique_for' THEN job.unique_key END,
+               reason = cancel.reason
+          FROM target
+         WHERE job.id = target.id AND job.status IN ('scheduled', 'blocked', 'queued', 'running')
+        RETURNING job.id, job.queue, job.task, job.status, job.options
+    ), rolled AS (
+        INSERT INTO pgjobs.rollups (minute, queue, task, status, bucket, jobs, seconds)
+        SELECT date_trunc('minute', now()), changed.queue, changed.task, 'cancelled', 0, count(*), 0
+          FROM changed
+         WHERE changed.status = 'cancelled'
+         GROUP BY changed.queue, changed.task
+    ), forgotten AS (
+        DELETE FROM pgjobs.holds AS held
+         USING changed
+         WHERE held.job_id = changed.id
+    ), told AS MATERIALIZED (
+        SELECT pg_notify('pgjobs.jobs', 'cancelled')
+          FROM (SELECT FROM changed WHERE changed.status = 'running' LIMIT 1) AS running
+    ), announced AS MATERIALIZED (
+        SELECT pgjobs.announce(array_agg(changed.id))
+          FROM changed
+         WHERE changed.status = 'cancelled' AND changed.options ? 'webhook'
+        HAVING count(*) > 0
+    )
+    SELECT changed.id, changed.status
+      FROM changed
+      CROSS JOIN (SELECT count(*) FROM told) AS told
+      CROSS JOIN (SELECT count(*) FROM announced) AS announced
+$$;
+
+CREATE OR REPLACE FUNCTION pgjobs.retry(ids uuid[])
+RETURNS TABLE (id uuid)
+LANGUAGE sql VOLATILE SET plan_cache_mode = force_custom_plan AS $$
+    WITH target AS MATERIALIZED (
+        SELECT job.id
+          FROM pgjobs.jobs AS job
+         WHERE job.id = ANY (retry.ids) AND job.status IN ('succeeded', 'failed', 'cancelled', 'expired')
+         ORDER BY job.id
+           FOR UPDATE
+    ), changed AS (
+        UPDATE pgjobs.jobs AS job
+           SET status = 'queued', position = nextval('pgjobs.positions'), attempt = 0, crashes = 0, reason = NULL,
+               result = NULL, expires_at = NULL, cancel_at = NULL, started_at = NULL, finished_at = NULL,
+               claim_id = NULL,
+               run_at = CASE WHEN job.options ? 'retry_for' THEN now() END,
+               options = CASE WHEN jsonb_typeof(job.options) = 'object'
+                              THEN job.options - '{suspect,deadline,late,on_expiry}'::text[] ELSE job.options END
+          FROM target
+         WHERE job.id = target.id AND job.status IN ('succeeded', 'failed', 'cancelled', 'expired')
+        RETURNING job.id, job.queue, job.priority
+    ), told AS MATERIALIZED (
+        SELECT pg_notify('pgjobs.jobs', 'queued ' || fresh.priority || ' ' || fresh.queue)
+          FROM (SELECT DISTINCT changed.queue, changed.priority FROM changed) AS fresh
+         WHERE EXISTS (SELECT FROM pgjobs.idlers AS idler
+                        WHERE idler.queue IN (fresh.queue, '*') AND idler.seen_at > now() - interval '15 seconds')
+    )
+    SELECT changed.id
+      FROM changed
+      CROSS JOIN (SELECT count(*) FROM told) AS told
+$$;
+
+CREATE OR REPLACE FUNCTION pgjobs.delete(ids uuid[])
+RETURNS TABLE (id uuid)
+LANGUAGE sql VOLATILE SET plan_cache_mode = force_custom_plan AS $$
+    SELECT FROM pgjobs.jobs AS job WHERE job.id = ANY (delete.ids) ORDER BY job.id FOR UPDATE;
+    WITH target AS MATERIALIZED (
+        SELECT job.id, job.status
+          FROM pgjobs.jobs AS job
+         WHERE job.id = ANY (delete.ids)
+         ORDER BY job.id
+           FOR UPDATE
+    ), gone AS (
+        DELETE FROM pgjobs.jobs AS job
+         USING target
+         WHERE job.id = target.id
+        RETURNING job.id, target.status
+    ), forgotten AS (
+        DELETE FROM pgjobs.failures AS failure
+         USING gone
+         WHERE failure.job_id = gone.id
+    ), unlogged AS (
+        DELETE FROM pgjobs.logs AS line
+         USING gone
+         WHERE line.job_id = gone.id
+    ), emptied AS (
+        DELETE FROM pgjobs.files AS file
+         USING gone
+         WHERE file.job_id = gone.id
+    ), freed AS (
+        DELETE FROM pgjobs.holds AS held
+         USING gone
+         WHERE held.job_id = gone.id
+    ), told AS MATERIALIZED (
+        SELECT pg_notify('pgjobs.jobs', 'cancelled')
+          FROM (SELECT FROM gone WHERE gone.status = 'running' LIMIT 1) AS running
+    )
+    SELECT gone.id
+      FROM gone
+      CROSS JOIN (SELECT count(*) FROM told) AS told
+$$;
+
+COMMENT ON TABLE pgjobs.alembic_version IS 'works with releases of revision 0003 and later';
