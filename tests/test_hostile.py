@@ -158,6 +158,7 @@ def still_open(conn: psycopg.Connection[Any]) -> list[tuple[Any, ...]]:
 
 
 def test_worker_survives_whatever_stands_in_its_rows(jobs: PgJobs, conn: psycopg.Connection[Any]) -> None:
+    conn.execute("ALTER TABLE pgjobs.jobs DISABLE TRIGGER check_queue")  # some may be from before there was one
     with at_work(jobs, conn), no_imports():
         for row in rows():
             insert(conn, row)

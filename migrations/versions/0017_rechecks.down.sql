@@ -1,5 +1,8 @@
 -- As it was: what steers reads beside its locks, and jobs are steered by their ids alone.
 
+DROP TRIGGER check_queue ON pgjobs.jobs;
+DROP FUNCTION pgjobs.check_queue();
+
 DROP FUNCTION pgjobs.hold(uuid[], text, text[]);
 DROP FUNCTION pgjobs.move(uuid[], text, integer, text[]);
 DROP FUNCTION pgjobs.cancel(uuid[], text, text[]);
@@ -254,5 +257,7 @@ LANGUAGE sql VOLATILE SET plan_cache_mode = force_custom_plan AS $$
       FROM gone
       CROSS JOIN (SELECT count(*) FROM told) AS told
 $$;
+
+DROP FUNCTION pgjobs.queue_name(text);
 
 COMMENT ON TABLE pgjobs.alembic_version IS 'works with releases of revision 0003 and later';

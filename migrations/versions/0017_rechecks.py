@@ -1,6 +1,7 @@
-"""Steering looks at jobs under its locks, and at their status where it is told one.
+"""Steering looks at jobs under its locks, and at their status where it is told one; new rows are found by their queue.
 
-Locks: functions. No table is touched, however many rows there are.
+Locks: functions; then ``jobs``, SHARE ROW EXCLUSIVE, for the moment in which a trigger is made. No row is read or
+written, however many there are.
 """
 
 from pathlib import Path

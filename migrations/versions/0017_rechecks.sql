@@ -1,4 +1,27 @@
--- What steers jobs reads them under its own locks, and acts on a status alone where it is told one.
+-- What steers jobs reads them under its own locks, acts on a status alone where it is told one;
+-- and no row has a queue that breaks the work on its neighbours.
+
+-- A queue's name that any row can have: of a hundred characters at most, as wherever else one is given. A longer one fits neither the
+-- index of what is queued nor a notification, and what fails at one row fails for all that are handled with it; one without
+-- any is never found. Raises check_violation (23514).
+CREATE FUNCTION pgjobs.queue_name(queue text) RETURNS text
+LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
+BEGIN
+    IF length(queue) BETWEEN 1 AND 100 THEN
+        RETURN queue;
+    END IF;
+    RAISE EXCEPTION USING ERRCODE = 'check_violation',
+        MESSAGE = format('queue %L has %s characters; give it a name, of 100 at most', left(queue, 80), length(queue));
+END
+$$;
+
+CREATE FUNCTION pgjobs.check_queue() RETURNS trigger
+LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM pgjobs.queue_name(NEW.queue);
+    RETURN NULL;
+END
+$$;
 
 -- The functions that follow lock first and read then, by a second statement with a snapshot of its own: in one statement
 -- what is read beside a lock that had to wait is what stood there before. What was committed in between is in that snapshot, and
@@ -91,7 +114,7 @@ LANGUAGE sql VOLATILE SET plan_cache_mode = force_custom_plan AS $$
 $$;
 
 -- Gives waiting jobs another queue, another priority, or both (NULL leaves it): where they are queued they go behind those
--- that wait there. Returns those that waited. Locks: jobs, by id; it waits for whoever holds one.
+-- that wait there. Returns those that waited. Raises check_violation (23514) for a queue that no row can have. Locks: jobs, by id; it waits for whoever holds one.
 CREATE FUNCTION pgjobs.move(ids uuid[], queue text, priority integer, statuses text[])
 RETURNS TABLE (id uuid)
 LANGUAGE sql VOLATILE SET plan_cache_mode = force_custom_plan AS $$
@@ -110,7 +133,7 @@ LANGUAGE sql VOLATILE SET plan_cache_mode = force_custom_plan AS $$
           FROM (SELECT * FROM target ORDER BY abs(target.position), target.id OFFSET 0) AS target
     ), changed AS (
         UPDATE pgjobs.jobs AS job
-           SET queue = coalesce(move.queue, job.queue), priority = coalesce(move.priority, job.priority),
+           SET queue = coalesce(pgjobs.queue_name(move.queue), job.queue), priority = coalesce(move.priority, job.priority),
                position = place.position
           FROM place
          WHERE job.id = place.id
@@ -316,5 +339,10 @@ RETURNS TABLE (id uuid)
 LANGUAGE sql VOLATILE SET plan_cache_mode = force_custom_plan AS $$
     SELECT retried.id FROM pgjobs.retry(retry.ids, NULL) AS retried
 $$;
+
+-- Of rows that are there, no constraint would do: it is looked at whenever one is written, so that a row from before would fail with
+-- its next change, and its neighbours with it. A trigger looks at new ones alone; AFTER, so that COPY goes on in batches.
+CREATE TRIGGER check_queue AFTER INSERT ON pgjobs.jobs
+    FOR EACH ROW WHEN (length(NEW.queue) NOT BETWEEN 1 AND 100) EXECUTE FUNCTION pgjobs.check_queue();
 
 COMMENT ON TABLE pgjobs.alembic_version IS 'works with releases of revision 0003 and later';

@@ -147,9 +147,11 @@ def unhold(job_ids: tuple[str, ...], app: str | None, url: str | None, schema: s
 def move(job_ids: tuple[str, ...], to: str, app: str | None, url: str | None, schema: str | None, **said: Any) -> None:
     """Give waiting jobs another queue, at the end of which they wait."""
     from pgjobs import statements
+    from pgjobs.config import queue_name
 
+    queue = queue_name(to)
     jobs = options.jobs_of(app, url, schema)
-    _act(jobs, "move", lambda ids, among: statements.move(ids, to, None, among), job_ids, said, selection.WAITING)
+    _act(jobs, "move", lambda ids, among: statements.move(ids, queue, None, among), job_ids, said, selection.WAITING)
 
 
 @click.command()

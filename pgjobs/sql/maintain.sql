@@ -220,7 +220,8 @@ SELECT reaped.id, reaped.status
 -- name: time_out
 -- Ends attempts that were over their timeout where their own worker could not: those of some jobs, which somebody has seen;
 -- or, where ids is NULL, those that have run 15 seconds past it. They count; a retry rests as the policy in the row says, or
--- the default one, since nobody here knows the task's own. A suspect whose run has ended is none any more. Each is found by primary key, one after the other: asked for the first thousand by id,
+-- the default one, since nobody here knows the task's own. A suspect whose run has ended is none any more. SQL may
+-- have written a timeout that no moment can be made of; none at all counts as two hundred years here. Each is found by primary key, one after the other: asked for the first thousand by id,
 -- the planner walked through the whole table.
 -- Locks: jobs, by id, skipping.
 WITH held AS (
@@ -240,8 +241,7 @@ WITH held AS (
           WHERE id = held.id AND claim_id = held.claim_id AND status = 'running'
             AND (id = ANY (%(ids)s::uuid[])
                  OR %(ids)s::uuid[] IS NULL
-                    AND least(started_at + CASE WHEN timeout IS NOT NULL
-                                                 THEN least(greatest(timeout, interval '0'), interval '200 years') END,
+                    AND least(started_at + greatest(least(timeout, '200 years'), '0'),
                               created_at + interval '1 second' * pgjobs.option_s(options, 'deadline'))
                         + interval '15 seconds' < now())
             FOR UPDATE SKIP LOCKED

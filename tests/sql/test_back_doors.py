@@ -174,7 +174,7 @@ def test_trigger_tells_idle_workers_of_raw_inserts(
 
 def test_trigger_may_be_switched_on_and_off_again(conn: psycopg.Connection) -> None:
     def triggers() -> int:
-        found = conn.execute("SELECT count(*) FROM pg_trigger WHERE NOT tgisinternal").fetchone()
+        found = conn.execute("SELECT count(*) FROM pg_trigger WHERE tgname = 'tell_of_inserted'").fetchone()
         return found[0] if found else -1
 
     assert triggers() == 0

@@ -319,6 +319,82 @@ def test_clock_that_was_turned_back_keeps_no_job_from_going_back(
         assert link.one(statements.reap(None, None, 3, "gone")) == [(waited, "queued")]
 
 
+# -- rows that SQL has written, and their neighbours
+
+
+LONG = "(SELECT string_agg(md5(random()::text), '') FROM generate_series(1, 190))"
+"""Six thousand characters that fit no index, since they cannot be compressed."""
+
+
+@pytest.mark.parametrize(
+    ("queue", "says"),
+    [
+        ("''", "queue '' has 0 characters; give it a name, of 100 at most"),
+        ("repeat('x', 101)", "has 101 characters; give it a name, of 100 at most"),
+        (LONG, "has 6080 characters"),
+    ],
+)
+@pytest.mark.parametrize("status", ["queued", "scheduled"])
+def test_row_with_a_queue_that_nobody_could_find_is_refused(
+    queue: str, says: str, status: str, jobs: PgJobs, conn: psycopg.Connection
+) -> None:
+    place = "'queued', 1, NULL" if status == "queued" else "'scheduled', NULL::bigint, now()"
+    refused = (errors.CheckViolation, errors.ProgramLimitExceeded) if queue == LONG else errors.CheckViolation
+    with pytest.raises(refused, match="index row size" if (queue, status) == (LONG, "queued") else says):
+        conn.execute(f"INSERT INTO pgjobs.jobs (task, queue, status, position, due_at) SELECT 't', {queue}, {place}")  # type: ignore[call-overload]
+    waits = jobs.enqueue("t")
+    with pytest.raises(errors.CheckViolation, match=says):
+        conn.execute(f"SELECT pgjobs.move(ARRAY['{waits.id}'::uuid], {queue})")  # type: ignore[call-overload]
+    assert waits.refresh().queue == "default"
+
+
+@pytest.mark.parametrize("queue", ["x" * 100, "@" + str(uuid4()), "ü" * 100, " "])
+def test_row_may_have_any_queue_that_can_be_found(queue: str, conn: psycopg.Connection) -> None:
+    conn.execute("INSERT INTO pgjobs.jobs (task, queue) VALUES ('t', %s)", [queue])
+    assert one(conn, "SELECT queue FROM pgjobs.jobs")["queue"] == queue
+
+
+@pytest.mark.parametrize("queue", ["", "x" * 1_000])
+def test_row_from_before_there_was_a_limit_is_written_as_any_other(
+    queue: str, link: Link, jobs: PgJobs, conn: psycopg.Connection
+) -> None:
+    conn.execute("ALTER TABLE pgjobs.jobs DISABLE TRIGGER check_queue")
+    conn.execute(
+        "INSERT INTO pgjobs.jobs (task, queue, status, position, due_at) VALUES ('t', %s, 'scheduled', NULL, now())",
+        [queue],
+    )
+    conn.execute("ALTER TABLE pgjobs.jobs ENABLE TRIGGER check_queue")
+    assert link.one(statements.promote()) == 1
+    (old,) = [jobs.job(row[0]) for row in conn.execute("SELECT id FROM pgjobs.jobs").fetchall()]
+    assert old.prioritize(3).hold().unhold().move("mail").queue == "mail"
+
+
+def test_task_with_a_name_that_fits_no_index_stops_no_duty(jobs: PgJobs, link: Link, conn: psycopg.Connection) -> None:
+    """The name of a task stands in no index that a duty writes, and in no notification."""
+    conn.execute(f"INSERT INTO pgjobs.jobs (task, status, position, due_at) SELECT {LONG}, 'scheduled', NULL, now()")  # type: ignore[call-overload]
+    conn.execute("INSERT INTO pgjobs.jobs (task, status, position, due_at) VALUES ('t', 'scheduled', NULL, now())")
+    assert link.one(statements.promote()) == 2
+    ids = [row[0] for row in conn.execute("SELECT id FROM pgjobs.jobs").fetchall()]
+    claim(conn, *ids)
+    conn.execute("UPDATE pgjobs.workers SET dead_at = now()")
+    assert len(link.one(statements.reap(None, None, 3, "gone"))) == 2
+    assert len(jobs.cancel(ids)) == 2
+    assert one(conn, "SELECT count(*) FROM pgjobs.rollups WHERE status = 'cancelled'")["count"] == 2
+
+
+@pytest.mark.parametrize("timeout", ["178000000 years", "-178000000 years"])
+def test_timeout_that_no_moment_can_be_made_of_keeps_no_other_from_ending(
+    timeout: str, link: Link, conn: psycopg.Connection
+) -> None:
+    late = job(conn, "pgjobs.enqueue('t')")["id"]
+    strange = one(conn, "INSERT INTO pgjobs.jobs (task, timeout) VALUES ('t', %(t)s) RETURNING id", t=timeout)["id"]
+    endless = job(conn, "pgjobs.enqueue('t', timeout => NULL)")["id"]
+    claim(conn, late, strange, endless)
+    conn.execute("UPDATE pgjobs.jobs SET started_at = now() - interval '2 hours'")
+    ended = {row[0] for row in link.one(statements.time_out(None, None))}
+    assert ended == ({late, strange} if timeout.startswith("-") else {late})
+
+
 @pytest.mark.parametrize(
     ("moment", "shown"),
     [
