@@ -23,6 +23,7 @@ HELD: Final = "put on hold; only one that is queued or scheduled can"
 LET_GO: Final = "let go; only one that is on hold can"
 MOVED: Final = "moved; only one that waits can"
 QUEUED_NOW: Final = "queued now; only one that is scheduled can"
+LEFT: Final = ": it was for a worker that has left; enqueue it anew"
 
 
 class Job(Generic[R_co]):
@@ -279,18 +280,18 @@ class Job(Generic[R_co]):
         Raises:
             ArgumentsError: they do not fit the task, as it is known here or as its workers have published it.
             EncodingError: they cannot be stored as JSON.
-            JobStateError: it has not ended.
+            JobStateError: it has not ended, or was for one worker, which has left.
             JobNotFoundError: it is not there.
         """
         if not (self._ledger.retry([self._id]) if args is None else self._ledger.retry_with(self._id, args)):
-            raise _wrong_state(self.refresh(), "retried; only one that has ended can")
+            raise _not_retried(self.refresh())
         return self.refresh()
 
     async def aretry(self, args: Mapping[str, Json] | None = None) -> Job[R_co]:
         """The async twin of ``retry``."""
         retried = self._ledger.aretry([self._id]) if args is None else self._ledger.aretry_with(self._id, args)
         if not await retried:
-            raise _wrong_state(await self.arefresh(), "retried; only one that has ended can")
+            raise _not_retried(await self.arefresh())
         return await self.arefresh()
 
     def delete(self) -> None:
@@ -387,3 +388,12 @@ class Job(Generic[R_co]):
 
 def _wrong_state(job: Job[Any], what: str) -> JobStateError:
     return JobStateError(f"job {job.id} is {job.status.value} and cannot be {what}")
+
+
+def _not_retried(job: Job[Any]) -> JobStateError:
+    return _wrong_state(job, f"retried{LEFT}" if was_for_one(job) else "retried; only one that has ended can")
+
+
+def was_for_one(job: Job[Any]) -> bool:
+    """Whether a job that cannot be retried was for one worker alone; that one has left."""
+    return job.status.ended and job.queue.startswith("@")

@@ -39,7 +39,9 @@ from pgjobs import (
     statements,
 )
 from pgjobs.job import new_id
+from pgjobs.webhooks import Webhook
 from pgjobs.worker.claiming import pauses
+from tests.model import world
 from tests.processes import WorkerProcess, pgjobs
 from tests.support import eventually
 from tests.test_budgets import explain
@@ -993,6 +995,44 @@ def test_broadcast_to_a_worker_that_is_gone_expires(
     with jobs.worker():
         eventually(lambda: job.refresh().status is Status.EXPIRED)
     assert ran == []
+
+
+@pytest.fixture
+def for_one_that_left(jobs: PgJobs, note: Task[..., Any, Any], conn: psycopg.Connection[Any]) -> Job[Any]:
+    """A broadcast job that has expired, since its worker had left; it has a webhook."""
+    with jobs.worker():
+        pass
+    conn.execute("UPDATE pgjobs.workers SET dead_at = NULL, stopping_at = NULL")
+    (job,) = jobs.using(ttl="1ms", webhook=Webhook("http://127.0.0.1:9/")).broadcast(note, 1)
+    conn.execute("UPDATE pgjobs.workers SET dead_at = now()")
+    assert jobs.database.run(statements.expire(world.EPOCH)).jobs == 1
+    return job
+
+
+def test_message_of_a_broadcast_waits_where_somebody_reads_it(
+    for_one_that_left: Job[Any], conn: psycopg.Connection[Any]
+) -> None:
+    assert conn.execute(
+        "SELECT queue, args->'body'->'data'->>'queue' FROM pgjobs.jobs WHERE task = 'pgjobs.webhook'"
+    ).fetchall() == [("default", for_one_that_left.queue)]
+
+
+@pytest.mark.parametrize("gone", ["dead_at = now()", "stopping_at = now()", "seen_at = '-infinity'"])
+def test_job_of_a_worker_that_has_left_is_not_retried_and_the_error_says_what_to_do(
+    gone: str, jobs: PgJobs, for_one_that_left: Job[Any], conn: psycopg.Connection[Any], database_url: str
+) -> None:
+    job = for_one_that_left
+    conn.execute("UPDATE pgjobs.workers SET dead_at = NULL")
+    conn.execute(f"UPDATE pgjobs.workers SET {gone}")  # type: ignore[call-overload]
+    assert jobs.retry([job]) == []
+    for args in (None, {"object": 2}):
+        with pytest.raises(JobStateError, match="was for a worker that has left; enqueue it anew"):
+            job.retry(args)
+    assert (job.refresh().status, job.args) == (Status.EXPIRED, {"object": 1})
+    done = pgjobs(database_url, "jobs", "retry", str(job.id))
+    assert (done.returncode, "was for a worker that has left; enqueue it anew" in done.stderr) == (1, True)
+    conn.execute("UPDATE pgjobs.workers SET dead_at = NULL, stopping_at = NULL, seen_at = now()")
+    assert job.retry().status is Status.QUEUED
 
 
 async def test_async_broadcast_and_what_it_refuses(jobs: PgJobs, note: Task[..., Any, Any]) -> None:

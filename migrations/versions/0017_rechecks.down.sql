@@ -218,6 +218,15 @@ LANGUAGE sql VOLATILE SET plan_cache_mode = force_custom_plan AS $$
       CROSS JOIN (SELECT count(*) FROM told) AS told
 $$;
 
+CREATE OR REPLACE FUNCTION pgjobs.retry_with(job_id uuid, args jsonb)
+RETURNS TABLE (id uuid)
+LANGUAGE sql VOLATILE SET plan_cache_mode = force_custom_plan AS $$
+    UPDATE pgjobs.jobs AS job
+       SET args = retry_with.args
+     WHERE job.id = retry_with.job_id AND job.status IN ('succeeded', 'failed', 'cancelled', 'expired');
+    SELECT retried.id FROM pgjobs.retry(ARRAY[retry_with.job_id]) AS retried;
+$$;
+
 CREATE OR REPLACE FUNCTION pgjobs.delete(ids uuid[])
 RETURNS TABLE (id uuid)
 LANGUAGE sql VOLATILE SET plan_cache_mode = force_custom_plan AS $$
@@ -258,6 +267,57 @@ LANGUAGE sql VOLATILE SET plan_cache_mode = force_custom_plan AS $$
       CROSS JOIN (SELECT count(*) FROM told) AS told
 $$;
 
+CREATE OR REPLACE FUNCTION pgjobs.announce(ids uuid[]) RETURNS bigint
+LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_custom_plan AS $$
+    WITH ended AS (
+        SELECT job.id, job.task, job.queue, job.priority, job.status, job.attempt, job.reason, job.result, job.meta,
+               job.created_at, job.started_at, job.finished_at, hook.value AS hook, hook.place
+          FROM pgjobs.jobs AS job
+         CROSS JOIN LATERAL jsonb_path_query(job.options, 'lax $.webhook[*] ? (@.url.type() == "string")')
+                            WITH ORDINALITY AS hook (value, place)
+         WHERE job.id = ANY (announce.ids)
+           AND job.finished_at = now()
+           AND job.status IN ('succeeded', 'failed', 'cancelled', 'expired')
+           AND (NOT hook.value ? 'on' OR hook.value->'on' ? job.status)
+    ), message AS (
+        SELECT ended.*, md5(concat_ws(' ', ended.id, ended.attempt, ended.status, ended.finished_at, ended.place)) AS hash
+          FROM ended
+    ), named AS (
+        SELECT message.*,
+               (left(replace(message.id::text, '-', ''), 12) || '7' || left(message.hash, 3)
+                || '8' || right(message.hash, 15))::uuid AS message_id
+          FROM message
+    ), added AS (
+        INSERT INTO pgjobs.jobs (id, task, queue, priority, max_attempts, timeout, args)
+        SELECT named.message_id, 'pgjobs' || '.webhook', named.queue, named.priority, 12, interval '1 minute',
+               jsonb_build_object(
+                   'id', named.message_id,
+                   'url', named.hook->'url',
+                   'body', jsonb_build_object(
+                       'type', 'job.' || named.status,
+                       'timestamp', named.finished_at,
+                       'data', jsonb_build_object(
+                           'id', named.id, 'task', named.task, 'queue', named.queue, 'status', named.status,
+                           'attempt', named.attempt, 'reason', named.reason, 'meta', named.meta,
+                           'created_at', named.created_at, 'started_at', named.started_at,
+                           'finished_at', named.finished_at)
+                           || CASE WHEN named.hook->'result' = 'true' THEN jsonb_build_object('result', named.result)
+                                   ELSE '{}' END))
+          FROM named
+            ON CONFLICT (id) DO NOTHING
+        RETURNING queue, priority
+    ), told AS MATERIALIZED (
+        SELECT pg_notify('pgjobs.jobs', 'queued ' || fresh.priority || ' ' || fresh.queue)
+          FROM (SELECT DISTINCT added.queue, added.priority FROM added) AS fresh
+         WHERE EXISTS (SELECT FROM pgjobs.idlers AS idler
+                        WHERE idler.queue IN (fresh.queue, '*') AND idler.seen_at > now() - interval '15 seconds')
+    )
+    SELECT count(*)
+      FROM added
+      CROSS JOIN (SELECT count(*) FROM told) AS told
+$$;
+
+DROP FUNCTION pgjobs.is_served(text);
 DROP FUNCTION pgjobs.queue_name(text);
 
 COMMENT ON TABLE pgjobs.alembic_version IS 'works with releases of revision 0003 and later';

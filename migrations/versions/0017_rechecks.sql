@@ -1,5 +1,15 @@
--- What steers jobs reads them under its own locks, acts on a status alone where it is told one;
--- and no row has a queue that breaks the work on its neighbours.
+-- What steers jobs reads them under its own locks, acts on a status alone where it is told one, and leaves alone what nobody would
+-- run; and no row has a queue that breaks the work on its neighbours.
+
+-- Whether somebody may come for what is queued: a worker's own queue, @ and its id, ends with that worker.
+CREATE FUNCTION pgjobs.is_served(queue text) RETURNS boolean
+LANGUAGE sql STABLE AS $$
+    SELECT is_served.queue NOT LIKE '@%'
+        OR EXISTS (SELECT FROM pgjobs.workers AS worker
+                    WHERE '@' || worker.id = is_served.queue
+                      AND worker.dead_at IS NULL AND worker.stopping_at IS NULL
+                      AND worker.seen_at > now() - interval '15 seconds')
+$$;
 
 -- A queue's name that any row can have: of a hundred characters at most, as wherever else one is given. A longer one fits neither the
 -- index of what is queued nor a notification, and what fails at one row fails for all that are handled with it; one without
@@ -300,7 +310,8 @@ LANGUAGE sql VOLATILE SET plan_cache_mode = force_custom_plan AS $$
 $$;
 
 -- Queues ended jobs again: same rows, new positions, attempts counted anew, failures kept. Neither a ttl nor a
--- deadline counts any more, and the time for which it may be tried begins anew. Returns those that had ended.
+-- deadline counts any more, and the time for which it may be tried begins anew. Returns those that had ended; one of a worker's own
+-- queue is left alone when that worker has left, since it would wait for ever.
 -- Locks: jobs, by id; it waits for whoever holds one.
 CREATE FUNCTION pgjobs.retry(ids uuid[], statuses text[])
 RETURNS TABLE (id uuid)
@@ -310,6 +321,7 @@ LANGUAGE sql VOLATILE SET plan_cache_mode = force_custom_plan AS $$
           FROM pgjobs.jobs AS job
          WHERE job.id = ANY (retry.ids) AND job.status IN ('succeeded', 'failed', 'cancelled', 'expired')
            AND (retry.statuses IS NULL OR job.status = ANY (retry.statuses))
+           AND pgjobs.is_served(job.queue)
          ORDER BY job.id
            FOR UPDATE
     ), changed AS (
@@ -338,6 +350,76 @@ CREATE OR REPLACE FUNCTION pgjobs.retry(ids uuid[])
 RETURNS TABLE (id uuid)
 LANGUAGE sql VOLATILE SET plan_cache_mode = force_custom_plan AS $$
     SELECT retried.id FROM pgjobs.retry(retry.ids, NULL) AS retried
+$$;
+
+-- Gives an ended job other arguments, and queues it again. Returns its id, if retry would.
+-- Locks: the job; it waits for whoever holds it.
+CREATE OR REPLACE FUNCTION pgjobs.retry_with(job_id uuid, args jsonb)
+RETURNS TABLE (id uuid)
+LANGUAGE sql VOLATILE SET plan_cache_mode = force_custom_plan AS $$
+    UPDATE pgjobs.jobs AS job
+       SET args = retry_with.args
+     WHERE job.id = retry_with.job_id AND job.status IN ('succeeded', 'failed', 'cancelled', 'expired')
+       AND pgjobs.is_served(job.queue);
+    SELECT retried.id FROM pgjobs.retry(ARRAY[retry_with.job_id], NULL) AS retried;
+$$;
+
+-- Enqueues the messages that jobs send when they have ended, of those of these jobs that ended in this transaction and have such;
+-- returns how many are new. A message's id is made of its job, the attempt and the place among its hooks, so that asking twice
+-- sends one; it carries the time of the job's own id, since retention walks ids by their time. It waits in the job's queue, which
+-- somebody serves, but for a worker's own: that of a worker which has left nobody serves. What SQL has written for a hook and is
+-- none is passed over.
+-- It has the rights of the schema's owner, since those who cancel jobs may enqueue none; who may end no job gets nothing enqueued.
+-- Locks: none beyond the new rows.
+CREATE OR REPLACE FUNCTION pgjobs.announce(ids uuid[]) RETURNS bigint
+LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_custom_plan AS $$
+    WITH ended AS (
+        SELECT job.id, job.task, job.queue, job.priority, job.status, job.attempt, job.reason, job.result, job.meta,
+               job.created_at, job.started_at, job.finished_at, hook.value AS hook, hook.place
+          FROM pgjobs.jobs AS job
+         CROSS JOIN LATERAL jsonb_path_query(job.options, 'lax $.webhook[*] ? (@.url.type() == "string")')
+                            WITH ORDINALITY AS hook (value, place)
+         WHERE job.id = ANY (announce.ids)
+           AND job.finished_at = now()
+           AND job.status IN ('succeeded', 'failed', 'cancelled', 'expired')
+           AND (NOT hook.value ? 'on' OR hook.value->'on' ? job.status)
+    ), message AS (
+        SELECT ended.*, md5(concat_ws(' ', ended.id, ended.attempt, ended.status, ended.finished_at, ended.place)) AS hash
+          FROM ended
+    ), named AS (
+        SELECT message.*,
+               (left(replace(message.id::text, '-', ''), 12) || '7' || left(message.hash, 3)
+                || '8' || right(message.hash, 15))::uuid AS message_id
+          FROM message
+    ), added AS (
+        INSERT INTO pgjobs.jobs (id, task, queue, priority, max_attempts, timeout, args)
+        SELECT named.message_id, 'pgjobs' || '.webhook',
+               CASE WHEN named.queue LIKE '@%' THEN 'default' ELSE named.queue END, named.priority, 12, interval '1 minute',
+               jsonb_build_object(
+                   'id', named.message_id,
+                   'url', named.hook->'url',
+                   'body', jsonb_build_object(
+                       'type', 'job.' || named.status,
+                       'timestamp', named.finished_at,
+                       'data', jsonb_build_object(
+                           'id', named.id, 'task', named.task, 'queue', named.queue, 'status', named.status,
+                           'attempt', named.attempt, 'reason', named.reason, 'meta', named.meta,
+                           'created_at', named.created_at, 'started_at', named.started_at,
+                           'finished_at', named.finished_at)
+                           || CASE WHEN named.hook->'result' = 'true' THEN jsonb_build_object('result', named.result)
+                                   ELSE '{}' END))
+          FROM named
+            ON CONFLICT (id) DO NOTHING
+        RETURNING queue, priority
+    ), told AS MATERIALIZED (
+        SELECT pg_notify('pgjobs.jobs', 'queued ' || fresh.priority || ' ' || fresh.queue)
+          FROM (SELECT DISTINCT added.queue, added.priority FROM added) AS fresh
+         WHERE EXISTS (SELECT FROM pgjobs.idlers AS idler
+                        WHERE idler.queue IN (fresh.queue, '*') AND idler.seen_at > now() - interval '15 seconds')
+    )
+    SELECT count(*)
+      FROM added
+      CROSS JOIN (SELECT count(*) FROM told) AS told
 $$;
 
 -- Of rows that are there, no constraint would do: it is looked at whenever one is written, so that a row from before would fail with

@@ -194,7 +194,10 @@ def _act(
         selection.act_on(jobs, verb, lambda ids: _noting(doing(ids, None), done), {"ids": list(map(str, ids))}, [ids])
         for job_id in sorted(set(ids) - done):
             job = jobs.job(job_id)
-            raise JobStateError(f"job {job_id} is {job.status.value} and cannot be {PAST[verb]}")
+            from pgjobs.handle import LEFT, was_for_one
+
+            why = LEFT if verb == "retry" and was_for_one(job) else ""
+            raise JobStateError(f"job {job_id} is {job.status.value} and cannot be {PAST[verb]}{why}")
         click.echo(f"{len(job_ids)} {PAST[verb]}")
         return
     chosen = selection.selection(**said, by_default=by_default)

@@ -5,7 +5,7 @@ SELECT id, status FROM pgjobs.cancel(%(ids)s::uuid[], %(reason)s::text, %(status
 
 
 -- name: retry
--- Queues ended jobs again; returns those that had ended.
+-- Queues ended jobs again; returns those that had ended, but for those of workers that have left.
 SELECT id FROM pgjobs.retry(%(ids)s::uuid[], %(statuses)s::text[])
 
 

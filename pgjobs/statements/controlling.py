@@ -19,7 +19,7 @@ def cancel(ids: Sequence[UUID], reason: str, statuses: Sequence[str] | None = No
 
 
 def retry(ids: Sequence[UUID], statuses: Sequence[str] | None = None) -> Statement[list[UUID]]:
-    """Queues ended jobs again; returns those that had ended."""
+    """Queues ended jobs again; returns those that had ended, but for those of workers that have left."""
     return Statement(QUERIES["retry"], _of(ids, statuses), column)
 
 
@@ -29,7 +29,7 @@ def misfit(task: str, args: str) -> Statement[str | None]:
 
 
 def retry_with(job_id: UUID, args: str) -> Statement[list[UUID]]:
-    """Gives an ended job other arguments, and queues it again; returns it if it had ended."""
+    """Gives an ended job other arguments, and queues it again; returns it if ``retry`` would."""
     return Statement(QUERIES["retry_with"], {"id": str(job_id), "args": args}, column)
 
 

@@ -55,7 +55,9 @@ async def stop_worker(jobs: PgJobs, worker: WorkerLine) -> str:
 async def retry_job(jobs: PgJobs, job_id: UUID) -> str:
     """Queues an ended job again."""
     done = await _act(jobs, "retry", statements.retry, {"ids": [str(job_id)]}, _once([job_id]))
-    return "queued again" if done else "the job has not ended, and cannot be queued again"
+    if done:
+        return "queued again"
+    return "the job has not ended, or was for a worker that has left, and cannot be queued again"
 
 
 async def cancel_job(jobs: PgJobs, job_id: UUID) -> str:
