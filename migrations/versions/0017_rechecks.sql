@@ -124,7 +124,8 @@ LANGUAGE sql VOLATILE SET plan_cache_mode = force_custom_plan AS $$
 $$;
 
 -- Gives waiting jobs another queue, another priority, or both (NULL leaves it): where they are queued they go behind those
--- that wait there. Returns those that waited. Raises check_violation (23514) for a queue that no row can have. Locks: jobs, by id; it waits for whoever holds one.
+-- that wait there. Returns those that waited. A start that lies ahead though the job is queued, since the clock was turned back, is
+-- now. Raises check_violation (23514) for a queue that no row can have. Locks: jobs, by id; it waits for whoever holds one.
 CREATE FUNCTION pgjobs.move(ids uuid[], queue text, priority integer, statuses text[])
 RETURNS TABLE (id uuid)
 LANGUAGE sql VOLATILE SET plan_cache_mode = force_custom_plan AS $$
@@ -144,7 +145,8 @@ LANGUAGE sql VOLATILE SET plan_cache_mode = force_custom_plan AS $$
     ), changed AS (
         UPDATE pgjobs.jobs AS job
            SET queue = coalesce(pgjobs.queue_name(move.queue), job.queue), priority = coalesce(move.priority, job.priority),
-               position = place.position
+               position = place.position,
+               run_at = CASE WHEN job.status = 'queued' AND job.run_at > now() THEN now() ELSE job.run_at END
           FROM place
          WHERE job.id = place.id
         RETURNING job.id, job.queue, job.priority, job.position

@@ -128,14 +128,16 @@ SELECT unique_key, id::text
 
 
 -- name: replace_args
--- Gives the job that holds a key other arguments, if it waits; moves its start where a delay is given and it is not due yet.
+-- Gives the job that holds a key other arguments, if it waits; moves its start where a delay is given and it is not due yet. A start
+-- that lies ahead though the job is queued, since the clock was turned back, is now.
 -- Locks: the job; it waits for whoever holds it, as an INSERT of the key would.
 UPDATE pgjobs.jobs
    SET args = %(args)s::jsonb,
        due_at = CASE WHEN status = 'scheduled' AND %(delay)s::interval IS NOT NULL
                      THEN clock_timestamp() + %(delay)s::interval ELSE due_at END,
        run_at = CASE WHEN status = 'scheduled' AND %(delay)s::interval IS NOT NULL
-                     THEN clock_timestamp() + %(delay)s::interval ELSE run_at END
+                     THEN clock_timestamp() + %(delay)s::interval
+                     WHEN status = 'queued' AND run_at > now() THEN now() ELSE run_at END
  WHERE unique_key = %(key)s::text AND unique_key IS NOT NULL AND status IN ('scheduled', 'blocked', 'queued')
 RETURNING id
 

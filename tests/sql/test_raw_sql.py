@@ -319,6 +319,38 @@ def test_clock_that_was_turned_back_keeps_no_job_from_going_back(
         assert link.one(statements.reap(None, None, 3, "gone")) == [(waited, "queued")]
 
 
+@pytest.mark.parametrize("steered", ["move", "replace"])
+def test_clock_that_was_turned_back_keeps_no_job_from_being_steered(
+    steered: str, jobs: PgJobs, conn: psycopg.Connection
+) -> None:
+    """A queued job whose start lies ahead is one that no statement could write now: it was written before."""
+    waits = jobs.job(
+        job(conn, "pgjobs.enqueue('work', unique_key => 'k', run_at => now() - interval '1 minute')")["id"]
+    )
+    conn.execute("ALTER TABLE pgjobs.jobs DROP CONSTRAINT jobs_run_at_needs_due_at")
+    conn.execute("UPDATE pgjobs.jobs SET run_at = now() + interval '1 hour'")
+    conn.execute(
+        "ALTER TABLE pgjobs.jobs ADD CONSTRAINT jobs_run_at_needs_due_at CHECK (status <> 'queued' OR run_at IS NULL"
+        " OR claim_id IS NOT NULL OR run_at <= clock_timestamp()) NOT VALID"
+    )
+    if steered == "move":
+        assert waits.move("other").prioritize(9).queue == "other"
+    else:
+        jobs.database.run(statements.replace_args("k", '{"a": 1}', None))
+        assert waits.refresh().args == {"a": 1}
+    assert waits.status is Status.QUEUED
+
+
+def test_start_that_lies_ahead_stays_where_a_job_is_steered_that_is_not_queued(
+    jobs: PgJobs, conn: psycopg.Connection
+) -> None:
+    later = jobs.job(job(conn, "pgjobs.enqueue('work', delay => '1 hour', unique_key => 'k')")["id"])
+    due = later.row.run_at
+    assert later.move("other").row.run_at == due
+    jobs.database.run(statements.replace_args("k", "{}", None))
+    assert later.refresh().row.run_at == due
+
+
 # -- rows that SQL has written, and their neighbours
 
 
