@@ -146,6 +146,27 @@ def test_key_of_a_period_is_free_when_it_is_over(jobs: PgJobs, conn: psycopg.Con
     assert same(second, task.enqueue("Ann"))
 
 
+def test_key_of_a_period_is_free_for_sql_too_when_it_is_over(jobs: PgJobs, conn: psycopg.Connection) -> None:
+    """Only of a job that has ended, and has a period."""
+    enqueue = "SELECT pgjobs.enqueue('greet', '{\"name\": \"Ann\"}', unique_key => 'k', options => %s)"
+    of_an_hour = ['{"unique_for": 3600}']
+
+    def made() -> Any:
+        return conn.execute(enqueue, of_an_hour).fetchone()
+
+    greet(jobs)
+    first = made()
+    conn.execute("UPDATE pgjobs.jobs SET created_at = now() - interval '2 hours'")
+    assert made() == first, "it has not ended"
+    drain(jobs)
+    conn.execute("UPDATE pgjobs.jobs SET created_at = now() - interval '59 minutes'")
+    assert made() == first, "its period is not over"
+    conn.execute("UPDATE pgjobs.jobs SET created_at = now() - interval '61 minutes'")
+    second = made()
+    assert second != first
+    assert made() == second
+
+
 def test_until_started_one_may_wait_while_another_runs(jobs: PgJobs) -> None:
     begun, go_on = threading.Event(), threading.Event()
 
