@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import sysconfig
+import tarfile
+import venv
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -57,13 +61,51 @@ TYPES = [
 ]
 
 
+@pytest.fixture
+def built(tmp_path: Path) -> Path:
+    """A folder with what a user downloads."""
+    command = [
+        sys.executable,
+        "-m",
+        "build",
+        "--wheel",
+        "--sdist",
+        "--no-isolation",
+        "--outdir",
+        str(tmp_path / "dist"),
+    ]
+    subprocess.run([*command, str(ROOT)], check=True, capture_output=True)
+    return tmp_path / "dist"
+
+
+@pytest.fixture
+def installed(built: Path, tmp_path: Path) -> Path:
+    """The Python of an environment that has the package as a user has it, from the wheel."""
+    environment = tmp_path / "venv"
+    venv.create(environment)
+    packages = Path(sysconfig.get_path("purelib", vars={"base": str(environment)}))
+    (packages / "dependencies.pth").write_text(sysconfig.get_path("purelib"))
+    (wheel,) = built.glob("*.whl")
+    zipfile.ZipFile(wheel).extractall(packages)
+    return environment / "bin" / "python"
+
+
 @pytest.mark.slow
-def test_signature_and_result_are_the_functions_own(tmp_path: Path) -> None:
+def test_what_is_published_says_that_it_is_typed(built: Path) -> None:
+    (wheel,), (source,) = built.glob("*.whl"), built.glob("*.tar.gz")
+    assert "pgjobs/py.typed" in zipfile.ZipFile(wheel).namelist()
+    with tarfile.open(source) as files:
+        assert any(name.endswith("/pgjobs/py.typed") for name in files.getnames())
+
+
+@pytest.mark.slow
+def test_signature_and_result_are_the_functions_own(installed: Path, tmp_path: Path) -> None:
     (tmp_path / "program.py").write_text(PROGRAM)
+    command = [sys.executable, "-m", "mypy", "--strict", "--python-executable", installed, "--config-file", ""]
     done = subprocess.run(
-        [sys.executable, "-m", "mypy", "--strict", "--config-file", "", "--cache-dir", tmp_path, "program.py"],
+        [*command, "--cache-dir", tmp_path / "cache", "program.py"],
         cwd=tmp_path,
-        env={"MYPYPATH": str(ROOT), "PATH": ""},
+        env={"PATH": ""},
         capture_output=True,
         text=True,
         check=False,
