@@ -64,17 +64,8 @@ TYPES = [
 @pytest.fixture
 def built(tmp_path: Path) -> Path:
     """A folder with what a user downloads."""
-    command = [
-        sys.executable,
-        "-m",
-        "build",
-        "--wheel",
-        "--sdist",
-        "--no-isolation",
-        "--outdir",
-        str(tmp_path / "dist"),
-    ]
-    subprocess.run([*command, str(ROOT)], check=True, capture_output=True)
+    build = [sys.executable, "-m", "build", "--wheel", "--sdist", "--no-isolation"]
+    subprocess.run([*build, "--outdir", str(tmp_path / "dist"), str(ROOT)], check=True, capture_output=True)
     return tmp_path / "dist"
 
 

@@ -138,11 +138,20 @@ class Signature:
             return bound
         try:
             if self._converts:
-                bound = cast("dict[str, Json]", msgspec.to_builtins(bound, enc_hook=_to_builtin, str_keys=True))
+                return self._converted(bound)
             msgspec.convert(bound, self._model, dec_hook=_from_builtin)
         except (msgspec.ValidationError, TypeError, ValueError) as error:
             raise self._misfit(error) from None
         return bound
+
+    def _converted(self, bound: dict[str, Any]) -> dict[str, Json]:
+        """The arguments as JSON, where every key is a text; keys that are numbers are checked as they were given."""
+        row = cast("dict[str, Json]", msgspec.to_builtins(bound, enc_hook=_to_builtin, str_keys=True))
+        try:
+            msgspec.convert(row, self._model, dec_hook=_from_builtin)
+        except msgspec.ValidationError:
+            msgspec.convert(msgspec.to_builtins(bound, enc_hook=_to_builtin), self._model, dec_hook=_from_builtin)
+        return row
 
     @functools.cached_property
     def defaults(self) -> dict[str, Json]:
@@ -247,7 +256,7 @@ class Signature:
     def _convert(self, args: dict[str, Json]) -> dict[str, Any]:
         assert self._model is not None  # noqa: S101 - set whenever a type converts
         try:
-            typed = msgspec.convert(args, self._model, dec_hook=_from_builtin)
+            typed = msgspec.convert(args, self._model, dec_hook=_from_builtin, str_keys=True)
         except (Exception, SystemExit) as error:  # a type of the application may raise anything where it is made
             raise self._misfit(error) from None
         return {name: getattr(typed, name, value) for name, value in args.items()}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Annotated, Any, Literal
@@ -27,6 +27,11 @@ NOON = datetime(2027, 1, 31, 12, tzinfo=UTC)
 class Colour(enum.Enum):
     RED = "red"
     GREEN = "green"
+
+
+class Size(enum.Enum):
+    SMALL = 1
+    LARGE = 2
 
 
 class Line(msgspec.Struct):
@@ -166,6 +171,11 @@ def test_a_row_that_no_longer_fits_the_signature_is_refused(row: dict[str, Any],
         (Point, Point(1, 2)),
         (Address, {"street": "Main"}),
         (dict[str, UUID], {"user": USER}),
+        (dict[int, float], {17: 2.0}),
+        (dict[float, str], {0.5: "a"}),
+        (dict[Size, int], {Size.LARGE: 3}),
+        (dict[UUID, dict[int, Line]], {USER: {-1: Line(1)}}),
+        (Mapping[Literal[1, 2], int] | None, {1: 5}),
         (list[Line] | None, [Line(1)]),
         (list[Line] | None, None),
         (Annotated[int, msgspec.Meta(ge=0)], 0),
@@ -211,6 +221,9 @@ def test_an_argument_may_be_given_as_the_row_writes_it() -> None:
         (list[int], [1, "2"], "$.value[1]"),
         (dict[str, int], {"a": "1"}, "$.value[...]"),
         (Literal["a"], "b", "$.value"),
+        (dict[int, float], {"17": 2.0}, "$.value"),
+        (dict[int, float], {17: "2"}, "$.value[...]"),
+        (dict[UUID, dict[int, int]], {USER: {"1": 1}}, "$.value[...]"),
         (UUID, "nobody", "$.value"),
         (datetime, "tomorrow", "$.value"),
         (Colour, "blue", "$.value"),
