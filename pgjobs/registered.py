@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import inspect
-import typing
 from collections.abc import Callable, Iterable
 from typing import Any, Final, Literal, cast
 
+from pgjobs.arguments.annotations import hints_of
 from pgjobs.arguments.codec import text_of
 from pgjobs.connections import borrowed
 from pgjobs.errors import OptionError, TaskError
@@ -75,10 +75,7 @@ def session_of(function: Callable[..., Any], name: str) -> str:
     parameters = list(inspect.signature(function).parameters)
     if "session" in parameters:
         return "session"
-    try:
-        hints = typing.get_type_hints(function)
-    except (NameError, TypeError, AttributeError):
-        hints = {}
+    hints = hints_of(function, include_extras=False)
     for parameter in parameters:
         if isinstance(hint := hints.get(parameter), type) and borrowed.is_connection_type(hint):
             return parameter

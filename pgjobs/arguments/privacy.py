@@ -8,6 +8,7 @@ import typing
 from collections.abc import Collection, Mapping
 from typing import Any, Final
 
+from pgjobs.arguments.annotations import Unevaluated
 from pgjobs.arguments.codec import Json
 from pgjobs.errors import OptionError
 
@@ -26,19 +27,17 @@ class Private:
     """
 
 
-def private_names(function: Any, parameters: Collection[inspect.Parameter], given: Collection[str]) -> frozenset[str]:
+def private_names(
+    function: Any, hints: Mapping[str, Any], parameters: Collection[inspect.Parameter], given: Collection[str]
+) -> frozenset[str]:
     """The names in args whose values are private: the parameters that are marked, and those that are given by name.
 
-    Where annotations cannot be evaluated, a parameter counts as marked if its annotation has the word.
+    A parameter whose annotation cannot be evaluated may be marked, and so it counts as marked.
 
     Raises:
         OptionError: a given name is no parameter's.
     """
     given = {given} if isinstance(given, str) else set(given)
-    try:
-        hints = typing.get_type_hints(function, include_extras=True)
-    except Exception:  # whatever an annotation raises that is a text
-        hints = {}
     found = {p.name for p in parameters if _is_marked(hints.get(p.name, p.annotation))}
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
     if not takes_any and (unknown := given - {p.name for p in parameters}):
@@ -47,6 +46,8 @@ def private_names(function: Any, parameters: Collection[inspect.Parameter], give
 
 
 def _is_marked(hint: Any) -> bool:
+    if isinstance(hint, Unevaluated):
+        return True
     if isinstance(hint, str):
         return re.search(rf"\b{Private.__name__}\b", hint) is not None
     if typing.get_origin(hint) is typing.Annotated:

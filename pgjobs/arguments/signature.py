@@ -13,6 +13,7 @@ from typing import Any, Final, cast
 import msgspec
 
 from pgjobs.arguments import codec, privacy
+from pgjobs.arguments.annotations import Unevaluated, hints_of, warn_of_unevaluated
 from pgjobs.arguments.cipher import SEALED, Cipher
 from pgjobs.arguments.codec import Json
 from pgjobs.arguments.privacy import POSITIONALS
@@ -62,10 +63,12 @@ class Signature:
             for parameter in parameters
             if parameter.default is parameter.empty and parameter.kind not in _VARIADIC
         )
-        self._model, self._converts = _model(function, parameters)
+        hints = hints_of(function)
+        self._model, self._converts = _model(hints, parameters)
         self._cipher = cipher
         self.dumps = codec.dumps if cipher is None else cipher.dumps
-        self.private = privacy.private_names(function, parameters, private)
+        self.private = privacy.private_names(function, hints, parameters, private)
+        warn_of_unevaluated(function, hints, self.names)
         self._shown = privacy.shown_signature(self._signature, self.private)
 
     def encode(self, bound: dict[str, Json]) -> str:
@@ -223,11 +226,10 @@ class Signature:
     @functools.cached_property
     def _returns(self) -> Any:
         """The annotation of the result; Any where it says nothing that can be checked."""
-        try:
-            hint = typing.get_type_hints(self._function, include_extras=True).get("return", Any)
-        except (NameError, TypeError, AttributeError):
+        hint = hints_of(self._function).get("return", Any)
+        if hint in (Any, object, type(None)) or isinstance(hint, Unevaluated) or not _supported(hint):
             return Any
-        return Any if hint in (Any, object, type(None)) or not _supported(hint) else hint
+        return hint
 
     def result_to_json(self, value: object) -> Json:
         """What a result is as JSON, where its annotation is a type that converts; else the value as it is."""
@@ -272,19 +274,13 @@ _JSON_NAMES: Final[dict[type, str]] = {str: "string", int: "integer"}
 _JSON_TYPES: Final = (int, str, float, bool, type(None), list, dict, Any, object)
 
 
-def _model(
-    function: Callable[..., Any], parameters: list[inspect.Parameter]
-) -> tuple[type[msgspec.Struct] | None, bool]:
+def _model(hints: Mapping[str, Any], parameters: list[inspect.Parameter]) -> tuple[type[msgspec.Struct] | None, bool]:
     """Makes a struct of the annotated parameters, and says whether any needs converting to and from JSON."""
-    try:
-        hints = typing.get_type_hints(function, include_extras=True)
-    except (NameError, TypeError, AttributeError):
-        return None, False
     fields: list[tuple[str, Any, Any]] = []
     converts = False
     for parameter in parameters:
         hint = hints.get(parameter.name, Any)
-        if parameter.kind in _VARIADIC or hint is Any or not _supported(hint):
+        if parameter.kind in _VARIADIC or hint is Any or isinstance(hint, Unevaluated) or not _supported(hint):
             continue
         converts = converts or not _is_json(hint)
         fields.append((parameter.name, hint | None if parameter.default is None else hint, msgspec.UNSET))

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import inspect
-import typing
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, cast
 
+from pgjobs.arguments.annotations import hints_of
 from pgjobs.errors import OptionError
 
 
@@ -49,15 +49,8 @@ def wants_of(function: Callable[..., Any]) -> list[Want]:
     except (ValueError, TypeError):
         return []
     wanted = [parameter for parameter in parameters if isinstance(parameter.default, Wanted)]
-    hints = _hints(function) if wanted else {}
+    hints = hints_of(function, include_extras=False) if wanted else {}
     return [Want(parameter.name, hints.get(parameter.name), parameter.default) for parameter in wanted]
-
-
-def _hints(function: Callable[..., Any]) -> dict[str, Any]:
-    try:
-        return typing.get_type_hints(function)
-    except (NameError, TypeError, AttributeError):
-        return {}
 
 
 def look_up(want: Want, resources: Any) -> Any:

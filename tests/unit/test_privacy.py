@@ -31,7 +31,7 @@ def login(
 def plain(user: str, password: str = CANARY, count: Literal[1, 2] = 1) -> None: ...
 
 
-def unevaluated(user: Missing, password: Annotated[str, Private]) -> None: ...  # type: ignore[name-defined]  # noqa: F821
+def unevaluated(user: Missing, name: str, password: Annotated[str, Private]) -> None: ...  # type: ignore[name-defined]  # noqa: F821
 
 
 def anything(**fields: Annotated[str, Private]) -> None: ...
@@ -42,7 +42,8 @@ def test_parameters_are_private_by_annotation_or_by_name() -> None:
     assert Signature(plain, "t").private == frozenset()
     assert Signature(plain, "t", private=("password",)).private == {"password"}
     assert Signature(anything, "t").private == {ANY_NAME}
-    assert Signature(unevaluated, "t").private == {"password"}
+    with pytest.warns(RuntimeWarning, match="annotation of user cannot be evaluated"):
+        assert Signature(unevaluated, "t").private == {"user", "password"}
 
 
 @pytest.mark.parametrize("names", [("pasword",), "pasword"])

@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pgjobs.arguments import codec
+from pgjobs.arguments.privacy import Private
 from pgjobs.arguments.signature import POSITIONALS, Signature
 from pgjobs.errors import ArgumentsError, TaskError
 
@@ -267,8 +268,31 @@ def test_an_untyped_argument_that_is_no_json_is_refused() -> None:
         Signature(function, "t").bind((NOON, object()), {})
 
 
-def test_annotations_that_cannot_be_resolved_check_nothing() -> None:
-    assert called(taking("Nowhere"), 5) == 5
+def order(user: Nowhere, at: datetime, note: Annotated[str, Private], ref: "5 +" = 0) -> UUID: ...  # type: ignore[name-defined, syntax] # noqa: F821, F722
+
+
+def test_an_annotation_that_cannot_be_evaluated_leaves_the_others_as_they_are() -> None:
+    with pytest.warns(RuntimeWarning) as warned:
+        signature = Signature(order, "t")
+    assert [str(each.message).split(";")[0] for each in warned] == [
+        "annotation of user cannot be evaluated: name 'Nowhere' is not defined",
+        "annotation of ref cannot be evaluated: Forward reference must be an expression -- got '5 +'",
+    ]
+    assert {(each.filename, each.lineno) for each in warned} == {(__file__, order.__code__.co_firstlineno)}
+    assert "import it outside TYPE_CHECKING" in str(warned[0].message)
+    assert signature.unbind(stored(signature, 5, NOON, "n")) == ((), {"user": 5, "at": NOON, "note": "n"})
+    assert signature.private == {"user", "note", "ref"}
+    assert signature.result_from_json(str(USER)) == USER
+    with pytest.raises(ArgumentsError, match="note does not fit"):
+        signature.bind((5, NOON, 5), {})
+
+
+def test_a_result_whose_annotation_cannot_be_evaluated_leaves_the_arguments_as_they_are() -> None:
+    def function(at: datetime) -> Nowhere: ...  # type: ignore[name-defined] # noqa: F821
+
+    signature = Signature(function, "t")
+    assert signature.unbind(stored(signature, NOON)) == ((), {"at": NOON})
+    assert signature.result_from_json("x") == "x"
 
 
 def test_a_type_that_json_cannot_check_is_not_checked() -> None:
