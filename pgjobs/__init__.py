@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pgjobs.errors import (
         AlertError,
         ArgumentsError,
+        BlockingError,
         ClaimLostError,
         CompletionRolledBackError,
         ConfigurationError,
@@ -72,6 +73,7 @@ __all__ = [
     "Alert",
     "AlertError",
     "ArgumentsError",
+    "BlockingError",
     "Cancel",
     "ClaimLostError",
     "CompletionRolledBackError",

@@ -310,6 +310,7 @@ class PgJobs(Doorway, Hooks, Notifying, Controls):
         """Waits until all these jobs have ended; returns them as they stand then, in the order given.
 
         Raises:
+            BlockingError: a coroutine job has called it; ``await_`` is for those.
             ResultTimeoutError: one of them had not ended in time.
             JobNotFoundError: one of them is not there.
         """
@@ -329,6 +330,7 @@ class PgJobs(Doorway, Hooks, Notifying, Controls):
         """Yields each of these jobs when it has ended, first come, first served; tens of thousands need few questions.
 
         Raises:
+            BlockingError: a coroutine job has called it; ``aas_completed`` is for those.
             ResultTimeoutError: one of them had not ended in time.
             JobNotFoundError: one of them is not there.
         """

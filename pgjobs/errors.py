@@ -163,6 +163,16 @@ class NoCurrentJobError(PgJobsError, RuntimeError):
         super().__init__("no job runs here; call current_job() from a task's own thread or coroutine")
 
 
+class BlockingError(PgJobsError, RuntimeError):
+    """A coroutine job was about to wait for another job in a way that stops every job of its event loop."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "waiting here would stop the event loop, and with it every coroutine of the worker; await job.aget(), "
+            "jobs.await_(…), or use async for with jobs.aas_completed(…)"
+        )
+
+
 class JobStateError(PgJobsError):
     """The job is in a status in which this cannot be done to it."""
 

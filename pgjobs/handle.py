@@ -169,6 +169,7 @@ class Job(Generic[R_co]):
 
         Raises:
             JobFailedError: it failed, was cancelled or expired; carries the remote traceback.
+            BlockingError: a coroutine job has called it; ``aget`` is for those.
             ResultTimeoutError: it had not ended in time.
             JobNotFoundError: it is not there; one that your own open transaction enqueued is not there yet.
             DecryptionError: the result is stored encrypted, and no key fits.

@@ -16,6 +16,7 @@ from pgjobs.arguments import codec
 from pgjobs.arguments.cipher import Cipher, sealed
 from pgjobs.arguments.codec import Json
 from pgjobs.arguments.signature import Signature
+from pgjobs.blocking import refuse_on_the_loop
 from pgjobs.completions import GATHER_S, Race
 from pgjobs.config import Duration, seconds
 from pgjobs.connections.database import Database
@@ -152,6 +153,7 @@ class Ledger:
 
     def await_all(self, ids: Sequence[UUID], timeout: Duration | None) -> list[JobRow]:
         """Waits until jobs have ended; see ``PgJobs.wait``."""
+        refuse_on_the_loop()
         wait = _Wait(ids, timeout)
         if not self._waiting.hears and wait.done(self._database.run(wait.read())):
             return wait.rows
@@ -182,6 +184,7 @@ class Ledger:
 
     def as_completed(self, ids: Sequence[UUID], timeout: Duration | None) -> Iterator[JobRow]:
         """Waits for jobs in the order of their ends; see ``PgJobs.as_completed``."""
+        refuse_on_the_loop()
         woken = threading.Event()
         race = Race(ids, timeout, woken.set)
         with self._waiting.expect(race.left, race.hear) as ear:

@@ -344,6 +344,48 @@ async def test_async_twin_of_wait(jobs: PgJobs) -> None:
     await jobs.aclose()
 
 
+WAYS = {
+    "get": lambda jobs, job: job.get(20),
+    "wait": lambda jobs, job: jobs.wait([job], 20),
+    "as_completed": lambda jobs, job: list(jobs.as_completed([job], 20)),
+}
+
+
+@pytest.mark.parametrize("how", WAYS)
+def test_coroutine_job_that_would_stop_its_event_loop_is_told_at_once(how: str, jobs: PgJobs) -> None:
+    one = jobs.task(name="one")(lambda: 1)
+
+    async def outer() -> None:
+        WAYS[how](jobs, await one.using(queue="nobody").aenqueue())
+
+    with jobs.worker(queues="default"):
+        job = jobs.task(name="outer", retry=1)(outer).enqueue()
+        with pytest.raises(JobFailedError, match=r"BlockingError: .*await job\.aget\(\)"):
+            job.get(10)
+
+
+def test_threads_of_a_coroutine_job_may_wait_and_so_may_loops_of_their_own(jobs: PgJobs) -> None:
+    one = jobs.task(name="one")(lambda: 1)
+
+    async def in_a_thread() -> int:
+        return await asyncio.to_thread((await one.aenqueue()).get, 10)
+
+    def in_a_loop() -> int:
+        async def main() -> int:
+            return one.enqueue().get(10)
+
+        return asyncio.run(main())
+
+    with jobs.worker():
+        assert jobs.task(name="thread", retry=1)(in_a_thread).enqueue().get(10) == 1
+        assert jobs.task(name="loop", retry=1)(in_a_loop).enqueue().get(10) == 1
+
+
+async def test_application_that_has_an_event_loop_may_block_it(jobs: PgJobs) -> None:
+    with jobs.worker():
+        assert jobs.task(name="one")(lambda: 1).enqueue().get(10) == 1
+
+
 def test_time_is_kept(jobs: PgJobs) -> None:
     job = jobs.task(name="work")(lambda: 1).enqueue()
     started = time.monotonic()

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from contextvars import ContextVar
 from datetime import datetime
 from typing import Any, ClassVar, Final, Literal, cast
 from uuid import UUID
 
+from pgjobs import blocking
 from pgjobs.arguments import codec
 from pgjobs.config import MAX_DURATION_S
 from pgjobs.errors import ClaimLostError, OptionError
@@ -167,7 +167,7 @@ class StoppedError(BaseException):
     """Raised in a thread whose worker stops and will not wait for it; the job goes back."""
 
 
-CURRENT: Final[ContextVar[Run]] = ContextVar("pgjobs_current_run")
+CURRENT: Final = blocking.CURRENT
 """The run of this thread or coroutine."""
 
 
