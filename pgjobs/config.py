@@ -24,6 +24,11 @@ SYNCHRONOUS_COMMIT: Final[tuple[LiteralString, ...]] = ("on", "off", "local", "r
 SCHEMA_REVISION: Final = "0017"
 """The migration that this release works with."""
 
+UNREADABLE: Final = (
+    "the database's URL cannot be read; write postgresql://user:password@host/name, with %40 for @ and %2F for /"
+)
+"""Said without the URL, whose password may stand anywhere in it."""
+
 DEFAULT_TIMEOUT_S: Final = 3600.0
 DEFAULT_RESULT_TTL_S: Final = 86_400.0
 DEFAULT_FAILED_TTL_S: Final = 30 * 86_400.0
@@ -113,8 +118,13 @@ def normal_url(url: str) -> str:
     """Returns the URL as libpq reads it: SQLAlchemy's ``postgresql+driver://`` and ``postgres://`` are understood.
 
     So is its way to name several hosts, ``?host=a:5432&host=b:5432``, of which libpq would take the last alone.
+
+    Raises:
+        ConfigurationError: there is an @ too many, so that libpq would take a part of the password for the host.
     """
     url = re.sub(r"^postgres(?:ql)?(?:\+\w+)?://", "postgresql://", url)
+    if url.startswith("postgresql://") and "@" in _behind_login(url):
+        raise ConfigurationError(UNREADABLE)
     base, _, query = url.partition("?")
     options = query.split("&")
     hosts = [unquote(option.removeprefix("host=")) for option in options if option.startswith("host=")]
@@ -123,6 +133,13 @@ def normal_url(url: str) -> str:
     names, ports = zip(*(_host_and_port(host) for host in hosts), strict=True)
     others = [option for option in options if not option.startswith(("host=", "port="))]
     return f"{base}?" + "&".join([*others, f"host={quote(','.join(names), safe=',')}", f"port={','.join(ports)}"])
+
+
+def _behind_login(url: str) -> str:
+    """Host and name of a URL, where libpq sees them: the login ends with the first @, if no / comes before."""
+    rest = url.removeprefix("postgresql://")
+    login, at, behind = rest.partition("@")
+    return (behind if at and "/" not in login else rest).partition("?")[0]
 
 
 def _host_and_port(text: str) -> tuple[str, str]:

@@ -13,12 +13,14 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict
 from psycopg_pool import ConnectionPool
 from sqlalchemy import create_engine
 
 from pgjobs import PgJobs, Private, Queue
 from pgjobs.connections.database import Database
 from pgjobs.connections.link import Link
+from pgjobs.errors import ConfigurationError
 from tests.processes import ROOT, WorkerProcess, pgjobs
 from tests.support import eventually
 
@@ -31,8 +33,15 @@ COMMANDS = (
     ("jobs", "cancel", "--queue", "q", "--yes"), ("jobs", "retry", "--queue", "q", "--yes"),
     ("jobs", "delete", "--queue", "q", "--yes"), ("jobs", "show", "00000000-0000-7000-8000-000000000000"),
     ("purge", "--all", "--yes"), ("enqueue", "f"), ("migrate", "--check"), ("migrate",), ("roles", "check"),
-    ("keys", "rotate"), ("bench", "--help"),
+    ("keys", "rotate"), ("bench", "--help"), ("doctor",),
 )  # fmt: skip
+
+SPILT = (
+    "postgresql://u:p@{}@127.0.0.1:1/db", "postgresql://u:@{}@127.0.0.1:1/db", "postgresql://u:p/{}@127.0.0.1:1/db",
+    "postgresql://u:{}/x@127.0.0.1:1/db", "postgresql://u:{}/db", "postgresql+psycopg://u:p@{}@127.0.0.1:1/db",
+    "host=p@{}@127.0.0.1 port=1", "postgresql://u:{},x@[::1/db",
+)  # fmt: skip
+"""Passwords with an unescaped @, / or comma, a part of which libpq takes for the host, the port or the database."""
 
 
 @pytest.fixture
@@ -86,7 +95,7 @@ def test_no_repr_shows_the_password(secret_url: str) -> None:
     "broken",
     ["postgresql://u:{}@127.0.0.1:1/db", "postgresql://u:{}@host.invalid/db", "postgresql://u:{}@127.0.0.1:x/db",
      "postgresql://u:{}@127.0.0.1/db?nonsense=1", "host=127.0.0.1 port=1 password={} user='", "postgresql://u:{}@[::1/db",
-     "mysql://u:{}@h/db", "{}"],
+     "mysql://u:{}@h/db", "{}", *SPILT],
 )  # fmt: skip
 def test_no_error_of_a_database_out_of_reach_shows_the_password(broken: str, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
@@ -127,12 +136,33 @@ def test_no_error_of_an_enqueue_shows_a_private_argument(secret_url: str, caplog
     assert CANARY not in "\n".join(line for line in (text + caplog.text).splitlines() if "lambda" not in line)
 
 
-@pytest.mark.parametrize("broken", ["unreachable", "no schema", "whole"])
+@pytest.mark.parametrize("url", [*SPILT, "postgresql://u@127.0.0.1,x@{}:1/db"])
+def test_a_url_that_would_spill_its_password_is_refused(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PGJOBS_LISTEN_URL", url.format(CANARY))
+    doors = (Database(url.format(CANARY), "pgjobs"), Database("postgresql://u@h/db", "pgjobs").for_listening())
+    for database in doors:
+        with pytest.raises(ConfigurationError, match="with %40 for @") as caught:
+            repr(database)
+        assert CANARY not in "".join(traceback.format_exception(caught.value))
+
+
+@pytest.mark.parametrize(
+    ("url", "host"),
+    [("postgresql://u:p%40x@h/db", "h"), ("postgresql://u:p?x@h/db", "h"), ("postgresql://%40sock/db", "@sock"),
+     ("host=@sock user=u@x password=p@x dbname=d@x", "@sock"), ("postgresql://h/db?user=u@x", "h"),
+     ("postgresql://u@a:1,b:2/db", "a,b")],
+)  # fmt: skip
+def test_an_at_sign_elsewhere_is_taken(url: str, host: str) -> None:
+    assert conninfo_to_dict(Database(url, "pgjobs").url)["host"] == host
+
+
+@pytest.mark.parametrize("broken", ["unreachable", "no schema", "whole", "spilt"])
 def test_no_command_shows_the_password(broken: str, secret_url: str, empty_secret_url: str) -> None:
     url = {
         "unreachable": f"postgresql://u:{CANARY}@127.0.0.1:1/db",
         "no schema": empty_secret_url,
         "whole": secret_url,
+        "spilt": f"postgresql://u:p@{CANARY}@127.0.0.1:1/db",
     }[broken]
     for command in COMMANDS:
         done = pgjobs(url, *command)
@@ -196,6 +226,7 @@ def test_worker_that_cannot_start_shows_no_password(empty_secret_url: str) -> No
         f"postgresql://u:{CANARY}@127.0.0.1:1/db",
         empty_secret_url,
         f"postgresql://u:{CANARY}@127.0.0.1/x?bad=1",
+        f"postgresql://u:p@{CANARY}@127.0.0.1:1/db",
     ):
         with WorkerProcess(url, "--log-level", "debug", app="tests.apps.canaries") as worker:
             assert worker.leave() != 0

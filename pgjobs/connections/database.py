@@ -19,6 +19,7 @@ from psycopg import errors
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from pgjobs import statements
+from pgjobs.config import UNREADABLE
 from pgjobs.connections import borrowed, source
 from pgjobs.connections.own import AsyncOwn, Lent, Own
 from pgjobs.connections.source import Source
@@ -66,13 +67,13 @@ class Database:
 
     @functools.cached_property
     def _source(self) -> Source:
-        found = source.find(self._given)
         try:
-            conninfo_to_dict(found.url)
+            found = source.find(self._given)
+            known = conninfo_to_dict(found.url)
         except psycopg.Error:  # its text quotes the URL, password and all
-            raise ConfigurationError(
-                "the database's URL cannot be read; write postgresql://user:password@host/name, with %40 for @"
-            ) from None
+            raise ConfigurationError(UNREADABLE) from None
+        if not _is_plain(known):
+            raise ConfigurationError(UNREADABLE)
         return found
 
     @property
@@ -305,6 +306,15 @@ class Database:
         self.close()
         if pool := self._async_pools.pop(asyncio.get_running_loop(), None):
             await pool.close()
+
+
+def _is_plain(known: dict[str, Any]) -> bool:
+    """Whether host and port are what they can be: a password with an unescaped @ or / has its end read as one of them.
+
+    A host that begins with @ is an abstract socket.
+    """
+    hosts, ports = str(known.get("host") or "").split(","), str(known.get("port") or "").split(",")
+    return not any("@" in host[1:] for host in hosts) and all(not port or port.strip().isdigit() for port in ports)
 
 
 def _is_pooled(conn: psycopg.Connection[Any] | psycopg.AsyncConnection[Any], row: tuple[Any, ...] | None) -> bool:
