@@ -30,8 +30,9 @@ def serving(queues: str) -> Lanes:
     return Lanes(Subscription.parse(queues))
 
 
-def reading(lane: tuple[str, int], lowest: int | None, *, last: int = 0, xmin: int = 1, xmax: int = 1) -> Any:
-    return (*lane, lowest, last, xmin, xmax)
+def reading(lane: tuple[str, int], lowest: int | None, *, last: int | None = None, xmin: int = 1, xmax: int = 1) -> Any:
+    """A row of the query; what lives was drawn, unless last says otherwise."""
+    return (*lane, lowest, max(lowest or 0, 0) if last is None else last, xmin, xmax)
 
 
 # -- subscriptions
@@ -237,6 +238,10 @@ class World(RuleBasedStateMachine):
     def commit(self, data: st.DataObject) -> None:
         self.live.update(self.open.pop(data.draw(st.sampled_from(sorted(self.open))))[1])
 
+    @rule(ahead=st.sampled_from([1, 1_000, NO_BOUND - 1_000_000]))
+    def make_up(self, ahead: int) -> None:
+        self.live.add(self.last_position + ahead)
+
     @precondition(lambda self: self.live)
     @rule(count=st.integers(1, 4))
     def claim(self, count: int) -> None:
@@ -256,6 +261,10 @@ class World(RuleBasedStateMachine):
     @invariant()
     def no_live_position_is_below_the_bound(self) -> None:
         assert all(position >= self.low for position in self.live)
+
+    @invariant()
+    def the_bound_is_no_higher_than_what_was_drawn(self) -> None:
+        assert self.low <= self.last_position
 
     @invariant()
     def the_bound_never_falls(self) -> None:
@@ -278,6 +287,16 @@ def test_an_empty_lane_rises_to_what_an_earlier_reading_saw_drawn(clock: Clock) 
         clock.now += SETTLE_S * 1.01
         lows.append(lanes.low(lane))
     assert lows == [LOWEST, 0, 10, 20]
+
+
+def test_a_position_that_was_never_drawn_raises_no_bound(clock: Clock) -> None:
+    lanes, lane = serving("default"), ("default", 0)
+    lows = []
+    for last in (1, 10, 20, 30):
+        lanes.refresh([reading(lane, NO_BOUND, last=last)])
+        clock.now += SETTLE_S * 1.01
+        lows.append(lanes.low(lane))
+    assert lows == [LOWEST, 0, 1, 10]
 
 
 def test_named_queues_are_asked_from_the_start(clock: Clock) -> None:

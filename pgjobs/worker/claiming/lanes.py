@@ -138,6 +138,10 @@ class Lanes:
         """Every lane that claims ask."""
         return list(self._bounds)
 
+    def knows(self, lane: Lane) -> bool:
+        """Whether claims ask the lane."""
+        return lane in self._bounds
+
     @property
     def may_be_new(self) -> bool:
         """Whether queues may be served that are not known yet."""
@@ -219,11 +223,13 @@ class Lanes:
     def refresh(self, rows: Sequence[tuple[Any, ...]]) -> None:
         """Takes the rows of ``statements.bounds``; forgets lanes that have been empty for long."""
         now = self._refreshed_at = time.monotonic()
-        for queue, priority, lowest, _, xmin, xmax in rows:
+        for queue, priority, lowest, last, xmin, xmax in rows:
             if bound := self._bounds.get((queue, priority)):
                 # In an empty lane the bound rises to a position drawn before this snapshot was taken: one drawn since
-                # may belong to a transaction that the horizon does not know.
-                bound.note(now, lowest, self._drawn, xmin, xmax)
+                # may belong to a transaction that the horizon does not know. So it does where the lowest one was never
+                # drawn, but made up by whoever wrote the row: all that is to come is below that.
+                made_up = lowest is not None and lowest > last
+                bound.note(now, None if made_up else lowest, self._drawn, xmin, xmax)
         if rows:
             self._drawn = max(self._drawn, rows[0][3])
         if len(self._bounds) > KEPT:
