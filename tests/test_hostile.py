@@ -237,3 +237,46 @@ def test_file_that_cannot_be_named_is_refused_in_words(name: Any, kind: Any, job
     job = attach.enqueue()
     jobs.worker(burst=True).run()
     assert job.get(0) == "refused"
+
+
+def test_position_that_was_never_drawn_holds_up_no_queue(jobs: PgJobs, conn: psycopg.Connection[Any]) -> None:
+    with at_work(jobs, conn):
+        for position in (2**62, -(2**62), 10**9):
+            insert(conn, {"task": "nothing", "position": position})
+        eventually(lambda: not still_open(conn))
+        claimed = [jobs.enqueue("neighbour").get(0.9) for _ in range(10)]
+    assert claimed == ["ran"] * 10
+
+
+@pytest.mark.parametrize(
+    ("channel", "seen_at"), [("", "now"), ("x" * 100, "now"), ("of.old", "infinity"), ("of.old", "290000-01-01")]
+)
+def test_waiters_that_nobody_can_be_told_of_are_passed_over(
+    channel: str, seen_at: str, jobs: PgJobs, conn: psycopg.Connection[Any]
+) -> None:
+    conn.execute("INSERT INTO pgjobs.waiters (channel, seen_at) VALUES (%s, %s)", [channel, seen_at])
+    link = Link(jobs.database, "test")
+    link.one(statements.tidy())
+    assert conn.execute("SELECT seen_at = 'now' FROM pgjobs.waiters").fetchall() == [(False,)] * (seen_at == "now")
+    conn.execute(
+        "INSERT INTO pgjobs.waiters (channel, seen_at) VALUES (%s, %s) ON CONFLICT DO NOTHING", [channel, seen_at]
+    )
+    assert told(link) == []
+    conn.execute("INSERT INTO pgjobs.waiters SELECT 'w' || i FROM generate_series(1, 3000) AS i")
+    assert 0 < len(told(link)) <= 1_000
+    link.close()
+
+
+def told(link: Link) -> list[str]:
+    """The channels that a completion brings back, whatever it records."""
+    successes = ("ids", "claims", "results", "waits", "seconds")
+    others = (
+        "ids", "claims", "statuses", "reasons", "delays", "refunds", "crashes", "waits", "seconds",
+        "exceptions", "messages", "tracebacks", "fingerprints",
+    )  # fmt: skip
+    recorded = [
+        link.one(statements.complete({name: [] for name in successes})),
+        link.one(statements.settle({name: [] for name in others})),
+    ]
+    assert recorded[0].channels == recorded[1].channels
+    return recorded[0].channels

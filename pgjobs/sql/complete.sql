@@ -6,6 +6,8 @@
 -- update is HOT, but for a job that gives its unique key up. The rollup is part of it and so always agrees with the ledger. With the ids come the channels of those
 -- who wait for results: whoever's row this snapshot does not see reads the job after it has written it. What attempts in
 -- processes of their own have used and written comes with it; both arrays are NULL where no job of the batch has that.
+-- Every producer may write to waiters: what NOTIFY would refuse, which would undo the batch, is passed over, as is what is
+-- said to have been seen in a time to come, and there is an end to how many are told.
 -- Locks: jobs, by id, skipping.
 WITH done AS (
     SELECT *
@@ -40,7 +42,11 @@ WITH done AS (
 )
 SELECT id, NULL AS channel FROM completed
 UNION ALL
-SELECT NULL, channel FROM pgjobs.waiters WHERE seen_at > now() - interval '30 seconds'
+(SELECT NULL, channel
+   FROM pgjobs.waiters
+  WHERE seen_at BETWEEN now() - interval '30 seconds' AND now() + interval '30 seconds'
+    AND octet_length(channel) BETWEEN 1 AND 63
+  LIMIT 1000)
 
 
 -- name: settle
@@ -108,7 +114,11 @@ WITH done AS (
 )
 SELECT id, NULL AS channel FROM settled
 UNION ALL
-SELECT NULL, channel FROM pgjobs.waiters WHERE seen_at > now() - interval '30 seconds'
+(SELECT NULL, channel
+   FROM pgjobs.waiters
+  WHERE seen_at BETWEEN now() - interval '30 seconds' AND now() + interval '30 seconds'
+    AND octet_length(channel) BETWEEN 1 AND 63
+  LIMIT 1000)
 
 
 -- name: account

@@ -467,7 +467,7 @@ SELECT next FROM span WHERE next IS NOT NULL
 
 -- name: tidy
 -- Forgets workers dead for an hour under whose name no claim stands, flags of workers that are gone, and waiters not seen
--- for a minute, and the notes of lanes where nothing moves; marks a year old.
+-- for a minute, or seen in a time to come, and the notes of lanes where nothing moves; marks a year old.
 -- Locks: rows of workers, idlers, lanes, marks and waiters that nobody uses.
 WITH workers AS (
     DELETE FROM pgjobs.workers AS worker
@@ -480,4 +480,5 @@ WITH workers AS (
 ), marks AS (
     DELETE FROM pgjobs.marks WHERE at < now() - interval '1 year'
 )
-DELETE FROM pgjobs.waiters WHERE seen_at < now() - interval '1 minute'
+DELETE FROM pgjobs.waiters
+ WHERE seen_at NOT BETWEEN now() - interval '1 minute' AND now() + interval '1 minute'
