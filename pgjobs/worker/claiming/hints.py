@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterable, Sequence
+from typing import Final
 
 from pgjobs.config import MAX_PRIORITY
 from pgjobs.statements import LOWEST, NO_BOUND, Lane, Range
-from pgjobs.worker.claiming.lanes import Lanes
+from pgjobs.worker.claiming.lanes import FORGET_S, Lanes
 from pgjobs.worker.claiming.pace import Pace
+
+RUMOURS: Final = 500
+"""So many lanes that are not known are believed in a while: anybody who can connect may tell of any number."""
 
 
 class Hints:
@@ -20,10 +25,12 @@ class Hints:
         self._lock = threading.Lock()
         self._fresh: set[Lane] = set()
         self._below: dict[Lane, Range] = {}
+        self._rumours: set[Lane] = set()
+        self._rumours_until = 0.0
 
     def queued(self, queue: str, priority: int) -> bool:
         """Says that a lane has got work; returns whether it is to be claimed now."""
-        if not self._may_come(queue, priority):
+        if not (self._may_come(queue, priority) and self._believes((queue, priority))):
             return False
         with self._lock:
             self._fresh.add((queue, priority))
@@ -35,9 +42,23 @@ class Hints:
     def _may_come(self, queue: str, priority: int) -> bool:
         return self._lanes.serves(queue) and abs(priority) <= MAX_PRIORITY
 
+    def _believes(self, lane: Lane) -> bool:
+        """Whether a lane is known, or there is room for a new one: every claim asks it until it is forgotten.
+
+        The sweep finds the others, if they have jobs.
+        """
+        if self._lanes.knows(lane):
+            return True
+        with self._lock:
+            if (now := time.monotonic()) >= self._rumours_until:
+                self._rumours, self._rumours_until = set(), now + FORGET_S
+            if len(self._rumours) < RUMOURS:
+                self._rumours.add(lane)
+            return lane in self._rumours
+
     def restored(self, queue: str, priority: int, position: int) -> bool:
         """Says that jobs went back to old places, which may lie below our bound."""
-        if position >= NO_BOUND or not self._may_come(queue, priority):
+        if position >= NO_BOUND or not (self._may_come(queue, priority) and self._believes((queue, priority))):
             return False
         self.look_below([Range((queue, priority), max(LOWEST, position))])
         return self.queued(queue, priority)
