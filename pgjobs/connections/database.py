@@ -12,7 +12,7 @@ import time
 import weakref
 from collections.abc import AsyncGenerator, Generator, Iterator
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import psycopg
 from psycopg import errors
@@ -20,7 +20,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from pgjobs import statements
 from pgjobs.config import UNREADABLE
-from pgjobs.connections import borrowed, source
+from pgjobs.connections import borrowed, documents, source
 from pgjobs.connections.own import AsyncOwn, Lent, Own
 from pgjobs.connections.source import Source
 from pgjobs.errors import ConfigurationError, SchemaError
@@ -95,6 +95,7 @@ class Database:
     def connect(self, name: str) -> psycopg.Connection[tuple[Any, ...]]:
         """Opens a connection of its own, in autocommit, that notices a peer which is gone."""
         conn = psycopg.connect(self._conninfo(name), autocommit=True)
+        documents.register(conn)
         if self._pooled is None:
             self._pooled = _is_pooled(conn, conn.execute(_BACKEND).fetchone())
         if self._pooled:
@@ -142,7 +143,7 @@ class Database:
 
     def _run_once(self, statement: Statement[T]) -> T:
         with self.connection() as own:
-            cursor = own.single if isinstance(own, Own) else own.cursor()
+            cursor = own.single if isinstance(own, Own) else _reader(own.cursor())
             cursor.execute(
                 statement.query.text(self.schema), statement.params, prepare=None if statement.keeps_plan else False
             )
@@ -151,6 +152,7 @@ class Database:
     def stream(self, statement: Statement[T], conn: psycopg.Connection[Any], size: int = 1_000) -> Iterator[T]:
         """Reads a statement's rows some at a time, in the caller's transaction: never more of them are in memory."""
         with conn.cursor(name="pgjobs_stream") as cursor:
+            documents.register(cursor)
             cursor.execute(statement.query.text(self.schema), statement.params)
             while rows := cursor.fetchmany(size):
                 yield statement.read(rows)
@@ -170,7 +172,7 @@ class Database:
 
     async def _arun_once(self, statement: Statement[T]) -> T:
         async with self.aconnection() as own:
-            cursor = own.single if isinstance(own, AsyncOwn) else own.cursor()
+            cursor = own.single if isinstance(own, AsyncOwn) else _reader(own.cursor())
             await cursor.execute(
                 statement.query.text(self.schema), statement.params, prepare=None if statement.keeps_plan else False
             )
@@ -253,6 +255,7 @@ class Database:
         pool = ConnectionPool(
             self._conninfo("pgjobs"),
             connection_class=Own,
+            configure=documents.register,
             open=True,
             reconnect_failed=_try_again,
             **self._settings,
@@ -277,6 +280,7 @@ class Database:
                 pool = AsyncConnectionPool(
                     self._conninfo("pgjobs"),
                     connection_class=AsyncOwn,
+                    configure=_aregister,
                     open=False,
                     reconnect_failed=_atry_again,
                     **self._settings,
@@ -306,6 +310,19 @@ class Database:
         self.close()
         if pool := self._async_pools.pop(asyncio.get_running_loop(), None):
             await pool.close()
+
+
+_Cursor = TypeVar("_Cursor", psycopg.Cursor[Any], psycopg.AsyncCursor[Any])
+
+
+def _reader(cursor: _Cursor) -> _Cursor:
+    """A cursor on a connection of the application's, whose own way to read documents is left as it is."""
+    documents.register(cursor)
+    return cursor
+
+
+async def _aregister(conn: psycopg.AsyncConnection[Any]) -> None:
+    documents.register(conn)
 
 
 def _is_plain(known: dict[str, Any]) -> bool:

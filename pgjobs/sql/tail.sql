@@ -36,8 +36,9 @@ WITH RECURSIVE lane AS (SELECT queue, priority FROM pgjobs.lanes /* leaps */), h
     UNION
     SELECT %(job)s::uuid
 )
-SELECT job.id, job.task, job.queue, job.status, job.attempt, job.max_attempts, job.created_at, job.started_at, job.finished_at,
-       job.due_at, job.reason, clock_timestamp() AS now
+SELECT job.id, job.task, job.queue, job.status, job.attempt, job.max_attempts, pgjobs.shown(job.created_at) AS created_at,
+       pgjobs.shown(job.started_at) AS started_at, pgjobs.shown(job.finished_at) AS finished_at,
+       pgjobs.shown(job.due_at) AS due_at, job.reason, clock_timestamp() AS now
   FROM candidate
  CROSS JOIN LATERAL (
      SELECT * FROM pgjobs.jobs WHERE id = candidate.id LIMIT 1) AS job
@@ -50,8 +51,9 @@ SELECT job.id, job.task, job.queue, job.status, job.attempt, job.max_attempts, j
 
 -- name: failed_after
 -- The last attempts that have failed after the one with that id, with their jobs; of one job where it is given.
-SELECT failure.id, failure.failed_at, failure.job_id, failure.attempt, failure.reason, failure.exception, failure.message,
-       job.task, job.queue, job.status = 'failed' AND failure.attempt >= job.attempt AS last, job.due_at
+SELECT failure.id, pgjobs.shown(failure.failed_at) AS failed_at, failure.job_id, failure.attempt, failure.reason, failure.exception, failure.message,
+       job.task, job.queue, job.status = 'failed' AND failure.attempt >= job.attempt AS last,
+       pgjobs.shown(job.due_at) AS due_at
   FROM (SELECT *
           FROM pgjobs.failures
          WHERE id > %(after)s::bigint AND (%(job)s::uuid IS NULL OR job_id = %(job)s::uuid)
@@ -66,7 +68,7 @@ SELECT failure.id, failure.failed_at, failure.job_id, failure.attempt, failure.r
 
 -- name: logged_after
 -- The last lines that were logged after the one with that id, with their jobs; of one job where it is given.
-SELECT line.id, line.at, line.job_id, line.attempt, line.level, line.line, job.task, job.queue
+SELECT line.id, pgjobs.shown(line.at) AS at, line.job_id, line.attempt, line.level, line.line, job.task, job.queue
   FROM (SELECT *
           FROM pgjobs.logs
          WHERE id > %(after)s::bigint AND (%(job)s::uuid IS NULL OR job_id = %(job)s::uuid)
