@@ -19,7 +19,7 @@ from pgjobs import events
 from pgjobs.errors import ConfigurationError, SoftTimeoutError, TimeoutExceededError
 from pgjobs.running.outcome import MAX_CRASHES, Outcome, storable
 from pgjobs.running.run import CURRENT, Run
-from pgjobs.wording import duration, plural, short
+from pgjobs.wording import duration, harmless, one_line, plural, short
 
 FORMATS: Final = ("text", "json")
 
@@ -148,7 +148,7 @@ def _line(event: events.Event) -> tuple[int, str]:
             whose = f"{event.run.task_name} {event.run.id}"
             return WARNING, f"raised after complete(), and its success stands: {whose}\n{event.traceback.rstrip()}"
         case events.Unrunnable():
-            return WARNING, f"{short(event.task)}: {event.reason}; its jobs wait until a worker has it"
+            return WARNING, f"{short(event.task)}: {one_line(event.reason)}; its jobs wait until a worker has it"
         case events.Released():
             return INFO, f"{plural(event.jobs, 'job')} given back: {event.why}"
         case events.DatabaseAway():
@@ -271,7 +271,7 @@ class _Lines(logging.Formatter):
         return f"{line}  [{vars(record)['task']} {job_id} attempt {vars(record)['attempt']}]"
 
     def format(self, record: logging.LogRecord) -> str:
-        line = without_passwords(super().format(record))
+        line = harmless(without_passwords(super().format(record)))
         colour = self._COLOURS.get(record.levelname) if self._coloured else None
         return f"{colour}{line}\x1b[0m" if colour else line
 

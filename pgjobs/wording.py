@@ -7,9 +7,31 @@ from typing import Final
 
 _SHORT: Final = 80
 
+_STRANGE: Final = dict.fromkeys(
+    [*range(0x80, 0xA0), 0x61C, 0x200E, 0x200F, *range(0x2028, 0x202F), *range(0x2066, 0x206A)], "\ufffd"
+)
+_IN_TEXT: Final = (
+    {code: chr(0x2400 + code) for code in range(0x20) if chr(code) not in "\n\t"} | {0x7F: "\u2421"} | _STRANGE
+)
+_IN_LINE: Final = _IN_TEXT | {code: chr(0x2400 + code) for code in map(ord, "\n\t")}
+
+
+def harmless(text: str) -> str:
+    """A text of somebody else's without what steers a terminal or turns the direction of writing; it keeps its length.
+
+    A sign stands for each: they may be a name's by SQL, made to clear the screen, or to look like another line.
+    """
+    return text.translate(_IN_TEXT)
+
+
+def one_line(text: str) -> str:
+    """The same where one line is meant."""
+    return text.translate(_IN_LINE)
+
 
 def short(text: str) -> str:
     """A text that somebody else has written, such as a task's name by SQL, as a line has room for it."""
+    text = one_line(text)
     return text if len(text) <= _SHORT else f"{text[:_SHORT]}…"
 
 

@@ -6,21 +6,25 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib.abc import MetaPathFinder
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import psycopg
 import pytest
+from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from psycopg import sql
 
 from pgjobs import Cancel, OptionError, PgJobs, Retry, current_job, statements
+from pgjobs.cli import cli
 from pgjobs.config import MAX_DOCUMENT_DEPTH
 from pgjobs.connections.link import Link
 from pgjobs.events import Event, Trouble
 from pgjobs.job import new_id
 from pgjobs.statements import Range
+from tests.processes import WorkerProcess
 from tests.support import eventually
 from tests.test_budgets import register
 
@@ -246,6 +250,68 @@ def test_position_that_was_never_drawn_holds_up_no_queue(jobs: PgJobs, conn: psy
         eventually(lambda: not still_open(conn))
         claimed = [jobs.enqueue("neighbour").get(0.9) for _ in range(10)]
     assert claimed == ["ran"] * 10
+
+
+FORGED = "evil\x1b]0;owned\x07\x1b[2J\r\n13:00:00 INFO  succeeded  payments.charge  forged\x9b31m\u202e\x7f"
+READING = (
+    ("info",), ("doctor",), ("tasks", "list"), ("queues", "list"), ("jobs", "list"), ("jobs", "show", "{id}"),
+    ("jobs", "explain", "{id}"), ("mark", "--list"), ("tail", "-n", "1000"), ("failures",), ("check",),
+    ("jobs", "export", "--format", "csv", "-o", "{file}"), ("jobs", "export", "-o", "{file}"),
+    ("jobs", "list", "--json"), ("jobs", "show", "{id}", "--json"), ("info", "--json"),
+    ("tail", "--json", "-n", "1000"), ("mark", "--list", "--json"), ("doctor", "--json"),
+)  # fmt: skip
+NEVER = {"status": "scheduled", "position": None}
+VEXING: list[dict[str, Any]] = [
+    {"task": FORGED, "queue": FORGED, "args": f'{{"a": {nested(6_000)}}}', "meta": f'{{"a": {nested(900)}}}'},
+    {"task": "nobody", "args": f'{{"a": {nested(400)}}}', "options": nested(6_000)},
+    {"task": "nobody", "args": '{"a\\u001b[2J": "\u009b31m\u202e"}', "expires_at": "infinity"},
+    {"task": FORGED, "due_at": "290000-01-01", "run_at": "290000-01-01", **NEVER},
+    {"task": "nobody", "timeout": "178000000 years", "due_at": "-infinity", **NEVER},
+    {"task": "fails", "args": "{}", "max_attempts": 1},
+]
+
+
+@pytest.fixture
+def vexing(jobs: PgJobs, conn: psycopg.Connection[Any]) -> list[UUID]:
+    """Rows that a producer may write to vex whoever reads them; a worker has seen them."""
+    for row in VEXING:
+        insert(conn, row)
+    conn.execute(
+        "INSERT INTO pgjobs.marks (text, author, at) VALUES (%(a)s, %(a)s, now()), (%(a)s, %(a)s, 'infinity')",
+        {"a": FORGED},
+    )
+
+    @jobs.task(name="fails")
+    def fails() -> None:
+        raise ValueError(FORGED.replace("\n", " "))
+
+    jobs.worker(burst=True).run()
+    return [row[0] for row in conn.execute("SELECT id FROM pgjobs.jobs ORDER BY id").fetchall()]
+
+
+def test_whatever_stands_in_rows_is_shown_and_steers_no_terminal(
+    vexing: list[UUID], jobs: PgJobs, database_url: str, tmp_path: Path
+) -> None:
+    assert [jobs.job(job_id).id for job_id in vexing] == vexing
+    for command in READING:
+        for job_id in vexing if "{id}" in command else vexing[:1]:
+            words = [word.format(id=job_id, file=tmp_path / "out") for word in command]
+            done = CliRunner().invoke(cli, words, env={"PGJOBS_URL": database_url})
+            said = done.stdout + done.stderr
+            assert done.exit_code < 3, (command, said)
+            assert done.exception is None or isinstance(done.exception, SystemExit), (command, done.exception)
+            steering = {character for character in said if not character.isprintable()} - {"\n"}
+            assert not steering, (command, said)
+            assert not [line for line in said.splitlines() if line.startswith("13:00:00")], command
+
+
+def test_log_of_a_worker_is_steered_by_no_name(database_url: str, conn: psycopg.Connection[Any]) -> None:
+    insert(conn, {"task": FORGED})
+    with WorkerProcess(database_url).ready() as worker:
+        eventually(lambda: worker.said("unknown task"))
+        worker.signal(15)
+        worker.leave()
+    assert [line for line in worker.lines if line.startswith("13:00:00") or not line.isprintable()] == []
 
 
 @pytest.mark.parametrize(

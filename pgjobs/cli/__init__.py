@@ -11,6 +11,7 @@ import click
 
 from pgjobs import __version__
 from pgjobs.cli import codes
+from pgjobs.wording import harmless
 
 COMMANDS: Final = {
     "alerts": "Show how the alerts stand, or test one.",
@@ -88,6 +89,6 @@ def main() -> NoReturn:
         code = codes.of(error)
         if code is None:
             raise
-        click.secho(f"pgjobs: {codes.said(error)}", fg="red", err=True)
+        click.secho(f"pgjobs: {harmless(codes.said(error))}", fg="red", err=True)
         sys.exit(code)
     sys.exit(0)

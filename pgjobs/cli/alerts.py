@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pgjobs.cli import options
+from pgjobs.wording import one_line
 
 if TYPE_CHECKING:
     from pgjobs.statements import AlertRow
@@ -31,7 +32,7 @@ def command(ctx: click.Context, /, as_json: bool, app: str | None, url: str | No
     if not rows:
         click.echo("no alert has been judged yet; give PgJobs(alerts=[…]) and run a worker")
     for row in rows:
-        click.echo(_line(row))
+        click.echo(one_line(_line(row)))
 
 
 def _line(row: AlertRow) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from pgjobs.cli import codes, completion, options
-from pgjobs.wording import duration, plural
+from pgjobs.wording import duration, one_line, plural
 
 if TYPE_CHECKING:
     from pgjobs.connections.database import Database
@@ -211,7 +211,7 @@ def _document(measure: Measure) -> dict[str, Any]:
 
 def _end(state: State, says: str, measures: Sequence[Measure] = (), *, as_json: bool) -> NoReturn:
     """Writes the line or the document, and ends the process."""
-    says = " ".join(says.split())
+    says = one_line(" ".join(says.split()))
     if as_json:
         documents = list(map(_document, measures))
         options.write_json({"status": state.name, "code": int(state), "says": says, "measures": documents})

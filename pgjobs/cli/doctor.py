@@ -54,12 +54,14 @@ def command(long_: str, as_json: bool, app: str | None, url: str | None, schema:
 def _picture(finding: Finding) -> RenderableType:
     from rich.text import Text
 
+    from pgjobs.wording import one_line
+
     colour = _COLOURS[finding.severity]
     return Text.assemble(
         (f"{_MARKS[finding.severity]} {finding.severity}", colour),
-        ("  " + finding.what, "bold"),
-        f"\n    why   {finding.why}\n    mend  ",
-        (finding.remedy, "cyan"),
+        ("  " + one_line(finding.what), "bold"),
+        f"\n    why   {one_line(finding.why)}\n    mend  ",
+        (one_line(finding.remedy), "cyan"),
         "\n",
     )
 

@@ -7,6 +7,7 @@ import sys
 import click
 
 from pgjobs.cli import codes, completion, options
+from pgjobs.wording import one_line
 
 
 @click.group(invoke_without_command=True)
@@ -62,7 +63,7 @@ def command(
         times = (options.moment(each.first_at), options.moment(each.last_at))
         counts = map(str, (each.attempts, each.jobs, each.failed))
         what = ": ".join(text for text in (each.exception, (each.message or "").partition("\n")[0]) if text)
-        table.add_row(each.fingerprint, escape(each.task), *counts, *times, escape(what[:200]))
+        table.add_row(each.fingerprint, escape(one_line(each.task)), *counts, *times, escape(what[:200]))
     options.console().print(table)
 
 
@@ -87,7 +88,10 @@ def show(fingerprint: str, limit: int, as_json: bool, app: str | None, url: str 
 
     out = options.console()
     for each in alike:
-        out.print(f"[bold]{escape(each.task)}[/bold]  {each.attempts:,} attempts of {each.jobs:,} jobs", soft_wrap=True)
+        out.print(
+            f"[bold]{escape(one_line(each.task))}[/bold]  {each.attempts:,} attempts of {each.jobs:,} jobs",
+            soft_wrap=True,
+        )
     out.print(escape((jobs[0].traceback or jobs[0].message or "").rstrip()), soft_wrap=True)
     for job in jobs:
         out.print(f"{job.id}  {job.status:9}  attempt {job.attempt}  {options.moment(job.failed_at)}", soft_wrap=True)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from rich.text import Text
 
 from pgjobs.insight.bars import cells
+from pgjobs.wording import one_line
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
@@ -31,6 +32,10 @@ class Column:
     texts: Sequence[Text]
     rank: int
     right: bool = True
+
+    def __post_init__(self) -> None:
+        for text in self.texts:
+            text.plain = one_line(text.plain)
 
     @property
     def width(self) -> int:
@@ -125,7 +130,9 @@ class Flow:
     def add(self, before: str, texts: Iterable[Text | str]) -> None:
         """Adds texts with commas between, the first of them after another separator."""
         for text in texts:
-            self.parts.append((before, Text(text) if isinstance(text, str) else text))
+            part = Text(text) if isinstance(text, str) else text
+            part.plain = one_line(part.plain)
+            self.parts.append((before, part))
             before = ", "
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator
 from importlib import import_module
@@ -73,7 +72,7 @@ def _stream(database: Database, rest_s: float) -> None:
     seen: Overview | None = read(database)
     while True:
         if seen is not None:
-            click.echo(json.dumps(seen.document(), default=options.plain, ensure_ascii=False))
+            click.echo(options.as_line(seen.document()))
         time.sleep(rest_s)
         try:
             seen = read(database)

@@ -14,6 +14,7 @@ from pgjobs.cli import codes, options, selection, steer
 from pgjobs.cli.export import export
 from pgjobs.insight.shown import without_private
 from pgjobs.job import as_id
+from pgjobs.wording import harmless, one_line
 
 if TYPE_CHECKING:
     from pgjobs.job import JobRow, LogRow
@@ -61,12 +62,12 @@ def list_(limit: int, as_json: bool, app: str | None, url: str | None, schema: s
         attempt = f"{row.attempt}/{row.max_attempts}"
         table.add_row(
             str(row.id),
-            escape(row.task),
-            escape(row.queue),
+            escape(one_line(row.task)),
+            escape(one_line(row.queue)),
             _status(row),
             attempt,
             _age(row.created_at),
-            escape(arguments[:60]),
+            escape(one_line(arguments[:60])),
         )
     options.console().print(table)
 
@@ -111,12 +112,14 @@ def show(job_id: str, as_json: bool, app: str | None, url: str | None, schema: s
     out.print(f"[bold]{row.id}[/bold]  {_status(row)}")
     for name, value in lines:
         if value is not None:
-            out.print(f"  {name:9} {escape(str(value))}", soft_wrap=True)
+            out.print(f"  {name:9} {escape(one_line(str(value)))}", soft_wrap=True)
     if output:
         out.print("\n[bold]output[/bold]")
         out.print(escape(_text(output).rstrip()), soft_wrap=True)
     for failure in failures:
-        out.print(f"\n[red]attempt {failure.attempt}[/red] failed {failure.failed_at} ({failure.reason})")
+        out.print(
+            f"\n[red]attempt {failure.attempt}[/red] failed {failure.failed_at} ({escape(one_line(failure.reason))})"
+        )
         out.print(escape((failure.traceback or failure.message or "").rstrip()), soft_wrap=True)
 
 
@@ -137,9 +140,9 @@ def explain(job_id: str, as_json: bool, app: str | None, url: str | None, schema
 
         out = options.console()
         for reason in reasons:
-            out.print(Text.assemble("• ", reason.text), soft_wrap=True)
+            out.print(Text.assemble("• ", one_line(reason.text)), soft_wrap=True)
             if reason.remedy:
-                out.print(Text.assemble("  → ", (reason.remedy, "cyan")), soft_wrap=True)
+                out.print(Text.assemble("  → ", (one_line(reason.remedy), "cyan")), soft_wrap=True)
     if any(reason.code in ("absent", "deleted") for reason in reasons):
         sys.exit(codes.FAILURE)
 
@@ -163,7 +166,7 @@ def logs(job_id: str, follow: bool, as_json: bool, app: str | None, url: str | N
         ended = job.refresh().status.ended
         while lines := known.database.run(statements.logs(job.id, after, 10_000)):
             for line in lines:
-                click.echo(json.dumps(line, default=options.plain, ensure_ascii=False) if as_json else _line(line))
+                click.echo(options.as_line(line) if as_json else _line(line))
             after = lines[-1].id
         if ended or not follow:
             return
@@ -171,7 +174,7 @@ def logs(job_id: str, follow: bool, as_json: bool, app: str | None, url: str | N
 
 
 def _line(row: LogRow) -> str:
-    return f"{options.moment(row.at)} {row.level.upper():7} {row.attempt:>2}  {_text(row.line)}"
+    return f"{options.moment(row.at)} {row.level.upper():7} {row.attempt:>2}  {harmless(_text(row.line))}"
 
 
 @command.command()
@@ -185,7 +188,8 @@ def files(job_id: str, as_json: bool, app: str | None, url: str | None, schema: 
         options.write_json(found)
         return
     for file in found:
-        click.echo(f"{file.size:>12,}  {options.moment(file.created_at)}  {file.name}  {file.content_type or ''}")
+        named = one_line(f"{file.name}  {file.content_type or ''}")
+        click.echo(f"{file.size:>12,}  {options.moment(file.created_at)}  {named}")
 
 
 @command.command()

@@ -29,6 +29,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 LEAST: Final = 32 << 20
 """Bytes of memory that every worker process takes."""
 
+_STEERING: Final = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+"""JSON escapes the others itself."""
+
 _UNITS: Final = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 
@@ -118,12 +121,12 @@ def console(*, fits: bool = False) -> Console:
     Args:
         fits: what is shown fits any width, so a pipe is as wide as COLUMNS says, which ``watch`` sets.
     """
-    from rich.console import Console
+    from pgjobs.cli.console import Harmless
 
-    out = Console(highlight=False)
+    out = Harmless(highlight=False)
     if out.is_terminal or (fits and os.environ.get("COLUMNS", "").isdecimal()):
         return out
-    return Console(highlight=False, width=200)
+    return Harmless(highlight=False, width=200)
 
 
 def keep_drivers_quiet() -> None:
@@ -142,7 +145,13 @@ def coloured() -> bool | None:
 
 def write_json(value: Any) -> None:
     """Writes a value as JSON, one document."""
-    click.echo(json.dumps(value, default=plain, ensure_ascii=False, indent=2))
+    click.echo(as_line(value, indent=2))
+
+
+def as_line(value: Any, indent: int | None = None) -> str:
+    """A value as JSON, in one line unless it is indented; what steers a terminal is escaped."""
+    text = json.dumps(value, default=plain, ensure_ascii=False, indent=indent)
+    return _STEERING.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def moment(at: datetime) -> str:

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from pgjobs.cli.grid import Bars, Column, Flow, Grid, glyphs
 from pgjobs.insight.overview import WAITING, Overview, QueueView, WorkerLine
-from pgjobs.wording import about, duration, plural, rate, short
+from pgjobs.wording import about, duration, one_line, plural, rate, short
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
@@ -188,7 +188,7 @@ def _up(worker: WorkerLine) -> str:
 def notes(seen: Overview) -> Iterator[RenderableType]:
     """What is out of order, or stands still."""
     lines = [
-        Text(f"{plural(count, 'job')} of {short(task)} cannot run here: {reason}", "red")
+        Text(f"{plural(count, 'job')} of {short(task)} cannot run here: {one_line(reason)}", "red")
         for task, reason, count in seen.unrunnable[:MOST_UNRUNNABLE]
     ]
     if len(seen.unrunnable) > MOST_UNRUNNABLE:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pgjobs.cli import completion, options
+from pgjobs.wording import one_line
 
 if TYPE_CHECKING:
     from pgjobs.statements import Pause
@@ -44,10 +45,11 @@ def list_(as_json: bool, app: str | None, url: str | None, schema: str | None) -
     paused = {pause.name: pause for pause in pauses if pause.kind == "queue"}
     for name, line in sorted(lines.items()):
         state = _state(paused[name]) if name in paused else "active"
-        click.echo(f"{name}: {line.queued:,} queued, {line.running:,} running, {line.scheduled:,} scheduled; {state}")
+        said = f"{name}: {line.queued:,} queued, {line.running:,} running, {line.scheduled:,} scheduled; {state}"
+        click.echo(one_line(said))
     for pause in pauses:
         if pause.kind == "task":
-            click.echo(f"task {pause.name}: {_state(pause)}")
+            click.echo(one_line(f"task {pause.name}: {_state(pause)}"))
     if not lines and not pauses:
         click.echo("no queue has had a job yet")
 

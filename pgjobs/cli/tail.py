@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
@@ -80,19 +79,19 @@ def _look(database: Database, tail: Tail) -> list[Happening]:
 def _write(happened: Iterable[Happening], *, as_json: bool) -> None:
     for each in happened:
         click.echo(
-            json.dumps(each.document(), default=options.plain, ensure_ascii=False) if as_json else _line(each),
+            options.as_line(each.document()) if as_json else _line(each),
             color=options.coloured(),
         )
 
 
 def _line(each: Happening) -> str:
-    from pgjobs.wording import duration
+    from pgjobs.wording import duration, harmless, one_line
 
     when = f"{each.at.astimezone():%H:%M:%S.%f}"[:-3]
-    head = f"{when}  {click.style(f'{each.what:9}', fg=COLOURS.get(each.what))}  {each.task}  {each.id}"
+    head = f"{when}  {click.style(f'{each.what:9}', fg=COLOURS.get(each.what))}  {one_line(each.task)}  {each.id}"
     if each.what == "log":
-        return f"{head}  {(each.level or '').upper()}  {each.text}"
-    said = [f"queue {each.queue}"] if each.what == "enqueued" else []
+        return f"{head}  {one_line(each.level or '').upper()}  {harmless(each.text or '')}"
+    said = [f"queue {one_line(each.queue)}"] if each.what == "enqueued" else []
     if each.attempt > 1:
         said.append(f"attempt {each.attempt}")
     if each.seconds is not None:
@@ -100,5 +99,5 @@ def _line(each: Happening) -> str:
     if each.due_at is not None:
         said.append(f"due {each.due_at.astimezone():%Y-%m-%d %H:%M:%S}")
     if each.what in ("failed", "retried", "cancelled", "expired"):
-        said.append(each.text or each.reason or "")
+        said.append(one_line(each.text or each.reason or ""))
     return "  ".join([head, *filter(None, said)])
