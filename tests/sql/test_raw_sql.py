@@ -380,7 +380,7 @@ def test_row_with_a_queue_that_nobody_could_find_is_refused(
     assert waits.refresh().queue == "default"
 
 
-@pytest.mark.parametrize("queue", ["x" * 100, "@" + str(uuid4()), "ü" * 100, " "])
+@pytest.mark.parametrize("queue", ["x" * 100, "@01a22701-0000-7000-8000-000000000000", "ü" * 100, " "])
 def test_row_may_have_any_queue_that_can_be_found(queue: str, conn: psycopg.Connection) -> None:
     conn.execute("INSERT INTO pgjobs.jobs (task, queue) VALUES ('t', %s)", [queue])
     assert one(conn, "SELECT queue FROM pgjobs.jobs")["queue"] == queue
