@@ -23,6 +23,15 @@ ELSEWHERE: Final = {
 }  # fmt: skip
 """What other queues call these options."""
 
+NOT_YET: Final = {
+    "acks_late": "a job is always completed after its run; leave it out",
+    "cron": "pgjobs has no schedules yet; let cron or a systemd timer call `pgjobs enqueue`",
+    "periodic": "pgjobs has no schedules yet; let cron or a systemd timer call `pgjobs enqueue`",
+    "rate_limit": "pgjobs has no rate limits yet; `pgjobs worker -Q … -c …` bounds how many run at once",
+    "schedule": "pgjobs has no schedules yet; for one later start there are delay and run_at",
+}  # fmt: skip
+"""What other queues have, and pgjobs has not."""
+
 
 def known_options(options: Mapping[str, object]) -> None:
     """Raises OptionError where an option is not known."""
@@ -47,6 +56,8 @@ def known_settings(options: Mapping[str, object]) -> None:
 
 def _meant(name: str) -> str | None:
     """What somebody may have meant by a name: another queue's word, or a slip."""
+    if name in NOT_YET:
+        return NOT_YET[name]
     close = difflib.get_close_matches(name, TaskOptions.__annotations__.keys() | OF_A_TASK, 1)
     word = ELSEWHERE.get(name) or (close[0] if close else None)
     return word and f"is it {word}?"

@@ -180,8 +180,8 @@ def merged(own: Options, more: Options) -> Options:
         options.pop("delay", None)
     if more.get("idempotency_key") is not None and "unique" not in more:
         options.pop("unique", None)
-    if isinstance(attempts := more.get("retry"), int) and isinstance(policy := own.get("retry"), Retry):
-        options["retry"] = replace(policy, max_attempts=attempts)
+    if isinstance(more.get("retry"), int) and isinstance(policy := own.get("retry"), Retry):
+        options["retry"] = replace(policy, max_attempts=retry_of(more).attempts)
     return options
 
 
@@ -274,6 +274,8 @@ def times_of(options: Options) -> tuple[float | None, dict[str, Json]]:
     on_expiry = options.get("on_expiry", "expire")
     if on_expiry not in ("expire", "fail", "run"):
         raise OptionError(f"on_expiry is {given(on_expiry)}; give 'expire', 'fail' or 'run'")
+    if ttl_s == 0 and on_expiry != "run":
+        raise OptionError("ttl is 0, and such a job could never start; give a length of time, or leave it out")
     if ttl_s is not None and on_expiry == "run":
         document["late"], ttl_s = ttl_s, None
     elif ttl_s is not None and on_expiry == "fail":

@@ -316,8 +316,8 @@ class Call(Generic[P, R]):
                 else:
                     kind = type(call).__name__  # not the value, which may be private
                     raise ArgumentsError(f"a {kind} is neither a tuple nor a dict; write (value,) for one argument")
-            except (ArgumentsError, EncodingError) as error:
-                error.add_note(f"in call {index} of enqueue_many; no job was enqueued")
+            except (ArgumentsError, EncodingError, OptionError) as error:
+                error.args = (f"{error} (call {index} of enqueue_many, from 0; no job was enqueued)",)
                 raise
 
 

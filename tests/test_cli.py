@@ -67,6 +67,9 @@ def test_version() -> None:
         (["info", "--schema", "No Where"], 2, "is not a name"),
         (["info", "--url", "postgresql://127.0.0.1:1/none"], 3, "refused"),
         (["info", "-A", "tests.apps.missing"], 2, "not found"),
+        (["worker", "-A", "./tests/apps/basic.py"], 2, "write -A tests.apps.basic"),
+        (["worker", "-A", "tests.apps.basic", "-Q", "mail:-1"], 2, "as in mail:3"),
+        (["worker", "-A", "tests.apps.basic", "--url", "mysql://127.0.0.1/none"], 2, "needs PostgreSQL"),
         (["migrate", "--to", "9999"], 5, "no revision '9999'"),
     ],
 )

@@ -8,7 +8,7 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 
-from pgjobs import PgJobs, migrations
+from pgjobs import ConfigurationError, PgJobs, migrations
 from pgjobs.connections.database import Database
 from tests.processes import WorkerProcess, pgjobs
 
@@ -71,6 +71,24 @@ async def test_every_door_takes_several_hosts(hosts_url: str) -> None:
 def test_of_several_hosts_the_one_that_takes_writes_is_meant(url: str, attributes: str | None) -> None:
     known = psycopg.conninfo.conninfo_to_dict(Database(url, "pgjobs").url)
     assert known.get("target_session_attrs") == attributes
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("mysql://ann:s3cret@host/d", "is one of mysql; pgjobs needs PostgreSQL"),
+        ("sqlite:///d", "is one of sqlite; pgjobs needs PostgreSQL"),
+        ("s3cret@x://host/d", "is one of another database; pgjobs needs PostgreSQL"),
+        ("postgresql+asyncpg://ann:s3cret@host/d?ssl=require", "has a parameter 'ssl', which .* such as sslmode"),
+        ("host=h ssl=require password=s3cret", "has a parameter 'ssl'"),
+        ("postgresql://ann:s3cret?s3cret=1/x@host/d", "with %40 for @"),
+        ("ann:s3cret@host/d", "with %40 for @"),
+    ],
+)
+def test_url_that_cannot_be_read_is_told_what_is_wrong_and_not_shown(url: str, says: str) -> None:
+    with pytest.raises(ConfigurationError, match=rf"^the database's URL .*{says}") as caught:
+        _ = Database(url, "pgjobs").url
+    assert "s3cret" not in str(caught.value)
 
 
 def test_environment_may_name_several_hosts(monkeypatch: pytest.MonkeyPatch) -> None:

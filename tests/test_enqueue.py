@@ -430,10 +430,22 @@ def test_nan_is_refused(jobs: PgJobs, conn: psycopg.Connection[Any]) -> None:
 
 
 def test_slip_in_a_bulk_is_found_and_named(jobs: PgJobs, conn: psycopg.Connection[Any]) -> None:
-    with pytest.raises(ArgumentsError, match=r"write \(value,\)") as caught:
+    with pytest.raises(ArgumentsError, match=r"write \(value,\) for one argument \(call 1 of enqueue_many, from 0;"):
         jobs.task(greet).enqueue_many([("ann",), "bob"])  # type: ignore[list-item]
-    assert "in call 1 of enqueue_many" in str(caught.value.__notes__)
+    with pytest.raises(ArgumentsError, match=r"\$\.name.* \(call 1999 of enqueue_many, from 0; no job was enqueued\)"):
+        jobs.task(greet).enqueue_many([("ann",)] * 1_999 + [(5,)] + [("bob",)])
+    with pytest.raises(EncodingError, match=r"call 1999 of enqueue_many"):
+        jobs.using().enqueue_many("greet", [("ann",)] * 1_999 + [(float("nan"),)])
     assert count(conn) == 0
+
+
+async def test_session_of_another_database_is_refused_in_words(jobs: PgJobs) -> None:
+    task = jobs.task(greet)
+    with Session(sa.create_engine("sqlite://")) as session:
+        with pytest.raises(OptionError, match=r"is sqlite's, and jobs are in PostgreSQL; give one of"):
+            task.using(session).enqueue("ann")
+        with pytest.raises(OptionError, match="sqlite's"):
+            await task.using(session).aenqueue("ann")
 
 
 def test_bulk_takes_any_iterable(jobs: PgJobs, conn: psycopg.Connection[Any]) -> None:

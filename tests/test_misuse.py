@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from contextvars import ContextVar
 from datetime import UTC, date, datetime, timedelta
@@ -24,7 +25,7 @@ from pgjobs import (
     Unique,
     Webhook,
 )
-from pgjobs.known import ELSEWHERE
+from pgjobs.known import ELSEWHERE, NOT_YET
 from pgjobs.options import OF_ONE_JOB, Options, TaskOptions
 
 
@@ -162,6 +163,20 @@ def test_no_retry_is_not_retry_without_end(jobs: PgJobs) -> None:
         jobs.task(retry=None)(lambda: None)  # type: ignore[call-overload]
 
 
+def test_number_of_attempts_that_is_none_is_refused_by_the_word_that_was_used(jobs: PgJobs) -> None:
+    task = jobs.task(name="t", retry=Retry(3))(lambda: None)
+    for attempts in (0, -1, True):
+        with pytest.raises(OptionError, match=f"^retry is {attempts}; give the number of attempts"):
+            task.using(retry=attempts)
+
+
+def test_time_to_wait_that_is_none_is_refused(jobs: PgJobs) -> None:
+    for ttl in (0, "0s", timedelta()):
+        with pytest.raises(OptionError, match="ttl is 0, and such a job could never start; give a length of time"):
+            jobs.task(ttl=ttl)(lambda: None)
+    jobs.task(ttl=0, on_expiry="run")(lambda: None)
+
+
 # -- names
 
 
@@ -174,6 +189,14 @@ def test_word_of_another_queue_is_translated(name: str, jobs: PgJobs) -> None:
     with pytest.raises(OptionError, match=says):
         task.using(**{name: 1})
     with pytest.raises(OptionError, match=says):
+        jobs.using(**{name: 1}).enqueue("t")
+
+
+@pytest.mark.parametrize("name", sorted(NOT_YET))
+def test_what_there_is_not_is_said_to_be_none(name: str, jobs: PgJobs) -> None:
+    with pytest.raises(OptionError, match=f"option '{name}' is not known; {re.escape(NOT_YET[name])}$"):
+        jobs.task(**{name: 1})(lambda: None)
+    with pytest.raises(OptionError, match=re.escape(NOT_YET[name])):
         jobs.using(**{name: 1}).enqueue("t")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import json.encoder
 import math
@@ -86,12 +87,12 @@ def _explain(value: Json, what: str) -> EncodingError | None:
         item, path, depth = stack.pop()
         if depth > MAX_DOCUMENT_DEPTH + 1:
             return EncodingError(f"{what} is nested over {MAX_DOCUMENT_DEPTH} deep at {path[:60]}…; flatten it", path)
-        if problem := _problem(item):
+        if problem := _problem(item, what):
             return EncodingError(f"{what} cannot be stored as JSON: {problem} at {path}", path)
         if isinstance(item, dict):
             members: dict[Any, Json] = item  # pyright: ignore[reportUnknownVariableType]
             for key, inner in members.items():
-                if problem := _problem(key, key=True):
+                if problem := _problem(key, what, key=True):
                     return EncodingError(f"{what} cannot be stored as JSON: {problem} as a key at {path}", path)
                 stack.append((inner, f"{path}.{key}", depth + 1))
         elif isinstance(item, list | tuple):
@@ -115,7 +116,7 @@ def is_encodable(text: str) -> bool:
     return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)
 
 
-def _problem(item: Json, *, key: bool = False) -> str | None:
+def _problem(item: Json, what: str, *, key: bool = False) -> str | None:
     if isinstance(item, str):
         if "\0" in item:
             return r"\u0000 in a text, which PostgreSQL cannot hold,"
@@ -126,4 +127,14 @@ def _problem(item: Json, *, key: bool = False) -> str | None:
         return f"{item!r}, which JSON has no word for,"
     if item is None or isinstance(item, bool | int | float) or (not key and isinstance(item, dict | list | tuple)):
         return None
-    return f"{type(item).__name__} (annotate the parameter, or convert it yourself)"
+    return f"{type(item).__name__} ({_remedy(item, what)})"
+
+
+def _remedy(item: Json, what: str) -> str:
+    if inspect.isawaitable(item):
+        return "await it"
+    if "arguments" in what:
+        return "convert it, or annotate the parameter with a type that says so, such as dict[str, datetime]"
+    if "result" in what:
+        return "convert it, or annotate what the function returns with its type, such as a dataclass"
+    return "convert it yourself"

@@ -104,10 +104,12 @@ from pgjobs.config import SYNCHRONOUS_COMMIT, seconds
     help="Task, queue and status in the names of metrics, or as tags. [PGJOBS_STATSD_FORMAT]",
 )
 @click.option("--wait-for-db", is_flag=True, help="Wait for a database that is not there yet.")
+@options.url
 @options.schema
 def command(
     *,
     app: str | None,
+    url: str | None,
     schema: str | None,
     processes: int | None,
     least: int | None,
@@ -133,6 +135,8 @@ def command(
         raise click.UsageError("--aging is 0; write how long a job waits for a point of priority, as in 60s")
     if schema:
         os.environ["PGJOBS_SCHEMA"] = schema
+    if url:
+        os.environ["PGJOBS_URL"] = url
     os.environ["PGJOBS_LOG_FORMAT"] = log_format  # for the processes of the pool, too
     from pgjobs.supervisor.process import Settings
     from pgjobs.supervisor.supervisor import Supervisor

@@ -9,6 +9,7 @@ import contextlib
 from collections.abc import Callable, Generator
 from typing import Any, Final, Literal, TypeAlias
 
+from pgjobs.errors import OptionError
 from pgjobs.statements import Query, Rows, Statement, T
 
 Kind: TypeAlias = Literal[
@@ -89,6 +90,7 @@ async def arun(conn: Any, statement: Statement[T], schema: str) -> T:
         return statement.read(_plain(await cursor.fetchall() if cursor.description else []))
     if kind in ("async-sqlalchemy", "async-session"):
         owner = conn if kind == "async-sqlalchemy" else await conn.connection()
+        _check_dialect(owner)
         sql, values = _for_dialect(statement.query, params, schema, owner.dialect.driver)
         with _discreet():
             result = await owner.exec_driver_sql(sql, values)
@@ -112,12 +114,21 @@ def _fetch(conn: Any, kind: Kind, sql: str, params: dict[str, Any]) -> Rows:
                 return _plain(cursor.fetchall() if cursor.description else [])
         case "sqlalchemy" | "session":
             owner = conn if kind == "sqlalchemy" else conn.connection()
+            _check_dialect(owner)
             result = owner.exec_driver_sql(sql, params)
             return _plain(result.fetchall() if result.returns_rows else [])
         case _:
             raise TypeError(
                 f"{type(conn).__name__} is async; await the async twin (aenqueue for enqueue, acomplete for complete)"
             )
+
+
+def _check_dialect(owner: Any) -> None:
+    if owner.dialect.name != "postgresql":
+        raise OptionError(
+            f"the session or connection is {owner.dialect.name}'s, and jobs are in PostgreSQL; give one of "
+            "the database that has them, or leave it out: then the job is written in a transaction of its own"
+        )
 
 
 def _for_dialect(query: Query, params: dict[str, Any], schema: str, driver: str) -> tuple[str, Any]:

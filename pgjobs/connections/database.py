@@ -7,6 +7,7 @@ import atexit
 import contextlib
 import functools
 import os
+import re
 import threading
 import time
 import weakref
@@ -44,6 +45,21 @@ def has_rows(cursor: psycopg.Cursor[Any] | psycopg.AsyncCursor[Any]) -> bool:
     return cursor.pgresult is not None and cursor.pgresult.nfields > 0
 
 
+def _misread(url: str, said: str) -> str:
+    """Why libpq cannot read a URL. What it says itself may quote the URL, password and all."""
+    scheme, colon, rest = url.partition("://")
+    if colon and scheme != "postgresql":
+        name = scheme if re.fullmatch(r"[a-z][a-z0-9+.-]*", scheme, re.IGNORECASE) else "another database"
+        return f"the database's URL is one of {name}; pgjobs needs PostgreSQL: write postgresql://user:password@host/name"
+    unknown = re.search(r'invalid (?:URI query parameter:|connection option) "(\w+)"', said)
+    if unknown and "@" not in rest.partition("?")[2]:  # else it may be a part of the password
+        return (
+            f"the database's URL has a parameter {unknown[1]!r}, which PostgreSQL's library does not know; leave it out, "
+            "or write the one that it knows, such as sslmode"
+        )
+    return UNREADABLE
+
+
 class Database:
     """A database and a schema in it, found and opened when first used; safe across threads and after fork.
 
@@ -67,11 +83,12 @@ class Database:
 
     @functools.cached_property
     def _source(self) -> Source:
+        url = ""
         try:
             found = source.find(self._given)
-            known = conninfo_to_dict(found.url)
-        except psycopg.Error:  # its text quotes the URL, password and all
-            raise ConfigurationError(UNREADABLE) from None
+            known = conninfo_to_dict(url := found.url)
+        except psycopg.Error as error:  # its text quotes the URL, password and all
+            raise ConfigurationError(_misread(url, str(error))) from None
         if not _is_plain(known):
             raise ConfigurationError(UNREADABLE)
         return found

@@ -49,6 +49,8 @@ def load(names: str) -> Application:
 
 
 def _import(name: str) -> None:
+    if name.endswith(".py") or "/" in name or not all(name.split(".")):
+        raise ConfigurationError(f"{name!r} is no module's name; {_as_module(name)}")
     try:
         importlib.import_module(name)
     except ModuleNotFoundError as error:
@@ -57,6 +59,14 @@ def _import(name: str) -> None:
                 f"module {name!r} is not found from {os.getcwd()}; start in the project's folder, or install it"
             ) from None
         raise
+
+
+def _as_module(file: str) -> str:
+    path = os.path.relpath(file.removesuffix(".py") or "..")
+    parts = [part for part in path.lstrip(".").split("/") if part not in ("", "__init__")]
+    if parts and ".." not in path and all(part.isidentifier() for part in parts):
+        return f"write -A {'.'.join(parts)}"
+    return "start in the project's folder, and write -A app.tasks for app/tasks.py"
 
 
 def _instances(module_name: str, attribute: str) -> list[PgJobs]:

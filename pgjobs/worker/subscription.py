@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import fnmatch
 import random
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from pgjobs.config import queue_name
 from pgjobs.errors import OptionError
+
+_WEIGHT: Final = re.compile(r"[0-9]+(\.[0-9]*)?|\.[0-9]+")
+_NUMBER: Final = re.compile(r"[+-]?[0-9._]*[0-9][0-9._]*(e[+-]?[0-9]+)?", re.IGNORECASE)
+"""What somebody means for a weight, be it none; any other text behind a colon belongs to the name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,10 +82,10 @@ class Subscription:
 
 def _weighted(part: str) -> tuple[str, float | None]:
     name, colon, weight = part.rpartition(":")
-    if not colon or not weight.replace(".", "", 1).isdigit():
+    if not colon or not _NUMBER.fullmatch(weight):
         return part, None
-    if float(weight) <= 0:
-        raise OptionError(f"queue {part!r} has no weight; give one above 0")
+    if not _WEIGHT.fullmatch(weight) or float(weight) <= 0:
+        raise OptionError(f"queue {part!r} has no weight; give one above 0, as in {name or 'mail'}:3")
     return name, float(weight)
 
 

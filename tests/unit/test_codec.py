@@ -45,6 +45,33 @@ def jsonb_takes(leaf: Any) -> bool:
     return not isinstance(leaf, float) or math.isfinite(leaf)
 
 
+async def late() -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("what", "says"),
+    [
+        (
+            "arguments",
+            "date (convert it, or annotate the parameter with a type that says so, such as dict[str, datetime])",
+        ),
+        ("result", "date (convert it, or annotate what the function returns with its type, such as a dataclass)"),
+        ("meta", "date (convert it yourself)"),
+    ],
+)
+def test_what_is_no_json_is_refused_with_what_can_be_done_there(what: str, says: str) -> None:
+    with pytest.raises(EncodingError) as caught:
+        codec.dumps({"a": date(2027, 1, 31)}, what=what)
+    assert str(caught.value) == f"{what} cannot be stored as JSON: {says} at $.a"
+
+
+def test_coroutine_is_to_be_awaited() -> None:
+    coroutine = late()
+    with pytest.raises(EncodingError, match=r"result cannot be stored as JSON: coroutine \(await it\)"):
+        codec.dumps(coroutine, what="result")
+    coroutine.close()
+
+
 @settings(deadline=None, max_examples=400)
 @given(VALUES)
 def test_a_value_comes_back_equal_or_is_refused_for_a_reason(value: Any) -> None:

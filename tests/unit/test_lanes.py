@@ -56,7 +56,9 @@ def test_a_subscription_is_names_patterns_and_weights(text: Any, patterns: Any, 
     assert (subscription.patterns, subscription.weights) == (patterns, weights)
 
 
-@pytest.mark.parametrize("text", ["", " , ", [], "a b", ":3", ".x", "a:3,b", "a,b:1", "a:0", "a:0.0,b:1", "x" * 101])
+@pytest.mark.parametrize(
+    "text", ["", " , ", [], "a b", ":3", ".x", "a:3,b", "a,b:1", "a:0", "a:0.0,b:1", "a:-1", "a:+1", "a:1e3", "x" * 101]
+)
 def test_what_names_no_queues_is_refused(text: Any) -> None:
     with pytest.raises(OptionError):
         Subscription.parse(text)

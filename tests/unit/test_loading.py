@@ -120,6 +120,30 @@ def test_a_module_that_is_not_there_is_told_with_the_folder(name: str, write: Wr
 
 
 @pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("./shop_app.py", "write -A shop_app"),
+        ("shop_app.py:jobs", "write -A shop_app"),
+        ("shop/app", "write -A shop.app"),
+        ("./shop/__init__.py", "write -A shop"),
+        ("../shop_app.py", "start in the project's folder, and write -A app.tasks for app/tasks.py"),
+        ("my-shop.py", "start in the project's folder"),
+        (".shop_app", "write -A shop_app"),
+        ("", "-A app.tasks"),
+    ],
+)
+def test_a_file_is_told_how_it_is_named_as_a_module(name: str, says: str, write: Write) -> None:
+    write(shop_app=JOBS)
+    with pytest.raises(ConfigurationError, match=rf"is no module's name; .*{says}"):
+        load(name)
+
+
+def test_a_file_is_named_from_the_folder_that_it_is_found_in(write: Write, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"; write -A shop\.app$"):
+        load(f"{tmp_path}/shop/app.py")
+
+
+@pytest.mark.parametrize(
     ("source", "error"),
     [("import shop_dependency\n", ModuleNotFoundError), ("1 / 0\n", ZeroDivisionError), ("def\n", SyntaxError)],
 )
