@@ -50,12 +50,14 @@ def _misread(url: str, said: str) -> str:
     scheme, colon, rest = url.partition("://")
     if colon and scheme != "postgresql":
         name = scheme if re.fullmatch(r"[a-z][a-z0-9+.-]*", scheme, re.IGNORECASE) else "another database"
-        return f"the database's URL is one of {name}; pgjobs needs PostgreSQL: write postgresql://user:password@host/name"
+        return (
+            f"the database's URL is one of {name}; pgjobs needs PostgreSQL: write postgresql://user:password@host/name"
+        )
     unknown = re.search(r'invalid (?:URI query parameter:|connection option) "(\w+)"', said)
     if unknown and "@" not in rest.partition("?")[2]:  # else it may be a part of the password
         return (
-            f"the database's URL has a parameter {unknown[1]!r}, which PostgreSQL's library does not know; leave it out, "
-            "or write the one that it knows, such as sslmode"
+            f"the database's URL has a parameter {unknown[1]!r}, which PostgreSQL's library does not know; leave it "
+            "out, or write the one that it knows, such as sslmode"
         )
     return UNREADABLE
 
