@@ -21,7 +21,7 @@ DEFAULT_SCHEMA: Final = "pgjobs"
 SYNCHRONOUS_COMMIT: Final[tuple[LiteralString, ...]] = ("on", "off", "local", "remote_write", "remote_apply")
 """What PostgreSQL's setting of that name may be."""
 
-SCHEMA_REVISION: Final = "0017"
+SCHEMA_REVISION: Final = "0018"
 """The migration that this release works with."""
 
 UNREADABLE: Final = (

@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 import pytest
 from psycopg import sql
-from psycopg.errors import InsufficientPrivilege
+from psycopg.errors import CheckViolation, InsufficientPrivilege
 
 from pgjobs import PgJobs, migrations, roles
 from tests.privileges import login, schema_with_roles
@@ -140,6 +140,55 @@ def test_role_is_refused_what_it_must_not_do(
                 continue
             allowed.append(statement)
     assert allowed == []
+
+
+FORGED = """{"id": "m", "url": "http://127.0.0.1:9/", "body": {"type": "job.succeeded"}}"""
+
+
+def test_nobody_but_pgjobs_makes_messages_or_changes_them(
+    as_: Callable[[str], PgJobs], conn: psycopg.Connection[Any], schema: str
+) -> None:
+    producer, worker = as_("producer"), as_("worker")
+    add = "INSERT INTO {}.jobs (task, args) VALUES ('pgjobs.webhook', %s)"
+    for jobs in (producer, worker):
+        with psycopg.connect(jobs.database.url, autocommit=True) as own:
+            own.execute("CREATE FUNCTION pg_temp.pg_has_role(name, oid, text) RETURNS boolean RETURN true")
+            own.execute(f"SET search_path = pg_temp, pg_catalog, {schema}".encode())
+            for statement, params in (
+                (add.format(schema), [FORGED]),
+                ("SELECT enqueue(%s, %s)", ["pgjobs.webhook", FORGED]),
+            ):
+                with pytest.raises(InsufficientPrivilege, match="by nobody else"):
+                    own.execute(statement.encode(), params)
+            with (
+                pytest.raises(InsufficientPrivilege),
+                own.cursor().copy(f"COPY {schema}.jobs (task, args) FROM STDIN".encode()) as copy,
+            ):
+                copy.write_row(("pgjobs.webhook", FORGED))
+    worker.task(name="work")(lambda: 1)
+    producer.using(webhook="http://127.0.0.1:9/").enqueue("work")
+    worker.worker(max_jobs=1).run()
+    assert conn.execute(f"SELECT count(*) FROM {schema}.jobs WHERE task = 'pgjobs.webhook'").fetchone() == (1,)
+    with psycopg.connect(producer.database.url, autocommit=True) as own:
+        with pytest.raises(InsufficientPrivilege, match="by nobody else"):
+            own.execute(f"UPDATE {schema}.jobs SET args = %s WHERE task = 'pgjobs.webhook'".encode(), [FORGED])
+        own.execute(f"UPDATE {schema}.jobs SET args = args".encode())
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        "(task, status, position) VALUES ('t', 'running', NULL)",
+        "(task, status, position, unique_key) VALUES ('t', 'succeeded', NULL, 'order 7')",
+        "(task, position) VALUES ('t', 9223372036854775807)",
+        "(task, position) VALUES ('t', -9223372036854775808)",
+    ],
+)
+def test_no_producer_makes_a_row_that_could_not_have_come_about(
+    row: str, as_: Callable[[str], PgJobs], schema: str
+) -> None:
+    with psycopg.connect(as_("producer").database.url, autocommit=True) as own, pytest.raises(CheckViolation):
+        own.execute(f"INSERT INTO {schema}.jobs {row}".encode())
 
 
 def test_check_finds_what_is_missing_and_what_is_too_much(conn: psycopg.Connection[Any], schema: str) -> None:
