@@ -46,7 +46,7 @@ from pgjobs.report import MAX_FILE_BYTES
 from pgjobs.task import Call, P, Task, task_name
 from pgjobs.terms.callbacks import Notifying
 from pgjobs.terms.results import RESULTS_OVER, ResultStorage, fetch, is_reference, over_of, storage_of
-from pgjobs.webhooks import secrets_of
+from pgjobs.webhooks import hosts_of, secrets_of
 from pgjobs.wording import given
 
 if TYPE_CHECKING:
@@ -89,11 +89,13 @@ class PgJobs(Doorway, Hooks, Notifying, Controls):
             such as ``TraceContext()``; see ``pgjobs.context``.
         webhook_secret: what messages are signed with, or several while one replaces the other; PGJOBS_WEBHOOK_SECRET,
             with commas between, by default.
+        webhook_hosts: workers post messages to these hosts alone, such as *.example.com; PGJOBS_WEBHOOK_HOSTS, with
+            commas between, by default, else to any.
         alerts: who is told when a queue, the workers or a task are in trouble; see ``pgjobs.alerts``. Its workers judge
             them.
 
     Raises:
-        ConfigurationError: the schema's name cannot be one, or a webhook secret.
+        ConfigurationError: the schema's name cannot be one, or a webhook secret, or hosts that are none.
         OptionError: a setting that cannot be meant, or two alerts have one name.
     """
 
@@ -113,6 +115,7 @@ class PgJobs(Doorway, Hooks, Notifying, Controls):
         inline: bool = False,
         context: Iterable[ContextVar[Any] | Carrier] = (),
         webhook_secret: str | Sequence[str] | None = None,
+        webhook_hosts: str | Sequence[str] | None = None,
         alerts: Sequence[Alert] = (),
     ) -> None:
         super().__init__()
@@ -140,6 +143,8 @@ class PgJobs(Doorway, Hooks, Notifying, Controls):
             self._run_inline()
         secrets = os.environ.get("PGJOBS_WEBHOOK_SECRET", "") if webhook_secret is None else webhook_secret
         self.webhook_secrets = secrets_of(secrets)
+        hosts = os.environ.get("PGJOBS_WEBHOOK_HOSTS") if webhook_hosts is None else webhook_hosts
+        self.webhook_hosts = hosts_of(hosts)
         self.alerts: dict[str, Alert] = importlib.import_module("pgjobs.alerts").by_name(alerts) if alerts else {}
         if context:
             self.use(importlib.import_module("pgjobs.context").Propagation(context))

@@ -12,6 +12,7 @@ import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Any, Final, TypeAlias, cast
 from urllib.parse import urlsplit
 
@@ -20,7 +21,7 @@ from pgjobs.arguments import codec
 from pgjobs.arguments.codec import Json
 from pgjobs.config import Duration, seconds, switch
 from pgjobs.errors import ConfigurationError, OptionError, WebhookError
-from pgjobs.terms.retry import Retry
+from pgjobs.terms.retry import Cancel, Retry
 
 TASK: Final = "pgjobs.webhook"
 """The task that sends them; every worker has it."""
@@ -34,6 +35,7 @@ TOLERANCE_S: Final = 300.0
 """How far a message's timestamp may be from now, so that an old one cannot be sent again."""
 
 _LOGIN: Final = re.compile(r"\w+://[^/?#]*@")
+_HOST: Final = re.compile(r"[a-z0-9._:*-]+")
 _LATEST: Final = 2**53
 """Larger timestamps, which a sender may have made up, fit no float."""
 
@@ -178,20 +180,43 @@ def secrets_of(given: object) -> list[str]:
     return secrets
 
 
+def hosts_of(given: object) -> list[str] | None:
+    """The hosts that ``webhook_hosts`` names: a text, with commas between several, or a list; None for any.
+
+    Raises:
+        ConfigurationError: it is none of that.
+    """
+    several: Any = given.split(",") if isinstance(given, str) else given
+    if several is None or several == [""]:
+        return None
+    if not isinstance(several, list | tuple) or not all(isinstance(each, str) for each in cast("Any", several)):
+        raise ConfigurationError(f"webhook_hosts is a {type(given).__name__}; give names such as *.example.com")
+    hosts = [each.strip().lower() for each in cast("Sequence[str]", several)]
+    if (wrong := next((host for host in hosts if not _HOST.fullmatch(host)), None)) is not None:
+        raise ConfigurationError(
+            f"webhook_hosts has {wording.given(wrong)}; give names without scheme and port, as *.example.com"
+        )
+    return hosts
+
+
 # -- sending
 
 
-def sender(secrets: Sequence[str]) -> Callable[..., int]:
+def sender(secrets: Sequence[str], hosts: Sequence[str] | None = None) -> Callable[..., int]:
     """Makes the function of the task that sends messages.
 
     Args:
         secrets: the first one is the current one; all of them sign.
+        hosts: it posts to no others, where that is given; * stands for any characters.
     """
 
     def send(id: str, url: str, body: Json) -> int:
         """Posts a message; returns the status of the answer."""
         if not secrets:
             raise ConfigurationError(f"a webhook is signed, and {UNSIGNED}")
+        host = (urlsplit(Webhook(url).url).hostname or "").lower()
+        if hosts is not None and not any(fnmatchcase(host, each) for each in hosts):
+            raise Cancel(f"{wording.short(host)} is none of webhook_hosts")
         data, timestamp = codec.dumps(body).encode(), int(time.time())
         signatures = " ".join(sign(id, timestamp, data, secret) for secret in secrets)
         headers = {
@@ -203,6 +228,6 @@ def sender(secrets: Sequence[str]) -> Callable[..., int]:
         }
         from pgjobs.posting import post  # the modules of HTTP are 3 MB, which no supervisor needs
 
-        return post(Webhook(url).url, data, headers)
+        return post(url, data, headers)
 
     return send

@@ -711,6 +711,34 @@ def test_redirect_is_not_followed(signing: PgJobs, receiver: Receiver, conn: psy
     assert [status for status, _ in sent(conn)] == ["scheduled", "scheduled"]
 
 
+@pytest.mark.parametrize(
+    ("hosts", "status", "reason"),
+    [
+        (["example.com", "127.*"], "succeeded", None),
+        ("example.com, 127.0.0.1", "succeeded", None),
+        ("", "succeeded", None),
+        (["*.example.com"], "cancelled", "127.0.0.1 is none of webhook_hosts"),
+        ([], "cancelled", "127.0.0.1 is none of webhook_hosts"),
+    ],
+)
+def test_messages_go_to_hosts_that_are_allowed(
+    hosts: Any, status: str, reason: str | None, database_url: str, receiver: Receiver, conn: psycopg.Connection[Any]
+) -> None:
+    with closing(PgJobs(database_url, webhook_secret=SECRET, webhook_hosts=hosts)) as jobs:
+        jobs.task(name="double")(lambda n: n * 2)
+        jobs.using(webhook=receiver.url).enqueue("double", 1)
+        drain(jobs)
+        drain(jobs)
+    assert sent(conn) == [(status, reason)]
+    assert len(receiver.got) == (status == "succeeded")
+
+
+@pytest.mark.parametrize("hosts", [5, [5], ["https://example.com"], "a b", ["", "a"]])
+def test_hosts_that_are_none_are_refused(hosts: Any) -> None:
+    with pytest.raises(ConfigurationError, match="webhook_hosts"):
+        PgJobs("postgresql://h/d", webhook_hosts=hosts)
+
+
 def test_nothing_is_sent_unsigned(database_url: str, receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PGJOBS_WEBHOOK_SECRET", raising=False)
     app = PgJobs(database_url)

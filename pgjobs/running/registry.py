@@ -29,7 +29,9 @@ class Registry:
         self._jobs = jobs
         self._modules = frozenset(modules)
         self._plain: dict[str, Task[..., Any, Any] | None] = {
-            webhooks.TASK: jobs.task_of(webhooks.sender(jobs.webhook_secrets), webhooks.TASK, retry=webhooks.RETRY),
+            webhooks.TASK: jobs.task_of(
+                webhooks.sender(jobs.webhook_secrets, jobs.webhook_hosts), webhooks.TASK, retry=webhooks.RETRY
+            ),
         }
         if allow_shell:
             self._plain[shell.TASK] = jobs.task_of(shell.run, shell.TASK, executor="fork", capture=True)
