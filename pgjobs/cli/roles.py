@@ -53,6 +53,7 @@ def check(url: str | None, schema: str | None) -> None:
     """Compare what the roles may do with what they should; exit with 1 where that differs."""
     from pgjobs import roles
 
+    options.keep_drivers_quiet()
     with options.connection(url, schema) as (conn, name):
         findings = roles.check(conn, name)
     for finding in findings:
