@@ -380,7 +380,7 @@ def test_least_privilege_finds_what_it_may_and_says_what_it_may_not(
     with login(conn, direct_url, schema, role) as url:
         codes = found(PgJobs(url, schema=schema).database)
     assert {each.severity for each in codes.values()} == {Severity.SKIPPED}
-    may_not = {"horizon"} if role != "producer" else {"horizon", "claims", "queues", "duties"}
+    may_not = {"horizon"} if role != "producer" else {"horizon", "claims", "queues", "endless", "duties"}
     assert "GRANT pg_read_all_stats TO" in codes["horizon"].remedy
     assert set(codes) <= may_not
 
@@ -441,6 +441,22 @@ def test_claims_of_dead_workers(find: Find, jobs: PgJobs, conn: Conn) -> None:
     assert "orphans" in find(fleet)
     conn.execute("DELETE FROM pgjobs.workers")
     assert "orphans" in find(fleet)
+
+
+def test_jobs_that_nobody_will_end(find: Find, jobs: PgJobs, conn: Conn) -> None:
+    held, lost, ended = (jobs.enqueue("work") for _ in range(3))
+    put_claim(conn, held, put_worker(conn))
+    assert find(fleet) == {}
+    conn.execute("UPDATE pgjobs.jobs SET status = 'running', position = NULL WHERE id = %s", [lost.id])
+    finding = find(fleet)["endless"]
+    assert finding.what == f"1 job counted as running, and no claim holds it, such as {lost.id}"
+    assert finding.remedy == f"pgjobs jobs delete {lost.id}"
+    lost.delete()
+    assert find(fleet) == {}
+    conn.execute("UPDATE pgjobs.jobs SET status = 'succeeded', position = NULL WHERE id = %s", [ended.id])
+    assert find(fleet)["endless"].what == f"1 job ended at no time that is known, such as {ended.id}"
+    ended.delete()
+    assert find(fleet) == {}
 
 
 def test_duties_that_nobody_does(find: Find, conn: Conn) -> None:

@@ -48,6 +48,20 @@ def claims(patient: Patient) -> Iterator[Finding]:
         )
 
 
+def endless(patient: Patient) -> Iterator[Finding]:
+    """Jobs that run under no claim, or have ended at no time, which only SQL can have written."""
+    for kind, count, example in patient.ask(statements.endless()):
+        what = f"{plural(count, 'job')} counted as running, and no claim holds {'it' if count == 1 else 'them'}"
+        if kind == "ended":
+            what = f"{plural(count, 'job')} ended at no time that is known"
+        yield warning(
+            "endless",
+            f"{what}, such as {example}",
+            "nobody ends or deletes them, and they keep their unique keys",
+            f"pgjobs jobs delete {example}{patient.option}",
+        )
+
+
 def duties(patient: Patient) -> Iterator[Finding]:
     """Duties that are overdue although workers live; without any, nothing has to be done but what other checks say."""
     for name, overdue_s in patient.ask(statements.overdue_duties()).items():
@@ -60,4 +74,4 @@ def duties(patient: Patient) -> Iterator[Finding]:
         )
 
 
-CHECKS: Final[Sequence[Check]] = (queues, tasks, claims, duties)
+CHECKS: Final[Sequence[Check]] = (queues, tasks, claims, endless, duties)

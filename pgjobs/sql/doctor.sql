@@ -106,6 +106,19 @@ SELECT coalesce(worker.name, claim.worker_id::text) AS name, count(*) AS claims,
  ORDER BY 1
 
 
+-- name: endless
+-- Jobs that nobody will end or delete: running ones that no claim holds, and ended ones without the moment. No index has them, so
+-- the ten thousand with the lowest ids are looked at, among which what stays comes to be, and as many with the highest.
+SELECT CASE WHEN status = 'running' THEN 'running' ELSE 'ended' END AS kind, count(*) AS jobs, min(id::text) AS example
+  FROM ((SELECT id, status, claim_id, finished_at FROM pgjobs.jobs ORDER BY id LIMIT 10000)
+        UNION
+        (SELECT id, status, claim_id, finished_at FROM pgjobs.jobs ORDER BY id DESC LIMIT 10000)) AS job
+ WHERE status = 'running' AND NOT EXISTS (SELECT FROM pgjobs.claims AS claim WHERE claim.id = job.claim_id)
+    OR status IN ('succeeded', 'failed', 'cancelled', 'expired') AND finished_at IS NULL
+ GROUP BY 1
+ ORDER BY 1
+
+
 -- name: overdue_duties
 -- The duties that should have run a minute and ten of their intervals ago, and for how long that has been so. None, unless a
 -- worker lives that has had a minute to see to them.

@@ -89,6 +89,11 @@ def orphaned_claims() -> Statement[list[tuple[str, int, int]]]:
     return Statement(QUERIES["orphaned_claims"], {}, lambda rows: [(row[0], row[1], row[2]) for row in rows])
 
 
+def endless() -> Statement[list[tuple[str, int, str]]]:
+    """Rows of (running or ended, jobs, the id of one) that nobody will end or delete."""
+    return Statement(QUERIES["endless"], {}, lambda rows: [(row[0], row[1], row[2]) for row in rows])
+
+
 def overdue_duties() -> Statement[dict[str, float]]:
     """The duties that nobody has taken in time, and for how many seconds they have been due."""
     return Statement(QUERIES["overdue_duties"], {}, lambda rows: {row[0]: row[1] for row in rows})
