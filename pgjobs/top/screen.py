@@ -208,6 +208,8 @@ class Main(Screen[None]):
             return
         finally:
             self.is_loading = False
+        if not self.query("#head"):
+            return  # it was closed meanwhile
         if view is not self.view:
             self._look()
             return
