@@ -281,7 +281,8 @@ class Main(Screen[None]):
             words = f"  ·  filter: {self._words}" if self._words else ""
             rows = f"{plural(len(self._shown), 'row')} {order}" if self._rows else self.view.empty
             text = f"{rows}{words}  ·  every {self._refresh_s:g} s"
-        self.query_one("#message", Static).update(Text(text, style, no_wrap=True, overflow="ellipsis"))
+        for line in self.query("#message").results(Static):  # none is left where it is closed meanwhile
+            line.update(Text(text, style, no_wrap=True, overflow="ellipsis"))
 
     # -- keys
 
