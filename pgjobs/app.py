@@ -258,7 +258,8 @@ class PgJobs(Doorway, Hooks, Notifying, Controls):
             name = reference(cast("Callable[..., Any]", function))
             signature = self._signature(name, cast("Callable[..., Any]", function))
         known_options(options)
-        row = template(name, options, stored_retry=keeps_retry(options))
+        private = () if signature is None else signature.private
+        row = template(name, options, stored_retry=keeps_retry(options), private=private)
         return Call(self._producer, signature, row, conn, options, own=options)
 
     def task_of(self, function: Callable[..., Any], name: str, **settings: Any) -> Task[..., Any, Any]:

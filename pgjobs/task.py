@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import itertools
 import sys
@@ -254,6 +255,12 @@ class Call(Generic[P, R]):
     def delay(self, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
         """``enqueue`` under the name that Celery's users know."""
         return self.enqueue(*args, **kwargs)
+
+    def hiding(self, names: Collection[str]) -> Call[P, R]:
+        """The same call, whose rows say of these arguments that they are private: of a task that is not known here."""
+        call = copy.copy(self)
+        call._template = template(self._template.task, self._own, stored_retry=self._stored_retry, private=names)
+        return call
 
     def prepare(self, *args: P.args, **kwargs: P.kwargs) -> tuple[Template, Draft, Job[R]]:
         """What ``enqueue`` would write, for somebody else to write, and the job's handle."""

@@ -8,14 +8,14 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 from uuid import UUID
 
 import psycopg
 import pytest
 from click.testing import CliRunner
 
-from pgjobs import PgJobs, Retry, Status, __version__
+from pgjobs import PgJobs, Private, Retry, Status, __version__
 from pgjobs.arguments.cipher import generate
 from pgjobs.cli import COMMANDS, cli
 from pgjobs.config import SCHEMA_REVISION
@@ -461,3 +461,69 @@ def test_names_from_rows_are_text_and_no_markup(jobs: PgJobs, database_url: str)
 def test_database_is_named_behind_the_subcommand_and_not_passed_over_before_it(words: tuple[str, ...]) -> None:
     done = pgjobs("", *words)
     assert (done.returncode, f"write --url behind {words[3]}" in done.stderr) == (2, True)
+
+
+# -- tasks that are known by what their workers have published
+
+
+@pytest.fixture
+def published(jobs: PgJobs) -> PgJobs:
+    def order(customer: str, quantities: dict[int, float], code: Annotated[str, Private] = "") -> None: ...
+
+    def each(first: int, *more: int) -> None: ...
+
+    jobs.task(name="shop.order")(order)
+    jobs.task(name="shop.each", private=["first"])(each)
+    jobs.task(name="shop.secret", encrypt=True)(lambda i: i)
+    jobs.worker(burst=True).run()
+    return jobs
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["shop.order", "ann"], "task 'shop.order': argument quantities is missing"),
+        (["shop.order", "ann", "5"], "argument quantities is of type string"),
+        (["shop.order", ":5", ":{}"], "argument customer is of type number"),
+        (["shop.order", "ann", ":{}", "canary", "x"], "it takes 3 arguments by place"),
+        (["shop.order", "ann", ":{}", "customer=bob"], "argument customer is given by place and by name"),
+        (["shop.order", "customer=ann", "quantities:={}", "canary=1"], "there is no argument canary"),
+        (["shop.each", "canary"], "argument first is of type string; a number is written name:=5, or :5 by place"),
+        (["shop.secret", "i:=1"], "task 'shop.secret' is encrypted; give -A, so that its arguments are encrypted"),
+    ],
+)
+def test_enqueue_of_a_published_task_is_checked_without_its_application(
+    arguments: list[str], says: str, published: PgJobs, conn: psycopg.Connection[Any], database_url: str
+) -> None:
+    done = pgjobs(database_url, "enqueue", *arguments)
+    assert done.returncode == 2
+    assert says in done.stderr
+    assert conn.execute("SELECT count(*) FROM pgjobs.jobs").fetchone() == (0,)
+
+
+def test_enqueue_of_a_published_task_makes_the_row_that_its_application_would(
+    published: PgJobs, database_url: str
+) -> None:
+    order = ok(database_url, "enqueue", "shop.order", "ann", ':{"17": 2.0}', "code=canary")
+    each = ok(database_url, "enqueue", "shop.each", ":1", ":2", ":3", "-o", "lifo=true")
+    for said, task, call in (
+        (order, "shop.order", ("ann", {17: 2.0}, "canary")),
+        (each, "shop.each", (1, 2, 3)),
+    ):
+        job, same = published.job(said.strip()), published.tasks[task].enqueue(*call).refresh()
+        assert job.args == same.args
+        assert {**(job.row.options or {}), "lifo": True} == {**(same.row.options or {}), "lifo": True}
+    assert "canary" not in ok(database_url, "jobs", "list") + ok(database_url, "jobs", "show", order.strip())
+
+
+def test_enqueue_of_a_task_of_an_older_release_is_as_it_was(
+    published: PgJobs, conn: psycopg.Connection[Any], database_url: str
+) -> None:
+    conn.execute("UPDATE pgjobs.tasks SET schema = schema - 'x-pgjobs'")
+    assert published.job(ok(database_url, "enqueue", "shop.order", "ann", "5").strip()).args == {"*": ["ann", "5"]}
+    assert pgjobs(database_url, "enqueue", "shop.order", "customer:=5", "quantities:={}").returncode == 2
+
+
+def test_enqueue_with_an_application_takes_texts_where_json_has_no_numbers(database_url: str, jobs: PgJobs) -> None:
+    said = ok(database_url, "enqueue", "-A", "tests.apps.canaries", "tests.apps.canaries.weigh", 'grams:={"17": 2.0}')
+    assert jobs.job(said.strip()).args == {"grams": {"17": 2.0}}

@@ -7,7 +7,7 @@ import functools
 import inspect
 import types
 import typing
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Final, cast
 
 import msgspec
@@ -112,7 +112,11 @@ class Signature:
         return cast("dict[str, Json]", args)
 
     def schema(self) -> dict[str, Json]:
-        """The arguments as a JSON schema: an object, a property a parameter."""
+        """The arguments as a JSON schema: an object, a property a parameter.
+
+        Under OWN stands what JSON schemas have no word for: the names in the order of their positions, those that are
+        private, and whether they are to be encrypted.
+        """
         described: dict[str, Json] = (
             {} if self._model is None else msgspec.json.schema(self._model, schema_hook=_schema_of)
         )
@@ -125,7 +129,20 @@ class Signature:
             "properties": {name: _typed(known.get(name, {}), shared) for name in names},
             "required": sorted(self._required),
             "additionalProperties": inspect.Parameter.VAR_KEYWORD in kinds,
+            OWN: {
+                "positional": self._by_position,
+                "private": sorted(self.private),
+                "encrypted": self._cipher is not None,
+            },
         } | ({"$defs": shared} if shared else {})
+
+    @property
+    def _by_position(self) -> list[str]:
+        """The names that positional arguments have, in their order; ``*`` for those that come behind these."""
+        kinds = [(name, parameter.kind) for name, parameter in self._signature.parameters.items()]
+        plain = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        names = [name for name, kind in kinds if kind in plain]
+        return [*names, *(POSITIONALS for _, kind in kinds if kind is inspect.Parameter.VAR_POSITIONAL)]
 
     def bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Json]:
         """Returns the arguments as the row holds them.
@@ -136,7 +153,7 @@ class Signature:
         if self._plain and not kwargs and len(args) == len(self.names):
             bound = dict(zip(self.names, args, strict=True))
         else:
-            bound = self._bind(args, kwargs)
+            bound = self.by_name(args, kwargs)
         if self._model is None:
             return bound
         try:
@@ -168,7 +185,12 @@ class Signature:
                     found[name] = value
         return found
 
-    def _bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    def by_name(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns the arguments by their names as they are.
+
+        Raises:
+            ArgumentsError: they do not fit the signature.
+        """
         try:
             arguments = self._signature.bind(*args, **kwargs).arguments
         except TypeError as error:
@@ -268,6 +290,9 @@ class Signature:
         text = privacy.misfit(said, self.private, all_private=self._cipher is not None)
         return ArgumentsError(f"task {self._name!r}: {text}")
 
+
+OWN: Final = "x-pgjobs"
+"""The key in a published schema under which stands what is pgjobs's own."""
 
 _VARIADIC: Final = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 _JSON_NAMES: Final[dict[type, str]] = {str: "string", int: "integer"}

@@ -11,6 +11,7 @@ import click
 from pgjobs.cli import options
 
 if TYPE_CHECKING:
+    from pgjobs.connections.database import Database
     from pgjobs.handle import Job
 
 
@@ -57,11 +58,50 @@ def command(
     if (run_at := chosen.get("run_at")) is not None:
         chosen["run_at"] = _time(run_at)
     chosen |= dict(map(_option, others))
-    job: Job[Any] = jobs.using(None, **chosen).enqueue(function, *positional, **named)
+    call = jobs.using(None, **chosen).call(function)
+    if (signature := jobs.signature_of(function)) is not None:  # what JSON has as texts, a call may have as numbers
+        args, named = signature.unbind(signature.by_name(positional, named))
+    else:
+        args, named, private = _as_published(jobs.database, function, positional, named)
+        call = call.hiding(private)
+    job: Job[Any] = call.enqueue(*args, **named)
     if as_json:
         options.write_json({"id": job.id, "task": job.task})
     else:
         click.echo(str(job.id))
+
+
+def _as_published(
+    database: Database, task: str, positional: list[Any], named: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any], list[str]]:
+    """Arguments by name, checked by what workers have published of the task, and the names of those that are private.
+
+    Raises:
+        ArgumentsError: they do not fit.
+        ConfigurationError: they are to be encrypted, which takes the application's key.
+    """
+    from pgjobs import statements
+    from pgjobs.arguments import codec
+    from pgjobs.arguments.privacy import POSITIONALS
+    from pgjobs.arguments.signature import OWN
+    from pgjobs.errors import ArgumentsError, ConfigurationError
+
+    schema = database.run(statements.published(task))
+    about: dict[str, Any] = {} if schema is None else schema.get(OWN, {})
+    if about.get("encrypted"):
+        raise ConfigurationError(f"task {task!r} is encrypted; give -A, so that its arguments are encrypted")
+    names: list[str] = about.get("positional", [POSITIONALS])
+    places = [name for name in names if name != POSITIONALS]
+    if len(positional) > len(places) and POSITIONALS not in names:
+        raise ArgumentsError(f"task {task!r}: it takes {len(places)} arguments by place; give others as name=value")
+    by_place = dict(zip(places, positional, strict=False))
+    if twice := sorted(by_place.keys() & named.keys()):
+        raise ArgumentsError(f"task {task!r}: argument {twice[0]} is given by place and by name; give it once")
+    rest, known = positional[len(by_place) :], {**by_place, **named}
+    text = codec.dumps({**known, POSITIONALS: rest} if rest else known, what="arguments")
+    if problem := database.run(statements.misfit(task, text)):
+        raise ArgumentsError(f"task {task!r}: {problem}; a number is written name:=5, or :5 by place")
+    return tuple(rest), known, about.get("private", [])
 
 
 def parse(arguments: tuple[str, ...]) -> tuple[list[Any], dict[str, Any]]:

@@ -16,6 +16,13 @@ SELECT pgjobs.misfit(%(args)s::jsonb, schema)
  WHERE name = %(task)s
 
 
+-- name: published
+-- The schema that workers have published of a task's arguments.
+SELECT schema
+  FROM pgjobs.tasks
+ WHERE name = %(task)s
+
+
 -- name: retry_with
 -- Gives an ended job other arguments and queues it again; returns it if it had ended.
 SELECT id FROM pgjobs.retry_with(%(id)s::uuid, %(args)s::jsonb)

@@ -65,7 +65,7 @@ from pgjobs.statements.completing import (
     settle,
     standing,
 )
-from pgjobs.statements.controlling import cancel, delete, misfit, retry, retry_with, to_be_stopped
+from pgjobs.statements.controlling import cancel, delete, misfit, published, retry, retry_with, to_be_stopped
 from pgjobs.statements.doctoring import (
     Holder,
     Host,
@@ -335,6 +335,7 @@ __all__ = [
     "promote",
     "prune",
     "publish_tasks",
+    "published",
     "put_off_duty",
     "queue_stats",
     "read_only",

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from uuid import UUID
 
-from pgjobs.arguments.codec import text_of
+from pgjobs.arguments.codec import Json, text_of
 from pgjobs.statements.query import QUERIES, Statement, column
 
 
@@ -26,6 +26,11 @@ def retry(ids: Sequence[UUID], statuses: Sequence[str] | None = None) -> Stateme
 def misfit(task: str, args: str) -> Statement[str | None]:
     """What is wrong with arguments, by what workers have published of their task; None where nothing is known to be."""
     return Statement(QUERIES["misfit"], {"task": task, "args": args}, lambda rows: rows[0][0] if rows else None)
+
+
+def published(task: str) -> Statement[dict[str, Json] | None]:
+    """The schema of a task's arguments, as its workers have published it; None where none has."""
+    return Statement(QUERIES["published"], {"task": task}, lambda rows: rows[0][0] if rows else None)
 
 
 def retry_with(job_id: UUID, args: str) -> Statement[list[UUID]]:

@@ -17,3 +17,8 @@ def login(user: str, password: Annotated[str, Private], level: int = 0) -> None:
 @jobs.task(executor="process")
 def apart(password: Annotated[str, Private]) -> int:
     return len(password)
+
+
+@jobs.task
+def weigh(grams: dict[int, float]) -> float:
+    return sum(grams.values())
