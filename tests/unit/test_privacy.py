@@ -113,6 +113,7 @@ def test_masked_arguments_keep_what_is_open() -> None:
 def test_rows_say_which_arguments_are_private_and_others_say_nothing() -> None:
     jobs = PgJobs("postgresql://127.0.0.1:1/none")
     assert jobs.task(login)._template.options == ('{"private":["*","kind","level","password","tags"]}')
+    assert jobs.call(login)._template.options == ('{"private":["*","kind","level","password","tags"]}')
     assert jobs.task(plain)._template.options is None
     assert jobs.task(private=["user"], name="other")(plain).using(priority=1)._template.options == (
         '{"private":["user"]}'
