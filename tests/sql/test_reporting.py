@@ -200,9 +200,10 @@ def test_worker_holds_what_it_has_claimed(jobs: PgJobs, conn: psycopg.Connection
 
 def test_waits_are_those_of_first_attempts_that_began_lately(jobs: PgJobs, conn: psycopg.Connection[Any]) -> None:
     ended = (
-        "INSERT INTO pgjobs.jobs (id, task, queue, status, position, attempt, created_at, run_at, started_at, claim_id)"
+        "INSERT INTO pgjobs.jobs (id, task, queue, status, position, attempt, created_at, run_at, started_at, claim_id,"
+        "                         finished_at)"
         " SELECT pgjobs.id_at(began - wait), 't', 'q', 'succeeded', NULL, %s, began - wait, began - asked, began,"
-        "        gen_random_uuid()"
+        "        gen_random_uuid(), now()"
         "   FROM (SELECT now() - %s::interval AS began, %s::interval AS wait, %s::interval AS asked) AS known"
     )
     for attempt, ago, wait, asked in (
@@ -223,8 +224,8 @@ def test_waits_are_those_of_first_attempts_that_began_lately(jobs: PgJobs, conn:
 
 def test_history_says_how_long_a_job_waited_and_ran(jobs: PgJobs, conn: psycopg.Connection[Any]) -> None:
     insert = (
-        "INSERT INTO pgjobs.jobs (task, status, position, reason, created_at, started_at, finished_at)"
-        " VALUES ('t', %s, NULL, %s, now() - interval '10 s', now() - %s::interval, now())"
+        "INSERT INTO pgjobs.jobs (task, status, position, reason, created_at, started_at, finished_at, claim_id)"
+        " VALUES ('t', %s, NULL, %s, now() - interval '10 s', now() - %s::interval, now(), gen_random_uuid())"
     )
     for status, reason, started in (
         ("succeeded", None, "4 s"),
