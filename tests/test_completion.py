@@ -59,6 +59,7 @@ def test_names_of_queues_and_tasks_are_completed(jobs: PgJobs, database_url: str
     jobs.worker(burst=True).run()
     jobs.pause("maintenance")
     jobs.task(name="later", queue="letters", delay="1h")(lambda: None).enqueue()
+    jobs.pause(task="mail.\x1b[2J")
     assert completed(database_url, "queues", "pause", "let") == ["letters"], "what is scheduled is known too"
     assert completed(database_url, "queues", "pause", "ma") == ["mail", "main", "maintenance"]
     assert completed(database_url, "jobs", "list", "-Q", "rep") == ["reports"]

@@ -64,6 +64,6 @@ def _ask(url: str | None, schema: str | None, kind: str) -> list[str]:
         name = schema_name(schema or os.environ.get("PGJOBS_SCHEMA") or DEFAULT_SCHEMA)
         database = Database(url, name)
         with contextlib.closing(database.connect("pgjobs completion")) as conn:
-            return database.run(statements.names(), conn)[kind]
+            return [name for name in database.run(statements.names(), conn)[kind] if name.isprintable()]
     except Exception:  # whatever is wrong: nobody has asked for it yet
         return []
