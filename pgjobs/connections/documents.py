@@ -5,7 +5,8 @@ What cannot be read is Unreadable, so that one such row keeps nobody from seeing
 
 from __future__ import annotations
 
-from typing import Any, Final, TypeAlias
+from collections.abc import Iterable
+from typing import Any, Final, TypeAlias, cast
 
 import psycopg
 from psycopg.types.json import JsonbBinaryLoader, JsonbLoader
@@ -32,16 +33,19 @@ def loads(data: bytes | bytearray | memoryview | str) -> Json:
 
 
 def _is_deep(value: Json) -> bool:
-    level: list[Any] = [value]
+    level: list[Json] = [value]
     for _ in range(DEEPEST):
-        level = [inner for item in level if isinstance(item, dict | list) for inner in _inner(item)]
+        level = [inner for item in level for inner in _inner(item) if isinstance(inner, dict | list)]
         if not level:
             return False
     return True
 
 
-def _inner(item: dict[str, Any] | list[Any]) -> list[Any]:
-    return list(item.values()) if isinstance(item, dict) else item
+def _inner(item: Json) -> Iterable[Json]:
+    if isinstance(item, dict):
+        return cast("dict[str, Json]", item).values()
+    items: list[Json] = item if isinstance(item, list) else []  # pyright: ignore[reportUnknownVariableType]
+    return items
 
 
 class _Text(JsonbLoader):
