@@ -128,10 +128,11 @@ def whose_of(run: Run) -> dict[str, Any]:
 def _line(event: events.Event) -> tuple[int, str]:
     match event:
         case events.WorkerStarted():
-            return INFO, (
+            line = (
                 f"worker {event.name} ready: queues {event.queues}, {event.slots} slots, {event.tasks} tasks, "
                 f"database {event.where}"
             )
+            return INFO, line if event.tasks else f"{line}; where tasks are missing, import their module where -A points"
         case events.WorkerStopping():
             wait = (
                 f", waiting up to {event.grace_s:g} s for {event.running} running; ask once more to stop them now"
