@@ -132,7 +132,7 @@ def _line(event: events.Event) -> tuple[int, str]:
                 f"worker {event.name} ready: queues {event.queues}, {event.slots} slots, {event.tasks} tasks, "
                 f"database {event.where}"
             )
-            return INFO, line if event.tasks else f"{line}; where tasks are missing, import their module where -A points"
+            return INFO, line if event.tasks else f"{line}; are there more? import their module where -A points"
         case events.WorkerStopping():
             wait = (
                 f", waiting up to {event.grace_s:g} s for {event.running} running; ask once more to stop them now"

@@ -79,7 +79,7 @@ class _Ear:
     def __init__(self, database: Database) -> None:
         self._heard_since: float | None = None
         self._written_at = float("-inf")
-        self._channel = f"{database.schema}.done.{new_id().hex}"
+        self._channel = f"pgjobs.done.{new_id().hex}"  # a channel has 63 characters, and a schema may have as many
         self._listener = Listener(
             database.for_listening(), self._channel, self._heard, self._connected, "pgjobs waiter"
         )
