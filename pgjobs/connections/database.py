@@ -404,4 +404,4 @@ def is_away(error: BaseException) -> bool:
         return error.diag.source_function == "call_bool_check_hook"
     return isinstance(
         error, psycopg.OperationalError | psycopg.InterfaceError | errors.ReadOnlySqlTransaction
-    ) and not (isinstance(error, RESEND) or error.sqlstate == errors.ProgramLimitExceeded.sqlstate)
+    ) and not (isinstance(error, RESEND) or (error.sqlstate or "").startswith("54"))  # a limit is exceeded

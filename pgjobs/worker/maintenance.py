@@ -95,8 +95,9 @@ class Maintenance:
             rest_s = self._promote()
         except psycopg.Error as error:
             if not is_away(error):
-                while self._take_one():
-                    pass
+                for _ in self._bodies:
+                    if not self._take_one():
+                        break
             raise
         started = time.monotonic()
         if started >= self._duties_at:

@@ -294,10 +294,14 @@ class Claimer:
             self._recording = False
             self._hints.look_below(below.values())
             return
-        found = self._take(claim_id, lanes, results, claim_at) if room else 0
-        if recording:
-            self._confirm(outcomes, results[: len(recording)])
-            self._recording = False
+        found = 0
+        try:
+            if recording:
+                self._confirm(outcomes, results[: len(recording)])
+                self._recording = False
+        finally:  # what was claimed begins, whatever becomes of that
+            if room:
+                found = self._take(claim_id, lanes, results, claim_at)
         followed, self._completer.followed = self._completer.followed, set()
         if refreshing:
             self._lanes.refresh(results[claim_at - 1])
@@ -311,11 +315,13 @@ class Claimer:
 
     def _statements(self, outcomes: list[Outcome]) -> list[Statement[Any]]:
         """What records the outcomes. Where a text cannot be sent they are recorded apart, and that one as a failure."""
-        with self._none_dropped(outcomes):
-            try:
-                return self._completer.statements(outcomes)
-            except UnicodeError:
-                self._keep(self._apart(outcomes))
+        try:
+            return self._completer.statements(outcomes)
+        except UnicodeError:
+            self._keep(self._apart(outcomes))
+        except Exception:
+            self._slots.put_back(outcomes)
+            raise
         outcomes.clear()
         self._recording = False
         return []
