@@ -37,6 +37,8 @@ LANES, SLOTS, OUTCOME = (
     "pgjobs/worker/claiming/slots.py",
     "pgjobs/running/outcome.py",
 )
+MAINTENANCE, DUTIES = "pgjobs/worker/maintenance.py", "tests/test_duties.py"
+REPORT, STEER = "pgjobs/sql/report.sql", "tests/sql/test_steer.py"
 APART, POOLED = "pgjobs/worker/executors/apart.py", "pgjobs/worker/executors/pooled.py"
 
 MODEL = "tests/model"
@@ -145,6 +147,11 @@ MUTANTS: Final = (
     Mutant("settle leaves a suspect one", COMPLETE, _query("settle"),
            "THEN job.options - 'suspect'", "THEN job.options",
            (SUSPECTS,)),
+    Mutant("settle notes what it has not settled", COMPLETE, _query("settle"), "      JOIN settled USING (id)\n", "",
+           (f"{PAIRS}::test_failure_is_noted_once_though_its_row_was_written_while_it_was_recorded",)),
+    Mutant("jobs follow a run whose claim is lost", REPORT, _query("enqueue_children"),
+           " AND parent.claim_id = child.claim", "",
+           (f"{PAIRS}::test_jobs_that_follow_are_those_of_the_run_whose_end_is_recorded",)),
     # complete_within, release
     Mutant("complete_within without the fence", COMPLETE, _query("complete_within"),
            " AND claim_id = %(claim)s::uuid", " AND %(claim)s::uuid IS NOT NULL", (moved_on("complete_within"), MODEL)),
@@ -279,6 +286,22 @@ MUTANTS: Final = (
            "self._hurried_at if hurried else self._at", "self._at", (SWEEPS,)),
     Mutant("a step of the sweep forgets that it was asked meanwhile", SWEEP, "def step", "self._begun = True",
            "self._begun = True; self._asked = False", (SWEEPS,)),
+    Mutant("promote in the order of ids", MAINTAIN, _query("promote"), "ORDER BY due_at, id OFFSET 0",
+           "ORDER BY id OFFSET 0", (DUTIES,)),
+    Mutant("a duty that fails stays the most overdue", MAINTENANCE, "def _take_one",
+           "self._link.one(statements.put_off_duty(duty.name))", "pass", (DUTIES,)),
+    Mutant("hold of what nobody has locked", _defining("hold"), "FUNCTION pgjobs.hold(",
+           "         ORDER BY job.id\n           FOR UPDATE SKIP LOCKED\n", "", (STEER,)),
+    Mutant("delete of what stands otherwise by now", _defining("delete"), "FUNCTION pgjobs.delete(",
+           "           AND (delete.statuses IS NULL OR job.status = ANY (delete.statuses))\n", "", (STEER,)),
+    Mutant("a run is stopped by its job alone", SLOTS, "def cancel", "if run.key in stops and",
+           "if run.id in {job for job, _ in stops} and", (CONTROL,)),
+    Mutant("what was recorded apart is recorded again", CLAIMER, "def _none_dropped",
+           "if not outcome.run.settled", "if True", (CYCLE,)),
+    Mutant("an outcome is dropped where its look-up fails", CLAIMER, "def _none_dropped",
+           "self._slots.put_back(", "list(", (CYCLE,)),
+    Mutant("a claim is dropped where the next batch was slow", CLAIMER, "def _take", "self._begin_arrived()", "pass",
+           (CYCLE,)),
     Mutant("the idle flag is renewed at rest alone", PACE, "def flag", "due = now - self._flagged_at > FLAG_S",
            "due = busy_s is None and now - self._flagged_at > FLAG_S", (PACES, WORKER)),
     Mutant("an end is taken from a run that was given up", SLOTS, "def finish",
