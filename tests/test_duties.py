@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,8 +10,9 @@ import psycopg
 import pytest
 
 from pgjobs import PgJobs, statements
-from pgjobs.connections.link import Link
+from pgjobs.connections.link import ABANDONED_S, Link
 from pgjobs.events import Event, Trouble
+from pgjobs.job import new_id
 from pgjobs.worker import maintenance
 from tests.model import world
 from tests.support import eventually
@@ -55,6 +57,21 @@ def test_duty_that_fails_keeps_no_other_from_being_done(
         assert "tidy" not in done(conn)
         conn.execute("DROP TRIGGER refuse ON pgjobs.marks")
         eventually(lambda: "tidy" in done(conn), 20)
+
+
+def test_duty_of_a_process_that_stands_still_is_done_by_another(
+    jobs: PgJobs, link: Link, conn: psycopg.Connection[Any]
+) -> None:
+    """It was stopped in the middle, or a job holds its interpreter: its connection lives, and so do its locks."""
+    link.begin()
+    taken = link.step(statements.take_duty(["reap"], new_id()))
+    assert taken is not None
+    with jobs.worker():
+        time.sleep(ABANDONED_S / 2)
+        assert "reap" not in done(conn), "others wait for it"
+        eventually(lambda: "reap" in done(conn), 3 * ABANDONED_S)
+    with pytest.raises(psycopg.Error, match="idle-in-transaction"):
+        link.commit()
 
 
 def test_promotion_that_fails_keeps_no_duty_from_being_done(

@@ -32,6 +32,12 @@ _DURABILITY: Final[dict[str, LiteralString]] = {
 }
 
 
+ABANDONED_S: Final = 5
+"""A transaction of several round trips whose process stands still for so long is given up by the server."""
+
+_GIVES_UP: Final[LiteralString] = ", set_config('idle_in_transaction_session_timeout', '5s', true)"  # ABANDONED_S
+
+
 class Results(Sequence[Any]):
     """What statements have returned, each read when somebody asks for it: until then its rows are bytes."""
 
@@ -158,10 +164,14 @@ class Link:
             )
 
     def begin(self) -> None:
-        """Opens a transaction for statements that depend on each other; ``commit`` ends it."""
+        """Opens a transaction for statements that depend on each other; ``commit`` ends it.
+
+        What it locks is free again after ABANDONED_S if this process stands still meanwhile. It may be stopped, or a
+        job may hold its interpreter; its connection lives all the same, with a duty that nobody else can do.
+        """
         try:
             self.conn.execute(_BEGIN)
-            self.conn.execute(self._anew)
+            self.conn.execute(self._anew + _GIVES_UP)
         except psycopg.Error as error:
             self._leave(error)
             raise
