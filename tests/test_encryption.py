@@ -271,13 +271,16 @@ def test_rotation_writes_hot_updates(jobs: PgJobs, database_url: str, conn: psyc
     assert updates()[1] >= 90  # the last row of a page may find no room in it
 
 
-def test_rotation_beside_a_worker_stops_no_job(jobs: PgJobs, database_url: str, conn: psycopg.Connection[Any]) -> None:
+def test_rotation_beside_a_worker_stops_no_job(database_url: str, conn: psycopg.Connection[Any]) -> None:
+    """Which has the new key already, as the docs say."""
+    jobs = PgJobs(database_url, keys=[OLD, NEW])
     jobs.task(encrypt=True)(echo).enqueue_many([(str(i),) for i in range(2_000)])
     with jobs.worker():
         for _ in range(2):
             rotate(database_url, keys=f"{NEW},{OLD}")
         left = "SELECT count(*) FROM pgjobs.jobs WHERE status <> 'succeeded'"
-        eventually(lambda: conn.execute(left).fetchone() == (0,))
+        eventually(lambda: conn.execute(left).fetchone() == (0,), 30)
+    jobs.close()
 
 
 def test_command_makes_keys_that_work_and_never_prints_one_that_is_in_use(jobs: PgJobs, database_url: str) -> None:
