@@ -202,7 +202,7 @@ MUTANTS: Final = (
            (beside("time_out"), MODEL)),
     Mutant("time_out keeps the fence", MAINTAIN, _query("time_out"), "claim_id = NULL", "claim_id = job.claim_id",
            (taken("time_out-running"), MODEL)),
-    Mutant("promote without a position", MAINTAIN, _query("promote"), "position = nextval('pgjobs.positions')",
+    Mutant("promote without a position", MAINTAIN, _query("promote"), "position = place.position",
            "position = NULL"),
     Mutant("promote before it is due", MAINTAIN, _query("promote"), "AND due_at <= now()", ""),
     Mutant("promote waits for locked rows", MAINTAIN, _query("promote"), SKIP, "FOR UPDATE",
