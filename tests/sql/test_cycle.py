@@ -247,6 +247,22 @@ def test_claimed_jobs_begin_also_where_the_database_was_slow_to_take_the_next_ba
     assert held(life) == claimed(conn)
 
 
+def test_outcomes_of_which_no_statement_can_be_made_are_kept(
+    life: Life, conn: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("of whatever makes a document of it")
+
+    life.claimer._cycle([], 3)
+    life.claimer._begin_arrived()
+    eventually(lambda: not life.slots.held)
+    with monkeypatch.context() as patch:
+        patch.setattr(life.claimer._completer, "statements", broken)
+        with pytest.raises(RuntimeError):
+            life.claimer._cycle(life.claimer._outcomes(0.0), 0)
+    assert held(life) == claimed(conn)
+
+
 def test_text_that_cannot_be_sent_fails_its_own_job_alone(life: Life, conn: psycopg.Connection[Any]) -> None:
     life.claimer._cycle([], 3)
     life.claimer._begin_arrived()
