@@ -91,7 +91,13 @@ def test_error_after_a_completion_in_a_transaction_is_told(
             current_job().complete(app)
         raise ValueError("after the commit")
 
+    @jobs.task
+    def quiet() -> None:
+        with psycopg.connect(jobs.database.url) as app:
+            current_job().complete(app)
+
     with jobs.worker():
+        assert quiet.enqueue().get(10) is None
         job = work.enqueue()
         eventually(lambda: "after the commit" in caplog.text)
     assert job.refresh().status is Status.SUCCEEDED

@@ -29,6 +29,9 @@ MAX_TEXT: Final = 100_000
 """Characters of a message or traceback that are kept."""
 
 
+ROLLED_BACK: Final = f"{CompletionRolledBackError.__module__}.{CompletionRolledBackError.__qualname__}"
+"""The name in the failure of a run that has completed in a transaction and returned, which no commit has followed."""
+
 _TRACEBACK: Final[Any] = vars(BaseException)["__traceback__"]
 """Reads the traceback of any exception, also of one whose attributes cannot be asked for."""
 

@@ -15,7 +15,7 @@ from pgjobs.connections import arrays
 from pgjobs.connections.link import Link
 from pgjobs.events import ClaimLost, Event, RaisedAfterCompletion, Recorded, Released, Trouble
 from pgjobs.report import Child, Desk, Said
-from pgjobs.running.outcome import Outcome, unstorable
+from pgjobs.running.outcome import ROLLED_BACK, Outcome, unstorable
 from pgjobs.running.run import Claim
 from pgjobs.statements import Recorded as RecordedIds
 from pgjobs.statements import Statement
@@ -129,7 +129,7 @@ class Completer:
             self._settle(outcome)
             if ours:
                 before.append(_as_recorded(outcome, status))
-                if status == "succeeded" and outcome.failure is not None:
+                if status == "succeeded" and outcome.failure is not None and outcome.failure.exception != ROLLED_BACK:
                     self._emit(RaisedAfterCompletion(outcome.run, outcome.failure.traceback))
             elif outcome.ending != "released":
                 self._emit(ClaimLost(outcome.run))
