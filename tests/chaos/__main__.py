@@ -16,12 +16,17 @@ import time
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from tests import clock
 from tests.chaos import document, ledger, tasks
 from tests.chaos.faults import FAULTS, Fault
 from tests.chaos.scene import scene
+
+LATE: Final = 3
+"""The exit code where nothing is broken but how long something took, on a machine that others share."""
+
+TIMED: Final = ("rescue after SIGKILL, other faults included", "back at work after a crash of the server")
 
 
 def plan(rng: random.Random, share: float, only: list[str]) -> list[Fault]:
@@ -102,7 +107,8 @@ def main() -> int:
         document.keep("calm" if chosen.calm else "chaos", result)
     if broken := [promise for promise in result["promises"] if not promise["kept"]]:
         print(f"\n{len(broken)} broken:", json.dumps(broken, indent=2), file=sys.stderr)
-    return 1 if broken else 0
+    late = [promise for promise in broken if promise["name"] in TIMED]
+    return (LATE if late == broken else 1) if broken else 0
 
 
 if __name__ == "__main__":
