@@ -37,6 +37,7 @@ LANES, SLOTS, OUTCOME = (
     "pgjobs/worker/claiming/slots.py",
     "pgjobs/running/outcome.py",
 )
+SUSPECT = "pgjobs/worker/claiming/suspects.py"
 MAINTENANCE, DUTIES = "pgjobs/worker/maintenance.py", "tests/test_duties.py"
 REPORT, STEER = "pgjobs/sql/report.sql", "tests/sql/test_steer.py"
 APART, POOLED = "pgjobs/worker/executors/apart.py", "pgjobs/worker/executors/pooled.py"
@@ -171,7 +172,7 @@ MUTANTS: Final = (
            "THEN nextval('pgjobs.positions') END"),
     Mutant("release keeps the fence", COMPLETE, _query("release"), "claim_id = NULL", "claim_id = job.claim_id"),
     Mutant("release revives what was cancelled", COMPLETE, _query("release"),
-           "WHEN job.cancel_at IS NOT NULL THEN 'cancelled' WHEN mine.paused", "WHEN mine.paused",
+           "CASE WHEN job.cancel_at IS NOT NULL THEN 'cancelled'\n                WHEN EXISTS", "CASE WHEN EXISTS",
            (f"{CONTROL}::test_job_cancelled_while_it_runs_is_not_revived_when_its_claim_gives_it_back", MODEL)),
     Mutant("begin_suspects without the fence", COMPLETE, _query("begin_suspects"), " AND claim_id = begins.claim_id",
            "", (moved_on("begin_suspects"),)),
@@ -288,8 +289,21 @@ MUTANTS: Final = (
            "self._hurried_at if hurried else self._at", "self._at", (SWEEPS,)),
     Mutant("a step of the sweep forgets that it was asked meanwhile", SWEEP, "def step", "self._begun = True",
            "self._begun = True; self._asked = False", (SWEEPS,)),
-    Mutant("promote in the order of ids", MAINTAIN, _query("promote"), "ORDER BY due_at, id OFFSET 0",
-           "ORDER BY id OFFSET 0", (DUTIES,)),
+    Mutant("promote in the order of ids", MAINTAIN, _query("promote"), "ORDER BY due_at, id\n            OFFSET 0",
+           "ORDER BY id\n            OFFSET 0", (DUTIES,)),
+    Mutant("suspect that was away goes behind", MAINTAIN, _query("promote"), "CASE WHEN returns THEN kept ELSE",
+           "CASE WHEN false THEN kept ELSE", (SUSPECTS,)),
+    Mutant("suspect returns to a place never drawn", MAINTAIN, _query("promote"),
+           "kept IS NOT NULL AND abs(kept) <= (SELECT last_value FROM pgjobs.positions)", "kept IS NOT NULL",
+           (SUSPECTS,)),
+    Mutant("suspects begin behind what waits", SLOTS, "def add_first", "extendleft(reversed(runs))", "extend(runs)",
+           (SLOT,)),
+    Mutant("time as a suspect counts as time for a slot", SLOTS, "def take_stale", "self._waiting[0].ready",
+           "self._waiting[0].received", (SLOT,)),
+    Mutant("suspects go while others begin", SUSPECT, "def _send_away", "KEPT_S if now", "PATIENCE_S if now",
+           ("tests/unit/test_suspects.py",)),
+    Mutant("suspects take the room of others", CLAIMER, "def _room", "room = self._slots.room(arrived)",
+           "room = max(0, self._slots.room(arrived) - len(self._suspects))", (SUSPECTS,)),
     Mutant("a duty that fails stays the most overdue", MAINTENANCE, "def _take_one",
            "self._link.one(statements.put_off_duty(duty.name))", "pass", (DUTIES,)),
     Mutant("hold of what nobody has locked", _defining("hold"), "FUNCTION pgjobs.hold(",

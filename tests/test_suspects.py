@@ -129,7 +129,7 @@ def test_suspects_stay_where_their_beginning_cannot_be_written(link: Link, jobs:
         time.perf_counter(),
         "pgjobs",
     )
-    slots: Any = type("Slots", (), {"holds": lambda self, run: False, "add": lambda self, runs: None})()
+    slots: Any = type("Slots", (), {"holds": lambda self, run: False, "add_first": lambda self, runs: None})()
     held = Suspects(link, slots)
     held.add([run])
     with psycopg.connect(jobs.database.url) as other:
@@ -193,11 +193,67 @@ def test_suspect_that_waits_too_long_goes_to_another_worker(
     with jobs.worker(concurrency=4):
         eventually(lambda: first.refresh().row.options == {"suspect": {"of": 1, "runs": True}})
         eventually(lambda: second.refresh().reason == "waits to run apart")
-        assert (second.status, second.attempt, second.row.options) == (Status.SCHEDULED, 0, {"suspect": {"of": 1}})
+        assert (second.status, second.attempt) == (Status.SCHEDULED, 0)
         with jobs.worker(concurrency=4):
             assert second.get(30) == 1
         gate.set()
         first.get(15)
+
+
+def test_suspect_that_was_away_returns_to_its_place(link: Link, jobs: PgJobs, conn: psycopg.Connection[Any]) -> None:
+    """Else a rescued job would go behind whatever was enqueued since."""
+    worker, claim, (first, second) = claimed(link, jobs, 2)
+    suspect(conn, first.id)
+    places = dict(conn.execute("SELECT unnest(job_ids), unnest(positions) FROM pgjobs.claims").fetchall())
+    assert set(link.one(statements.release([claim] * 2, [first.id, second.id], 0.0)).ids) == {first.id, second.id}
+    assert (first.refresh().status, first.reason, first.attempt) == (Status.SCHEDULED, "waits to run apart", 0)
+    assert first.row.options == {"suspect": {"of": 1, "place": places[first.id]}}
+    assert second.refresh().row.options == {"suspect": {"of": 1, "place": places[second.id]}}
+    jobs.task(name="other")(lambda: 1).enqueue()
+    assert link.one(statements.promote()) == 2
+    assert dict(conn.execute("SELECT id, position FROM pgjobs.jobs WHERE task = 'work'").fetchall()) == places
+    claim = new_id()
+    assert [row[0] for row in link.one(statements.claim(worker, claim, [Range(("default", 0))], 2))] == [
+        first.id,
+        second.id,
+    ]
+    link.one(statements.release([claim], [first.id], 3600))
+    assert first.refresh().row.due_at is not None
+    assert link.one(statements.promote()) == 0, "it stays away for as long as it was told"
+
+
+@pytest.mark.parametrize("place", ["1000000000", "1e400", '"x"', "null", "[]", "0.5", "-1e9", "9" * 30])
+def test_place_that_was_never_drawn_is_none(
+    place: str, link: Link, jobs: PgJobs, conn: psycopg.Connection[Any]
+) -> None:
+    work = jobs.task(name="work")(lambda: 1)
+    job = work.using(delay=3600).enqueue()
+    conn.execute("""UPDATE pgjobs.jobs SET due_at = now(), reason = 'waits to run apart',
+                           options = jsonb_build_object('suspect', jsonb_build_object('of', 1, 'place', %s::jsonb))""",
+                 [place])  # fmt: skip
+    assert link.one(statements.promote()) == 1
+    (drawn,) = (
+        conn.execute("SELECT position = (SELECT last_value FROM pgjobs.positions) FROM pgjobs.jobs").fetchone() or ()
+    )
+    assert drawn, job
+
+
+def test_others_run_while_suspects_wait(
+    jobs: PgJobs, conn: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many wait for their turn, they take no slot and no room, and those that begin go first."""
+    monkeypatch.setattr(module, "PATIENCE_S", 60.0)
+    gate = threading.Event()
+    work = jobs.task(name="work")(lambda i: gate.wait(40) if i == 0 else i)
+    marked = work.enqueue_many([(i,) for i in range(10)])
+    suspect(conn, *marked)
+    other = work.enqueue(10)
+    with jobs.worker(concurrency=2):
+        assert other.get(15) == 10
+        assert [jobs.job(job_id).status for job_id in marked] == [Status.RUNNING] * 10
+        gate.set()
+        for job_id in marked:
+            jobs.job(job_id).get(15)
 
 
 def test_worker_that_stops_gives_a_waiting_suspect_back(jobs: PgJobs, conn: psycopg.Connection[Any]) -> None:

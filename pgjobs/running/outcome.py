@@ -64,8 +64,9 @@ class Account(NamedTuple):
 class Outcome:
     """How a run ended.
 
-    wait_s is the time in the buffer, seconds that of the run, delay_s the rest before the next attempt; None lets it
-    rest for as long as the job has waited. refund is 1 where the attempt does not count, crash where a crash does.
+    wait_s is the time in the buffer, seconds that of the run, delay_s the rest before the next attempt; None is none
+    for one that is released, and for others as long as the job has waited. refund is 1 where the attempt does not
+    count, crash where a crash does.
     """
 
     __slots__ = ("account", "crash", "delay_s", "ending", "failure", "reason", "refund", "result", "run", "seconds")
@@ -271,9 +272,9 @@ def unstorable(run: Run, error: BaseException, duration_s: float) -> Outcome:
     return Outcome(run, "failed", duration_s, reason="unstorable result", failure=describe(error))
 
 
-def released(run: Run) -> Outcome:
-    """The outcome of a run that was stopped from outside: the job goes back to its place."""
-    return Outcome(run, "released", 0.0)
+def released(run: Run, away_s: float | None = None) -> Outcome:
+    """The outcome of a run that is stopped from outside: the job goes back to its place, in away_s seconds if given."""
+    return Outcome(run, "released", 0.0, delay_s=away_s)
 
 
 def unstarted(run: Run, error: BaseException) -> Outcome:

@@ -38,14 +38,19 @@ class Claim:
 
 
 class Run:
-    """One attempt of a job, as a worker holds it. Instants are of time.perf_counter."""
+    """One attempt of a job, as a worker holds it. Instants are of time.perf_counter.
+
+    Attributes:
+        received: when its claim's reply came.
+        ready: since when it waits for nothing but a slot.
+    """
 
     __slots__ = (
         "args", "attempt", "begun", "cancelled", "claim", "completed", "completion", "crashes",
         "created_at", "deadline", "executor", "files",
         "given_up", "guarded", "id", "max_attempts", "meta", "named", "options",
-        "overdue", "positional", "priority", "queue", "received", "report", "schema", "settled", "slot", "task",
-        "task_name", "timeout_s",
+        "overdue", "positional", "priority", "queue", "ready", "received", "report", "schema", "settled", "slot",
+        "task", "task_name", "timeout_s",
     )  # fmt: skip
 
     is_inline: ClassVar[bool] = False
@@ -70,7 +75,7 @@ class Run:
             self.timeout_s, self.created_at, self.args, self.meta, self.options,
         ) = row  # fmt: skip
         self.claim = claim
-        self.received = received
+        self.received = self.ready = received
         self.schema = schema
         self.begun = 0.0
         self.deadline = float("inf")

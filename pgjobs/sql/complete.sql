@@ -210,8 +210,9 @@ RETURNING job.id, job.claim_id
 
 
 -- name: release
--- Gives jobs back that shall not run here: to their old place, the attempt not counted. A clock that was turned back leaves
--- no run_at to come, which a CHECK would refuse. Each job is given back under its own claim alone: a worker may hold one anew
+-- Gives jobs back that shall not run here: to their old place, the attempt not counted. Where away seconds are given they are
+-- suspects that wait for their turn: they stay away for so long, and their rows keep the place for then. A clock that was turned
+-- back leaves no run_at to come, which a CHECK would refuse. Each job is given back under its own claim alone: a worker may hold one anew
 -- whose former run, under another claim, it gives back.
 -- Locks: jobs, by id, skipping. What is skipped stays under its claim, to be released again.
 WITH held AS (
@@ -221,9 +222,12 @@ WITH held AS (
      WHERE claim.id = ANY (%(claims)s::uuid[]) AND claim.id || ' ' || held.id = ANY (%(runs)s::text[])
 ), mine AS MATERIALIZED (
     SELECT job.id, held.position,
-           EXISTS (SELECT FROM pgjobs.pauses AS pause
-                    WHERE pause.kind = 'task' AND pause.name = job.task
-                      AND (pause.until IS NULL OR pause.until > clock_timestamp())) AS paused
+           CASE WHEN job.cancel_at IS NOT NULL THEN 'cancelled'
+                WHEN EXISTS (SELECT FROM pgjobs.pauses AS pause
+                              WHERE pause.kind = 'task' AND pause.name = job.task
+                                AND (pause.until IS NULL OR pause.until > clock_timestamp())) THEN 'blocked'
+                WHEN %(away)s::float8 IS NOT NULL THEN 'scheduled'
+                ELSE 'queued' END AS status
       FROM held
       JOIN pgjobs.jobs AS job USING (id)
      WHERE job.claim_id = held.claim_id AND job.status = 'running'
@@ -231,14 +235,19 @@ WITH held AS (
        FOR UPDATE OF job SKIP LOCKED
 ), released AS (
     UPDATE pgjobs.jobs AS job
-       SET status = CASE WHEN job.cancel_at IS NOT NULL THEN 'cancelled' WHEN mine.paused THEN 'blocked' ELSE 'queued' END,
-           position = CASE WHEN job.cancel_at IS NULL AND NOT mine.paused THEN mine.position END,
-           reason = CASE WHEN job.cancel_at IS NULL AND mine.paused THEN 'paused' ELSE job.reason END,
+       SET status = mine.status,
+           position = CASE WHEN mine.status = 'queued' THEN mine.position END,
+           due_at = CASE WHEN mine.status = 'scheduled' THEN clock_timestamp() + %(away)s::float8 * interval '1 second' END,
+           reason = CASE mine.status WHEN 'blocked' THEN 'paused' WHEN 'scheduled' THEN 'waits to run apart' ELSE job.reason END,
            unique_key = CASE WHEN job.cancel_at IS NULL OR job.options ? 'unique_for' THEN job.unique_key END,
            finished_at = CASE WHEN job.cancel_at IS NULL THEN NULL ELSE now() END,
            attempt = greatest(job.attempt - 1, 0),
            run_at = CASE WHEN job.run_at > now() THEN now() ELSE job.run_at END,
-           options = CASE WHEN job.options->'suspect'->'runs' IS NULL THEN job.options
+           options = CASE WHEN mine.status = 'scheduled'
+                          THEN coalesce(job.options, '{}')
+                            || jsonb_build_object('suspect', coalesce(job.options->'suspect', '{"of": 1}')
+                                                          || jsonb_build_object('place', mine.position))
+                          WHEN job.options->'suspect'->'runs' IS NULL THEN job.options
                           ELSE job.options #- '{suspect,runs}' END,
            claim_id = NULL,
            started_at = NULL

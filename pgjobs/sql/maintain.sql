@@ -64,10 +64,14 @@ SELECT state
 -- that have been due for longer are left to another call: under an old snapshot their dead index entries are many.
 -- A run_at that is still to come (due_at was brought forward by hand, or the clock was turned back) is past with it: a CHECK
 -- would refuse the row, and with it all the others.
+-- A suspect that was away returns to the place that its row keeps, so that it does not go behind all that was enqueued since: one
+-- that was drawn, since SQL may write any.
 -- now(), because an index serves no comparison with clock_timestamp(), which is volatile.
 -- Locks: jobs, by due time, skipping.
 WITH due AS MATERIALIZED (
-    SELECT id, due_at
+    SELECT id, due_at,
+           CASE WHEN reason = 'waits to run apart' AND options #>> '{suspect,place}' ~ '^-?[0-9]{1,18}$'
+                THEN (options #>> '{suspect,place}')::bigint END AS kept
       FROM pgjobs.jobs
      WHERE due_at IS NOT NULL AND due_at <= now()
        AND due_at >= coalesce(now() - %(back)s::float8 * interval '1 second', '-infinity')
@@ -75,20 +79,29 @@ WITH due AS MATERIALIZED (
      LIMIT 1000
        FOR UPDATE SKIP LOCKED
 ), place AS MATERIALIZED (
-    SELECT id, nextval('pgjobs.positions') AS position
-      FROM (SELECT id FROM due ORDER BY due_at, id OFFSET 0) AS due
+    SELECT id, returns, CASE WHEN returns THEN kept ELSE nextval('pgjobs.positions') END AS position
+      FROM (SELECT id, kept, kept IS NOT NULL AND abs(kept) <= (SELECT last_value FROM pgjobs.positions) AS returns
+              FROM due
+             ORDER BY due_at, id
+            OFFSET 0) AS due
 ), promoted AS (
     UPDATE pgjobs.jobs AS job
        SET status = 'queued', position = place.position, due_at = NULL,
-           run_at = CASE WHEN job.run_at > now() THEN now() ELSE job.run_at END
+           run_at = CASE WHEN job.run_at > now() THEN now() ELSE job.run_at END,
+           options = CASE WHEN place.returns THEN job.options #- '{suspect,place}' ELSE job.options END
       FROM place
      WHERE job.id = place.id
-    RETURNING job.queue, job.priority
+    RETURNING job.queue, job.priority, job.position, place.returns
 ), told AS MATERIALIZED (
     SELECT pg_notify('pgjobs.jobs', 'queued ' || priority || ' ' || queue)
-      FROM (SELECT DISTINCT queue, priority FROM promoted) AS fresh
+      FROM (SELECT DISTINCT queue, priority FROM promoted WHERE NOT returns) AS fresh
      WHERE EXISTS (SELECT FROM pgjobs.idlers AS idler
                     WHERE idler.queue IN (fresh.queue, '*') AND idler.seen_at > now() - interval '15 seconds')
+     UNION ALL
+    SELECT pg_notify('pgjobs.jobs', 'restored ' || priority || ' ' || min(position) || ' ' || queue)
+      FROM promoted
+     WHERE returns
+     GROUP BY queue, priority
 )
 SELECT count(*) AS promoted
   FROM promoted

@@ -60,9 +60,8 @@ def begin_suspects(ids: Sequence[Any], claims: Sequence[Any]) -> Statement[set[t
     return Statement(QUERIES["begin_suspects"], params, lambda rows: {(row[0], row[1]) for row in rows})
 
 
-def release(claims: Sequence[Any], ids: Sequence[Any]) -> Statement[Recorded]:
-    """Gives jobs back to their old places; nobody waits for that."""
+def release(claims: Sequence[Any], ids: Sequence[Any], away_s: float | None = None) -> Statement[Recorded]:
+    """Gives jobs back to their old places, in away_s seconds if given; nobody waits for that."""
     runs = [f"{claim} {job_id}" for claim, job_id in zip(claims, ids, strict=True)]
-    return Statement(
-        QUERIES["release"], {"claims": list(claims), "runs": runs}, lambda rows: Recorded(column(rows), [])
-    )
+    params = {"claims": list(claims), "runs": runs, "away": away_s}
+    return Statement(QUERIES["release"], params, lambda rows: Recorded(column(rows), []))

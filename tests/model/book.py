@@ -32,6 +32,7 @@ class Expected:
     run_h: float | None = None
     claim: UUID | None = None
     asked: bool = False
+    away: bool = False
     suspect: dict[str, Any] | None = None
     failures: int = 0
 
@@ -53,9 +54,10 @@ class Expected:
 
     def end(self, status: str) -> None:
         self.status, self.position, self.due_h, self.key = status, None, None, None
+        self.away = False
 
     def queue(self, position: int) -> None:
-        self.status, self.position, self.due_h = "queued", position, None
+        self.status, self.position, self.due_h, self.away = "queued", position, None, False
 
     def rest(self, due_h: float) -> None:
         self.status, self.position, self.due_h = "scheduled", None, due_h
@@ -189,7 +191,7 @@ class Book:
         if outcome.ending == "succeeded":
             return lambda: self._end(job, "succeeded")
         if outcome.ending == "released":
-            return lambda: self._release(job)
+            return lambda: self._release(job, outcome.delay_s)
         return lambda: self._settle(job, outcome)
 
     def _settle(self, job: Expected, outcome: Outcome) -> None:
@@ -204,15 +206,19 @@ class Book:
         else:
             self._end(job, "cancelled" if outcome.ending == "scheduled" else outcome.ending)
 
-    def _release(self, job: Expected) -> None:
+    def _release(self, job: Expected, away_s: float | None = None) -> None:
         position = self.claims[job.claim].positions[job.id]  # type: ignore[index]
         job.attempt, job.claim, job.run_h = job.attempt - 1, None, None
         if job.suspect:
             job.suspect = {"of": job.suspect["of"]}
         if job.asked:
             self._end(job, "cancelled")
-        else:
+        elif away_s is None:
             job.queue(position)
+        else:
+            job.suspect = (job.suspect or {"of": 1}) | {"place": position}
+            job.rest(away_s / 3600)
+            job.away = True
 
     def give_back(self, claim: UUID) -> None:
         """What a worker does with a claim that it has never heard of."""
@@ -297,7 +303,10 @@ class Book:
 
     def promote(self) -> Plan:
         due = [job for job in self.free("scheduled") if job.due_h is not None and job.due_h <= 0]
-        return Plan(len(due), due, [lambda: [job.queue(NEW) for job in due] and None])
+        return Plan(len(due), due, [lambda: [self._promote(job) for job in due] and None])
+
+    def _promote(self, job: Expected) -> None:
+        job.queue(job.suspect.pop("place") if job.away and job.suspect else NEW)
 
     def expire(self) -> Plan:
         late = [job for job in self.free("queued", "scheduled", "blocked") if job.ttl_h is not None and job.ttl_h <= 0]

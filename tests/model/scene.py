@@ -32,6 +32,7 @@ ENDINGS: Final[dict[str, Callable[[Run], Outcome]]] = {
     "cancel": lambda run: Outcome(run, "cancelled", 0.1, reason="cancelled"),
     "crash": lambda run: crashed(run, RuntimeError("gone"), 0.1),
     "release": lambda run: Outcome(run, "released", 0.0),
+    "away": lambda run: Outcome(run, "released", 0.0, delay_s=3600.0),
 }
 
 

@@ -79,6 +79,17 @@ class Stories(Protocol):
             self.control(job, verb, False)
         self.record(index, endings, "heard")
 
+    @rule(index=which, other=which, ending=st.sampled_from(["away", "snooze"]))
+    def send_away(self, index: int, other: int, ending: str) -> None:
+        """Jobs leave for a while, others are enqueued, and they come back."""
+        self.enqueue(None, None, False)
+        self.claim(index, 4, "all", "heard")
+        self.record(index, [ending] * 4, "heard")
+        self.enqueue(None, None, False)
+        self.jump("due", -2)
+        self.promote(False)
+        self.claim(other, 4, "all", "heard")
+
     @rule(index=which, changes=st.booleans(), known=st.booleans())
     def hold_while_reaped(self, index: int, changes: bool, known: bool) -> None:
         """An application holds a job while everything is done to bring it back, and lets go."""

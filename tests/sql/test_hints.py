@@ -89,6 +89,16 @@ def test_promote_tells_who_waits(idle: bool, jobs: PgJobs, link: Link, ear: psyc
     assert heard(ear) == (["queued 0 mail"] if idle else [])
 
 
+def test_promote_says_where_suspects_went_back(jobs: PgJobs, link: Link, ear: psycopg.Connection[Any]) -> None:
+    somebody_idle(link)
+    _, claim, ids = claimed(jobs, link)
+    (lowest,) = ear.execute("SELECT positions[1] FROM pgjobs.claims").fetchone() or (None,)
+    link.one(statements.release([claim] * 3, ids, 0.0))
+    heard(ear)
+    assert link.one(statements.promote()) == 3
+    assert heard(ear) == [f"restored 0 {lowest} mail"]
+
+
 @pytest.mark.parametrize("idle", [True, False])
 def test_retry_tells_who_waits(idle: bool, jobs: PgJobs, link: Link, ear: psycopg.Connection[Any]) -> None:
     job = jobs.task(name="work")(lambda: 1).using(queue="mail").enqueue()

@@ -83,7 +83,7 @@ class Life(RuleBasedStateMachine):
         self.slots.serve(self.executors)
 
     def seat(self) -> None:
-        """Takes what was started, which must be what has waited longest."""
+        """Takes what was started, which must be what stands first."""
         while len(self.running) < self.slots.count and self.waiting:
             run = self.waiting.popleft()
             assert self.executors[run.executor].started.pop(0) is run
@@ -95,6 +95,15 @@ class Life(RuleBasedStateMachine):
         runs = [a_run(self.clock.now, kind) for kind in kinds]
         self.waiting.extend(runs)
         self.slots.add(runs)
+        self.seat()
+
+    @rule(kinds=st.lists(KINDS, max_size=4), late=st.sampled_from([0.0, STALE_S]))
+    def add_first(self, kinds: list[str], late: float) -> None:
+        runs = [a_run(self.clock.now - late, kind) for kind in kinds]
+        for run in runs:
+            run.ready = self.clock.now
+        self.waiting.extendleft(reversed(runs))
+        self.slots.add_first(runs)
         self.seat()
 
     @precondition(lambda self: self.running)
@@ -134,7 +143,7 @@ class Life(RuleBasedStateMachine):
 
     @rule()
     def take_stale(self) -> None:
-        is_stale = bool(self.waiting) and self.clock.now - self.waiting[0].received >= STALE_S
+        is_stale = bool(self.waiting) and self.clock.now - self.waiting[0].ready >= STALE_S
         stale = self.slots.take_stale()
         assert stale == (list(self.waiting) if is_stale else [])
         back = [released(run) for run in stale]

@@ -193,7 +193,7 @@ class Claimer:
         if not self._may_claim:
             return 0
         arrived = 0 if self._arrived is None else self._arrived.count
-        room = max(0, self._slots.room(arrived) - len(self._suspects))
+        room = self._slots.room(arrived)
         return room if self._budget is None else min(room, self._budget - arrived)
 
     @property

@@ -61,8 +61,10 @@ class Completer:
             self.followed = {(child.queue, child.priority) for _, child in children}
         if other := [outcome for outcome in outcomes if outcome.ending not in ("succeeded", "released")]:
             recorded.append(statements.settle(_settle_columns(other)))
-        if back := [outcome.run for outcome in outcomes if outcome.ending == "released"]:
-            recorded.append(statements.release([run.claim.id for run in back], [run.id for run in back]))
+        back = [outcome for outcome in outcomes if outcome.ending == "released"]
+        for away_s in {outcome.delay_s for outcome in back}:
+            runs = [outcome.run for outcome in back if outcome.delay_s == away_s]
+            recorded.append(statements.release([run.claim.id for run in runs], [run.id for run in runs], away_s))
         if accounts := [(o.run.id, o.run.claim.id, *_account(o)) for o in other if o.account]:
             recorded.append(statements.account(accounts))
         if announcing := [run.id for run in (outcome.run for outcome in outcomes) if run.options and run.announces]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from typing import Final, Protocol
 from uuid import UUID
 
@@ -150,11 +150,21 @@ class Slots:
     def add(self, runs: Iterable[Run]) -> None:
         """Takes claimed jobs, and starts what it can."""
         with self._lock:
-            if not self._was_busy:
-                self._was_busy = True
-                self._measured_at = time.perf_counter()
+            self._begin_measuring()
             self._waiting.extend(runs)
             self._grant()
+
+    def add_first(self, runs: Sequence[Run]) -> None:
+        """Takes jobs that have waited elsewhere for their turn: before those that wait here."""
+        with self._lock:
+            self._begin_measuring()
+            self._waiting.extendleft(reversed(runs))
+            self._grant()
+
+    def _begin_measuring(self) -> None:
+        if not self._was_busy:
+            self._was_busy = True
+            self._measured_at = time.perf_counter()
 
     def put_back(self, outcomes: Iterable[Outcome]) -> None:
         """Takes outcomes that could not be recorded yet."""
@@ -226,7 +236,7 @@ class Slots:
     def take_stale(self) -> list[Run]:
         """Hands over all waiting jobs if the oldest has waited too long for a slot."""
         with self._lock:
-            if not self._waiting or time.perf_counter() - self._waiting[0].received < STALE_S:
+            if not self._waiting or time.perf_counter() - self._waiting[0].ready < STALE_S:
                 return []
             self._cap = max(1, min(self._cap, len(self._waiting)) // 4)
             self._rate = 0.0

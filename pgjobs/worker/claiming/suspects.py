@@ -14,10 +14,16 @@ from pgjobs.running.run import Run
 from pgjobs.worker.claiming.slots import Slots
 
 PATIENCE_S: Final = 1.0
-"""A suspect that has waited here for so long goes back, for another worker to run."""
+"""Where none could begin for so long, those that wait go back, for other workers to run."""
+
+KEPT_S: Final = 5.0
+"""So long one waits where others begin: there may be workers with nothing to do."""
 
 AWAY_S: Final = 5.0
-"""How long it stays away then."""
+"""How long it stays away then. Its place in the queue is kept."""
+
+MOST: Final = 2_000
+"""So many wait here; a fleet's death leaves any number of them, and they stand before all else."""
 
 
 class Suspects:
@@ -27,6 +33,8 @@ class Suspects:
     beside jobs that are none, and before they begin their rows say so. If this host dies too, these sixteen are
     narrowed down: of them four run at once, then one, and one that ran alone when its host died is charged with a
     crash. So the innocent lose little time, and the guilty is found in a few deaths.
+
+    Those that wait for their turn take no slot and no room: other jobs are claimed and run meanwhile.
     """
 
     def __init__(self, link: Link, slots: Slots) -> None:
@@ -34,6 +42,7 @@ class Suspects:
         self._slots = slots
         self._waiting: deque[Run] = deque()
         self._running: list[Run] = []
+        self._began_at = 0.0
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -70,15 +79,19 @@ class Suspects:
         began = self._link.one(statements.begin_suspects([run.id for run in runs], [run.claim.id for run in runs]))
         for _ in runs:  # not before: the statement may fail
             self._waiting.popleft()
+        self._began_at = time.perf_counter()
         ready = [run for run in runs if run.key in began]
+        for run in ready:
+            run.ready = self._began_at
         self._running += ready
-        self._slots.add(ready)
+        self._slots.add_first(ready)
         # Somebody holds the rows of the others, or they are not ours any more.
         return [released(run) for run in runs if run.key not in began]
 
     def _send_away(self) -> list[Outcome]:
-        away: list[Outcome] = []
-        while self._waiting and time.perf_counter() - self._waiting[0].received > PATIENCE_S:
-            run = self._waiting.popleft()
-            away.append(Outcome(run, "scheduled", 0.0, reason="waits to run apart", delay_s=AWAY_S, refund=1))
-        return away
+        now = time.perf_counter()
+        patience_s = KEPT_S if now - self._began_at < PATIENCE_S else PATIENCE_S
+        away: list[Run] = []
+        while self._waiting and (len(self._waiting) > MOST or now - self._waiting[0].received > patience_s):
+            away.append(self._waiting.popleft())
+        return [released(run, AWAY_S) for run in away]
