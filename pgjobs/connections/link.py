@@ -8,6 +8,7 @@ from typing import Any, Final, LiteralString, overload
 
 import psycopg
 from psycopg.pq import TransactionStatus
+from psycopg.pq.abc import PGresult
 from psycopg.types.json import set_json_loads
 
 from pgjobs import statements
@@ -15,6 +16,7 @@ from pgjobs.arguments import codec
 from pgjobs.config import SCHEMA_REVISION, SYNCHRONOUS_COMMIT
 from pgjobs.connections import arrays
 from pgjobs.connections.database import Database, explained, has_rows, is_away
+from pgjobs.connections.pipeline import Pipeline
 from pgjobs.errors import SchemaError
 from pgjobs.statements import Statement, T
 
@@ -41,15 +43,14 @@ _GIVES_UP: Final[LiteralString] = ", set_config('idle_in_transaction_session_tim
 class Results(Sequence[Any]):
     """What statements have returned, each read when somebody asks for it: until then its rows are bytes."""
 
-    def __init__(
-        self, statements: Sequence[Statement[Any]], cursors: Sequence[psycopg.Cursor[tuple[Any, ...]]]
-    ) -> None:
+    def __init__(self, statements: Sequence[Statement[Any]], pipeline: Pipeline, replies: Sequence[PGresult]) -> None:
         self._statements = statements
-        self._cursors = cursors
+        self._pipeline = pipeline
+        self._replies = replies
         self._read: dict[int, Any] = {}
 
     def __len__(self) -> int:
-        return len(self._cursors)
+        return len(self._statements)
 
     @overload
     def __getitem__(self, index: int) -> Any: ...
@@ -60,13 +61,12 @@ class Results(Sequence[Any]):
             return [self[each] for each in range(*index.indices(len(self)))]
         place = range(len(self))[index]
         if place not in self._read:
-            cursor = self._cursors[place]
-            self._read[place] = self._statements[place].read(cursor.fetchall() if has_rows(cursor) else [])
+            self._read[place] = self._statements[place].read(self._pipeline.read(self._replies[place]))
         return self._read[place]
 
     def rows(self, index: int) -> int:
         """How many rows a statement has returned."""
-        return self._cursors[index].rowcount
+        return self._replies[index].ntuples
 
 
 class Link:
@@ -85,6 +85,7 @@ class Link:
         self._anew: LiteralString = PLANNED_ANEW + durability
         self._once: LiteralString = PLANNED_ONCE + durability
         self._conn: psycopg.Connection[tuple[Any, ...]] | None = None
+        self._pipeline: Pipeline | None = None
 
     @property
     def conn(self) -> psycopg.Connection[tuple[Any, ...]]:
@@ -93,6 +94,7 @@ class Link:
             self._conn = self._database.connect(self._name)
             arrays.register(self._conn)
             set_json_loads(codec.loads, self._conn)
+            self._pipeline = None
         return self._conn
 
     def batch(self, *statements: Statement[Any], meanwhile: Callable[[], None] | None = None) -> Results:
@@ -112,24 +114,21 @@ class Link:
             psycopg.Error: one of them failed, and all were rolled back.
         """
         conn = self.conn
-        cursors: list[psycopg.Cursor[tuple[Any, ...]]] = []
+        pipeline = self._pipeline = self._pipeline or Pipeline(conn)
+        sent = [
+            pipeline.dump(_BEGIN),
+            pipeline.dump(self._once if all(each.keeps_plan for each in statements) else self._anew),
+        ]
+        for each in statements:
+            text, names = each.query.numbered(self._database.schema)
+            sent.append(pipeline.dump(text, [each.params[name] for name in names]))
+        sent.append(pipeline.dump("COMMIT"))
         try:
-            with conn.pipeline():
-                conn.execute(_BEGIN)
-                conn.execute(self._once if all(each.keeps_plan for each in statements) else self._anew)
-                for statement in statements:
-                    cursor = conn.cursor(binary=True)
-                    cursors.append(cursor)
-                    cursor.execute(statement.query.text(self._database.schema), statement.params)
-                conn.execute("COMMIT")
-                if meanwhile is not None and not conn.pgconn.flush():  # else something is left to be sent
-                    meanwhile()
+            replies = pipeline.run(sent, meanwhile)
         except Exception:
-            # Not rolled back but dropped: psycopg believes statements prepared that the aborted pipeline never was, and
-            # a value that cannot be sent leaves the transaction open.
             self.close()
             raise
-        return Results(statements, cursors)
+        return Results(statements, pipeline, replies[2:-1])
 
     def one(self, statement: Statement[T]) -> T:
         """Runs one statement in a transaction."""

@@ -57,7 +57,7 @@ class Query:
 
     @lru_cache(maxsize=512)  # noqa: B019
     def numbered(self, schema: str) -> tuple[str, tuple[str, ...]]:
-        """The text with ``$1`` parameters, for asyncpg, and the parameters' names in that order."""
+        """The text with ``$1`` parameters, for the protocol and asyncpg, and the parameters' names in that order."""
         names: list[str] = []
 
         def number(match: re.Match[str]) -> str:
@@ -65,7 +65,7 @@ class Query:
                 names.append(match[1])
             return f"${names.index(match[1]) + 1}"
 
-        return _PARAMETER.sub(number, self.text(schema)), tuple(names)
+        return _PARAMETER.sub(number, self.text(schema)).replace("%%", "%"), tuple(names)
 
 
 _PLACE: Final = "true /* where */"
