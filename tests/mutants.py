@@ -27,7 +27,11 @@ AT_ONCE: Final = int(os.environ.get("AT_ONCE", "2"))
 
 CLAIM, COMPLETE = "pgjobs/sql/claim.sql", "pgjobs/sql/complete.sql"
 MAINTAIN, WORKERS = "pgjobs/sql/maintain.sql", "pgjobs/sql/workers.sql"
-CLAIMER, COMPLETER = "pgjobs/worker/claiming/claimer.py", "pgjobs/worker/claiming/completer.py"
+CLAIMER, COMPLETER, RECORDER = (
+    "pgjobs/worker/claiming/claimer.py",
+    "pgjobs/worker/claiming/completer.py",
+    "pgjobs/worker/claiming/recorder.py",
+)
 HINTS, LIFE = "pgjobs/worker/claiming/hints.py", "pgjobs/worker/life.py"
 SWEEP, SWEEPS = "pgjobs/worker/claiming/sweep.py", "tests/unit/test_sweep.py"
 RECONCILE = "pgjobs/worker/claiming/reconcile.py"
@@ -247,23 +251,23 @@ MUTANTS: Final = (
     Mutant("reconcile forgets a claim under which a job runs", RECONCILE, "def _release_unheld",
            "if not left and len(unheld) == len(job_ids):", "if True:"),
     Mutant("a dead worker goes on", RECONCILE, "def step", "if not is_alive:", "if False:"),
-    Mutant("outcomes of a failed batch are dropped", CLAIMER, "def _send", "self._slots.put_back(outcomes)", "pass",
+    Mutant("outcomes of a failed batch are dropped", RECORDER, "def broke", "self._slots.put_back(outcomes)", "pass",
            (FENCING,)),
     Mutant("a worker leaves while its claim is on its way", LIFE, "def is_done", "self.claimer.resting and ", "",
            (WORKER,)),
     Mutant("what has arrived is forgotten where the next cycle fails", CLAIMER, "def tick",
            "self._begin_arrived()\n            self._ticking", "self._ticking", (CYCLE,)),
-    Mutant("outcomes are dropped where something goes wrong meanwhile", CLAIMER, "of what was begun meanwhile",
-           "self._slots.put_back(outcomes)", "pass", (CYCLE,)),
-    Mutant("outcomes are dropped where no statement can be made of them", CLAIMER, "def _statements",
+    Mutant("outcomes are dropped where something goes wrong meanwhile", RECORDER, "def broke",
+           "not isinstance(error, psycopg.Error | UnicodeError) or ", "", (CYCLE,)),
+    Mutant("outcomes are dropped where no statement can be made of them", RECORDER, "def statements",
            "self._slots.put_back(outcomes)", "pass", (CYCLE,)),
     Mutant("room forgets what has arrived", CLAIMER, "def _room", "room(arrived)", "room()", (CYCLE,)),
-    Mutant("jobs begin before the next cycle's COMMIT is sent", "pgjobs/connections/link.py", "def batch",
-           " and not conn.pgconn.flush()", "", (CYCLE,)),
+    Mutant("jobs begin before the next cycle's COMMIT is sent", "pgjobs/connections/pipeline.py", "def run",
+           "not pgconn.flush() and ", "", (CYCLE,)),
     Mutant("a worker leaves with what a lost reply has claimed", CLAIMER, "def give_back",
            "link.one(statements.release([claim_id] * len(job_ids), job_ids))", "pass", (WORKER,)),
-    Mutant("a batch recorded apart counts as under way", CLAIMER, "if results is None:",
-           "self._recording = False", "pass", (FENCING,)),
+    Mutant("a batch recorded apart counts as under way", RECORDER, "def broke",
+           "self._under_way = False", "pass", (FENCING,)),
     Mutant("what runs is not owed", CLAIMER, "def _owed", "*self._slots.owed, ", "", ("tests/test_outage.py", FENCING)),
     Mutant("jobs below the bound are not looked for", HINTS, "def look_below",
            "for lane, low, high in ranges:", "for lane, low, high in ():", ("tests/sql/test_lanes.py", WORKER)),
@@ -312,9 +316,9 @@ MUTANTS: Final = (
            "           AND (delete.statuses IS NULL OR job.status = ANY (delete.statuses))\n", "", (STEER,)),
     Mutant("a run is stopped by its job alone", SLOTS, "def cancel", "if run.key in stops and",
            "if run.id in {job for job, _ in stops} and", (CONTROL,)),
-    Mutant("what was recorded apart is recorded again", CLAIMER, "def _none_dropped",
+    Mutant("what was recorded apart is recorded again", RECORDER, "def _none_dropped",
            "if not outcome.run.settled", "if True", (CYCLE,)),
-    Mutant("an outcome is dropped where its look-up fails", CLAIMER, "def _none_dropped",
+    Mutant("an outcome is dropped where its look-up fails", RECORDER, "def _none_dropped",
            "self._slots.put_back(", "list(", (CYCLE,)),
     Mutant("a claim is dropped where the next batch was slow", CLAIMER, "def _take", "self._begin_arrived()", "pass",
            (CYCLE,)),

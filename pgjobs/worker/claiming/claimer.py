@@ -13,29 +13,26 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
 
-import psycopg
-
 from pgjobs import statements
-from pgjobs.connections.database import RESEND, is_away
 from pgjobs.connections.link import Link, Results
-from pgjobs.events import Event, Trouble
+from pgjobs.events import Event
 from pgjobs.job import new_id
 from pgjobs.report import Desk
 from pgjobs.running.outcome import Outcome, released
 from pgjobs.running.run import Claim, Run
 from pgjobs.statements import Lane, Range, Row, Rows, Statement
-from pgjobs.worker.claiming.completer import Completer, is_unstorable
+from pgjobs.worker.claiming.completer import Completer
 from pgjobs.worker.claiming.hints import Hints
 from pgjobs.worker.claiming.lanes import Lanes, in_order
 from pgjobs.worker.claiming.pace import POLL_S, Pace
 from pgjobs.worker.claiming.pauses import Pauses
 from pgjobs.worker.claiming.reconcile import Reconciliation
+from pgjobs.worker.claiming.recorder import Recorder
 from pgjobs.worker.claiming.slots import Slots
 from pgjobs.worker.claiming.suspects import Suspects
 from pgjobs.worker.claiming.sweep import Sweep
@@ -85,7 +82,6 @@ class Claimer:
         self._slots = slots
         self._schema = schema
         self._admit = admit
-        self._emit = emit
         self._desk = desk or Desk()
         self._completer = Completer(emit, self._desk)
         self._budget = limit
@@ -95,10 +91,7 @@ class Claimer:
         self._adopted: deque[tuple[UUID, Row]] = deque()
         self._sweep = Sweep(lanes, link)
         self._reconciliation = Reconciliation(worker, link, emit, known=lambda: self.known, owed=self._owed)
-        self._recording = False
-        self._kept: list[Outcome] = []
-        self._kept_until = 0.0
-        self._kept_rest_s = 0.01
+        self._recorder = Recorder(link, slots, self._completer, emit)
         self._claiming = True
         self._ticking = False
         self._stops_at = 0.0
@@ -148,7 +141,7 @@ class Claimer:
     @property
     def settled(self) -> bool:
         """Whether every outcome taken so far stands in the table, and no suspect waits."""
-        return not self._kept and not self._recording and not self._suspects
+        return self._recorder.settled and not self._suspects
 
     def forgettable(self) -> list[UUID]:
         """The claims that are settled as a whole, and not yet forgotten."""
@@ -200,22 +193,11 @@ class Claimer:
     def _may_claim(self) -> bool:
         return self._claiming and not self.quiet
 
-    def _outcomes(self, now: float) -> list[Outcome]:
-        self._recording = True
-        outcomes = self._slots.take_finished()
-        self._recording = bool(outcomes)
-        if self._kept and now >= self._kept_until:
-            outcomes += self._kept
-            self._kept = []
-        return outcomes
-
     def _rest_s(self) -> float:
         now = time.monotonic()
-        rest = min(POLL_S, self._desk.due_in_s)
+        rest = min(POLL_S, self._desk.due_in_s, self._recorder.due_in_s)
         if (flush_in := self._slots.flush_in_s()) is not None:
             rest = min(rest, flush_in)
-        if self._kept:
-            rest = min(rest, self._kept_until - now)
         if self._slots.waiting or self._suspects:
             rest = min(rest, 0.25)
         if self._room():
@@ -250,11 +232,11 @@ class Claimer:
         if (
             (room > 0 and now >= self._pace.look_at)
             or self._slots.flush_in_s() == 0.0
-            or (self._kept and now >= self._kept_until)
+            or self._recorder.due_in_s <= 0
             or self._desk.due_in_s <= 0
             or self._pace.must_unflag(room)
         ):
-            self._cycle(self._outcomes(now), room)
+            self._cycle(self._recorder.take(), room)
             self._sweep.note()
             return True
         return False
@@ -277,7 +259,7 @@ class Claimer:
         fresh, below = self._hints.take() if room else (False, {})
         lanes = self._lanes.preferred()
         claim_id = new_id()
-        recording = self._statements(outcomes)
+        recording = self._recorder.statements(outcomes)
         batch: list[Statement[Any]] = [*recording, *self._completer.forget()]
         refreshing = self._lanes.to_refresh(lanes) if room else []
         if refreshing:
@@ -291,14 +273,12 @@ class Claimer:
             return
         results = self._send(batch, outcomes)
         if results is None:
-            self._recording = False
             self._hints.look_below(below.values())
             return
         found = 0
         try:
             if recording:
-                self._confirm(outcomes, results[: len(recording)])
-                self._recording = False
+                self._recorder.confirm(outcomes, results[: len(recording)])
         finally:  # what was claimed begins, whatever becomes of that
             if room:
                 found = self._take(claim_id, lanes, results, claim_at)
@@ -313,67 +293,13 @@ class Claimer:
         for lane in followed:
             self.hint(*lane)
 
-    def _statements(self, outcomes: list[Outcome]) -> list[Statement[Any]]:
-        """What records the outcomes. Where a text cannot be sent they are recorded apart, and that one as a failure."""
-        try:
-            return self._completer.statements(outcomes)
-        except UnicodeError:
-            self._keep(self._apart(outcomes))
-        except Exception:
-            self._slots.put_back(outcomes)
-            raise
-        outcomes.clear()
-        self._recording = False
-        return []
-
     def _send(self, batch: Sequence[Statement[Any]], outcomes: list[Outcome]) -> Results | None:
-        """Runs a cycle's statements. No failure drops an outcome, and a failing claim undoes no completion."""
+        """Runs a cycle's statements; None if they failed, and were seen to."""
         try:
             return self._link.batch(*batch, meanwhile=self._begin_arrived)
-        except RESEND:
-            self._slots.put_back(outcomes)
-        except (psycopg.Error, UnicodeError) as error:
-            if is_away(error):
-                self._slots.put_back(outcomes)
-                raise
-            self._completer.drop_unstorable(error)
-            if outcomes and is_unstorable(error):
-                self._keep(self._apart(outcomes))
-            elif outcomes:
-                self._emit(Trouble("claimer", error))
-                self._keep(self._apart(outcomes))
-            else:
-                raise
-        except Exception:  # of what was begun meanwhile
-            self._slots.put_back(outcomes)
-            raise
+        except Exception as error:  # of the database, or of what was begun meanwhile
+            self._recorder.broke(outcomes, error)
         return None
-
-    def _confirm(self, outcomes: list[Outcome], results: Sequence[Any]) -> None:
-        with self._none_dropped(outcomes):
-            self._keep(self._completer.confirm(outcomes, results, self._link))
-
-    def _apart(self, outcomes: list[Outcome]) -> list[Outcome]:
-        with self._none_dropped(outcomes):
-            return self._completer.record_apart(outcomes, self._link)
-
-    @contextmanager
-    def _none_dropped(self, outcomes: list[Outcome]) -> Generator[None]:
-        """Keeps those that are not settled yet, where somewhere in between the database fails."""
-        try:
-            yield
-        except Exception:
-            self._slots.put_back([outcome for outcome in outcomes if not outcome.run.settled])
-            raise
-
-    def _keep(self, kept: list[Outcome]) -> None:
-        """Keeps outcomes whose rows somebody holds; they are tried again with growing rests, and hold up no other."""
-        if kept:
-            self._kept += kept
-            self._kept_rest_s = min(1.0, self._kept_rest_s * 2)
-            self._kept_until = time.monotonic() + self._kept_rest_s
-        elif not self._kept:
-            self._kept_rest_s = 0.01
 
     def _take(self, claim_id: UUID, lanes: Sequence[Lane], results: Results, place: int) -> int:
         self._begin_arrived()  # which had to wait where the database was slow to take the batch
@@ -461,7 +387,7 @@ class Claimer:
 
     def _owed(self) -> list[Run]:
         """Every run whose outcome is still to be recorded."""
-        return [*self._slots.owed, *(outcome.run for outcome in self._kept), *self._suspects.waiting]
+        return [*self._slots.owed, *self._recorder.kept, *self._suspects.waiting]
 
 
 @dataclass(frozen=True, slots=True)
