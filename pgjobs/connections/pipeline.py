@@ -88,12 +88,12 @@ class Pipeline:
             return (True,)
         if key in self._seen and len(self._names) < MOST_PREPARED:
             name = self._names[key] = b"pgjobs_%d" % len(self._names)
-            pgconn.send_prepare(name, text.encode(), types)
+            pgconn.send_prepare(name, text.encode(self._conn.info.encoding), types)
             pgconn.send_query_prepared(name, values, formats, Format.BINARY)
             return False, True
         if self._prepares:
             self._seen.add(key)
-        pgconn.send_query_params(text.encode(), values, types, formats, Format.BINARY)
+        pgconn.send_query_params(text.encode(self._conn.info.encoding), values, types, formats, Format.BINARY)
         return (True,)
 
     def _replies(self) -> PQGen[list[PGresult]]:

@@ -245,8 +245,8 @@ WITH held AS (
            run_at = CASE WHEN job.run_at > now() THEN now() ELSE job.run_at END,
            options = CASE WHEN mine.status = 'scheduled'
                           THEN coalesce(job.options, '{}')
-                            || jsonb_build_object('suspect', coalesce(job.options->'suspect', '{"of": 1}')
-                                                          || jsonb_build_object('place', mine.position))
+                            || jsonb_build_object('suspect', jsonb_build_object(
+                                   'of', coalesce(job.options->'suspect'->'of', '1'), 'place', mine.position))
                           WHEN job.options->'suspect'->'runs' IS NULL THEN job.options
                           ELSE job.options #- '{suspect,runs}' END,
            claim_id = NULL,

@@ -119,7 +119,7 @@ def test_no_outcome_is_lost_where_its_cycle_fails(
     """A claim that cannot be made undoes no completion; and one bad outcome among them holds up no other."""
     succeeded = "SELECT count(*)::int FROM pgjobs.jobs WHERE status = 'succeeded'"
     events: list[Event] = []
-    monkeypatch.setattr(life.claimer, "_emit", events.append)
+    monkeypatch.setattr(life.claimer._recorder, "_emit", events.append)
     life.claimer._cycle([], 10)
     life.claimer._begin_arrived()
     eventually(lambda: not life.slots.held)
@@ -133,12 +133,12 @@ def test_no_outcome_is_lost_where_its_cycle_fails(
     before = conn.execute(succeeded).fetchone()
     assert before is not None
     monkeypatch.setattr(Link, "batch", broken)
-    outcomes = life.claimer._outcomes(0.0)
+    outcomes = life.claimer._recorder.take()
     assert len(outcomes) == 10
     life.claimer._cycle(outcomes, 10)
     assert conn.execute(succeeded).fetchone() == (before[0] + recorded,)
     assert [type(event.error) for event in events if isinstance(event, Trouble)] == told
-    life.claimer._cycle(life.claimer._outcomes(0.0), 0)
+    life.claimer._cycle(life.claimer._recorder.take(), 0)
     assert conn.execute(succeeded).fetchone() == (before[0] + 10,)
 
 
@@ -165,7 +165,7 @@ def test_outcome_that_cannot_be_stored_at_all_is_kept(
     eventually(lambda: not life.slots.held)
     with monkeypatch.context() as patch:
         patch.setattr(Link, "batch", broken)
-        life.claimer._cycle(life.claimer._outcomes(0.0), 0)
+        life.claimer._cycle(life.claimer._recorder.take(), 0)
     assert sorted(run.id for run in life.claimer._owed()) == claimed(conn)
 
 
@@ -180,7 +180,7 @@ def test_what_was_recorded_apart_before_the_connection_broke_is_not_counted_twic
     life.claimer._cycle([], 9)
     life.claimer._begin_arrived()
     eventually(lambda: not life.slots.held)
-    outcomes, batch, tries = life.claimer._outcomes(0.0), Link.batch, []
+    outcomes, batch, tries = life.claimer._recorder.take(), Link.batch, []
     some, others = outcomes[:6], outcomes[6:]
     some[5].result = "{"
     claim = some[0].run.claim
@@ -197,7 +197,7 @@ def test_what_was_recorded_apart_before_the_connection_broke_is_not_counted_twic
         with pytest.raises(psycopg.OperationalError):
             life.claimer._cycle(some, 0)
     assert claim.left == 6, "the first half was recorded"
-    life.claimer._cycle(life.claimer._outcomes(0.0), 0)
+    life.claimer._cycle(life.claimer._recorder.take(), 0)
     life.claimer._cycle([], 0)
     assert claim.left == 3
     assert sorted(outcome.run.id for outcome in others) == claimed(conn)
@@ -211,22 +211,22 @@ def test_outcome_of_a_held_row_is_kept_where_the_connection_breaks_after_the_com
     life.claimer._cycle([], 3)
     life.claimer._begin_arrived()
     eventually(lambda: not life.slots.held)
-    outcomes = life.claimer._outcomes(0.0)
+    outcomes = life.claimer._recorder.take()
     conn.execute("INSERT INTO pgjobs.waiters (channel) VALUES ('somebody')")
-    text = Query.text
+    text, numbered = Query.text, Query.numbered
 
     def broken(self: Query, schema: str) -> Any:
         if self.name == breaks:
             raise psycopg.OperationalError("server closed the connection unexpectedly")
-        return text(self, schema)
+        return (text if breaks == "tell" else numbered)(self, schema)
 
     with psycopg.connect(direct_url) as app, monkeypatch.context() as patch:
         app.execute("SELECT FROM pgjobs.jobs WHERE id = %s FOR UPDATE", [outcomes[0].run.id])
-        patch.setattr(Query, "text", broken)
+        patch.setattr(Query, "text" if breaks == "tell" else "numbered", broken)
         with pytest.raises(psycopg.OperationalError):
             life.claimer._cycle(outcomes, 0)
     assert outcomes[0].run in life.claimer._owed()
-    life.claimer._cycle(life.claimer._outcomes(0.0), 0)
+    life.claimer._cycle(life.claimer._recorder.take(), 0)
     assert claimed(conn) == []
 
 
@@ -259,7 +259,7 @@ def test_outcomes_of_which_no_statement_can_be_made_are_kept(
     with monkeypatch.context() as patch:
         patch.setattr(life.claimer._completer, "statements", broken)
         with pytest.raises(RuntimeError):
-            life.claimer._cycle(life.claimer._outcomes(0.0), 0)
+            life.claimer._cycle(life.claimer._recorder.take(), 0)
     assert held(life) == claimed(conn)
 
 
@@ -267,7 +267,7 @@ def test_text_that_cannot_be_sent_fails_its_own_job_alone(life: Life, conn: psyc
     life.claimer._cycle([], 3)
     life.claimer._begin_arrived()
     eventually(lambda: not life.slots.held)
-    outcomes = life.claimer._outcomes(0.0)
+    outcomes = life.claimer._recorder.take()
     claim, outcomes[1].result = outcomes[0].run.claim.id, '"\udce9"'
     life.claimer._cycle(outcomes, 0)
     ended = "SELECT status, reason, count(*)::int FROM pgjobs.jobs WHERE claim_id = %s GROUP BY 1, 2 ORDER BY 1"
