@@ -12,7 +12,7 @@ from pgjobs import statements
 from pgjobs.connections.link import Link
 from pgjobs.supervisor.process import Process, Settings
 from pgjobs.supervisor.scale import Load, Scale
-from pgjobs.worker.service import rest_after
+from pgjobs.worker.service import Cost, rest_after
 from pgjobs.worker.subscription import Subscription
 
 SCALE_S: Final = 1.0
@@ -43,6 +43,7 @@ class Growth:
         self._start = start
         self._turn_at = 0.0
         self._ask_at = 0.0
+        self._cost = Cost()
         self._must_ask = False
         self._waited_s = 0.0
 
@@ -77,4 +78,4 @@ class Growth:
         served = Subscription.parse(self._queues)
         waits = link.one(statements.longest_wait())
         self._waited_s = max((wait for queue, wait in waits.items() if served.rank(queue) is not None), default=0.0)
-        self._ask_at = self._clock() + rest_after(self._clock() - asked_at)
+        self._ask_at = self._clock() + rest_after(self._cost.after(self._clock() - asked_at))

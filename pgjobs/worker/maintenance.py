@@ -19,7 +19,7 @@ from pgjobs.events import Event, Reaped, Recorded, TimedOut
 from pgjobs.running.outcome import MAX_CRASHES, Failure, Outcome
 from pgjobs.running.run import Claim, Run
 from pgjobs.statements import Duty, Row
-from pgjobs.worker.service import rest_after
+from pgjobs.worker.service import Cost, rest_after
 
 TICK_S: Final = 0.05
 """How often due jobs are looked for by a worker alone: a scheduled job starts at most this late, and a little."""
@@ -76,6 +76,7 @@ class Maintenance:
         self._workers = workers
         self._duties_at = 0.0
         self._whole_at = 0.0
+        self._whole_cost = Cost()
         self._bodies: dict[str, Callable[[Duty], tuple[Any, bool]]] = {
             "reap": self._reap,
             "expire": self._expire,
@@ -114,7 +115,7 @@ class Maintenance:
         due_in = self._link.peek(statements.next_due(back_s))
         if back_s is None:
             now = time.monotonic()
-            self._whole_at = now + rest_after(now - started)
+            self._whole_at = now + rest_after(self._whole_cost.after(now - started))
         while due_in is not None and due_in <= 0:
             if not self._link.one(statements.promote(back_s)):
                 break

@@ -25,6 +25,22 @@ def rest_after(took_s: float) -> float:
     return max(WHOLE_S, SHARE * took_s)
 
 
+class Cost:
+    """What a look costs: the cheaper of the last two.
+
+    One that was held up, by a lock on the table or a server that stood still, says nothing of the next ones: after ten
+    such seconds there would be none for eight minutes.
+    """
+
+    def __init__(self) -> None:
+        self._before_s = float("inf")
+
+    def after(self, took_s: float) -> float:
+        """Takes how long a look took; returns what the next one may cost."""
+        cost_s, self._before_s = min(took_s, self._before_s), took_s
+        return cost_s
+
+
 class Outage:
     """Says once, for all services of a worker, that the database is away, and once that it is back.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import SimpleNamespace
 
 import pytest
@@ -32,9 +33,11 @@ class Answer:
     def __init__(self, **waits: float) -> None:
         self.waits = waits
         self.asked = 0
+        self.hold_up: Callable[[], None] = lambda: None
 
     def one(self, statement: object) -> dict[str, float]:
         self.asked += 1
+        self.hold_up()
         return self.waits
 
 
@@ -51,6 +54,9 @@ class Scene:
         """Lets some time pass, and the growth look."""
         self.now += after_s
         self.growth.turn(members, planned)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+    def pass_(self, seconds: float) -> None:
+        self.now += seconds
 
     def ask(self, answer: Answer) -> None:
         self.growth.ask(answer)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
@@ -119,3 +125,16 @@ def test_least_busy_process_leaves_of_equals_the_last_one(scene: Scene) -> None:
     scene.turn(*members)
     scene.turn(*members, after_s=IDLE_S)
     assert [member.drained for member in members] == [False, False, True]
+
+
+def test_question_that_was_held_up_puts_off_none_of_the_next(scene: Scene) -> None:
+    """A database that stood for ten seconds, once, had the next question wait for eight minutes."""
+    answer = Answer(default=0.0)
+    scene.turn(Member(0, 2))
+    scene.ask(answer)
+    scene.turn(Member(0, 2))
+    answer.hold_up = lambda: scene.pass_(10.0)
+    scene.ask(answer)
+    scene.turn(Member(0, 2))
+    scene.ask(answer)
+    assert answer.asked == 3

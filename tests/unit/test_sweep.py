@@ -80,3 +80,15 @@ def test_hurried_it_keeps_to_its_own_two_percent(sweep: Sweep, replies: Replies,
     clock.now += 0.6
     assert sweep.due(hurried=True)
     assert not sweep.due(hurried=False)
+
+
+def test_step_that_was_held_up_puts_off_none_of_the_next(sweep: Sweep, replies: Replies, clock: Clock) -> None:
+    """A lock on the table for two seconds, once, had the next step wait for a hundred."""
+    for takes_s in (0.0, 0.0, 10.0):
+        replies.takes_s = takes_s
+        sweep.step()
+    assert sweep.due(hurried=True)
+    clock.now += 1.0
+    assert sweep.due(hurried=False)
+    sweep.step()
+    assert not sweep.due(hurried=False), "it goes on to take long: that is its cost"

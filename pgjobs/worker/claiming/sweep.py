@@ -14,7 +14,7 @@ from pgjobs import statements
 from pgjobs.connections.link import Link
 from pgjobs.statements import NO_BOUND, Range
 from pgjobs.worker.claiming.lanes import Lanes
-from pgjobs.worker.service import SHARE, rest_after
+from pgjobs.worker.service import SHARE, Cost, rest_after
 
 NOTE_S: Final = 1.0
 STEP_S: Final = 0.02
@@ -36,6 +36,7 @@ class Sweep:
         self._lanes = lanes
         self._link = link
         self._span = FIRST
+        self._cost = Cost()
         self._begun = False
         self._asked = True
         self._at = 0.0
@@ -59,6 +60,11 @@ class Sweep:
         """
         return self._asked or time.monotonic() >= (self._hurried_at if hurried else self._at)
 
+    @property
+    def due_in_s(self) -> float:
+        """Seconds until it is time for a step where nothing hurries."""
+        return self._at - time.monotonic()
+
     def step(self) -> tuple[bool, list[Range]]:
         """Reads on; returns whether there are new lanes, and where jobs were found below the bounds."""
         self._asked = False
@@ -72,9 +78,9 @@ class Sweep:
         fresh = self._lanes.meet(new)
         strays = self._look_below() if self._begun else []
         now = time.monotonic()
-        took_s = now - started if self._begun else 0.0
-        self._at = now + rest_after(took_s * self.workers)
-        self._hurried_at = now + SHARE * took_s
+        cost_s = self._cost.after(now - started) if self._begun else 0.0
+        self._at = now + rest_after(cost_s * self.workers)
+        self._hurried_at = now + SHARE * cost_s
         self._begun = True
         return fresh, strays
 
