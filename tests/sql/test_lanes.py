@@ -182,3 +182,19 @@ def test_first_job_of_a_lane_that_came_just_before_the_flag_does_not_wait_for_th
         life.claimer.tick()
         assert conn.execute("SELECT queue, status FROM pgjobs.jobs").fetchall() == [("new", "running")]
         life._link.close()
+
+
+def test_worker_looks_as_soon_as_the_sweep_is_due(
+    jobs: PgJobs, conn: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that came between its looks waited for the next of them: two seconds for a lane that nobody told of."""
+    monkeypatch.setattr("pgjobs.worker.claiming.claimer.POLL_S", 60.0)
+    monkeypatch.setattr("pgjobs.worker.claiming.pace.POLL_S", 60.0)
+    jobs.task(name="work")(lambda i: i)
+    with jobs.worker() as worker:
+        pace = worker._life_now().claimer._pace
+        eventually(lambda: pace._flagged_at is not None and not pace.settling)
+        (new,) = conn.execute(
+            "INSERT INTO pgjobs.jobs (task, queue, args) VALUES ('work', 'new', '{\"i\": 7}') RETURNING id"
+        ).fetchone() or (None,)
+        assert jobs.job(new).get(20) == 7

@@ -201,7 +201,7 @@ class Claimer:
         if self._slots.waiting or self._suspects:
             rest = min(rest, 0.25)
         if self._room():
-            rest = min(rest, self._pace.look_at - now)
+            rest = min(rest, self._pace.look_at - now, self._sweep.due_in_s)
         return max(0.0, rest)
 
     def _give_back_stale(self) -> None:
