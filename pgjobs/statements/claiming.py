@@ -97,8 +97,8 @@ def note_lanes(ranges: Sequence[Range]) -> Statement[None]:
     return Statement(QUERIES["note_lanes"], params, nothing)
 
 
-def idle(worker: UUID, claim_id: UUID, queues: Sequence[str]) -> Statement[bool]:
-    """Sets the worker's flags unless the claim found something; returns whether it did set them."""
+def idle(worker: UUID, claim_id: UUID | None, queues: Sequence[str]) -> Statement[bool]:
+    """Sets the worker's flags unless the claim, if one is given, found something; returns whether it did set them."""
     params = {"worker": worker, "claim": claim_id, "queues": list(queues)}
     return Statement(QUERIES["idle"], params, bool, keeps_plan=True)
 

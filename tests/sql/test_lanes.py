@@ -198,3 +198,27 @@ def test_worker_looks_as_soon_as_the_sweep_is_due(
             "INSERT INTO pgjobs.jobs (task, queue, args) VALUES ('work', 'new', '{\"i\": 7}') RETURNING id"
         ).fetchone() or (None,)
         assert jobs.job(new).get(20) == 7
+
+
+def test_worker_that_forgets_lanes_is_told_of_jobs_while_it_has_room(
+    jobs: PgJobs, conn: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Busy, it took its flag away as any other: the next job of a lane that it had forgotten waited for the sweep."""
+    monkeypatch.setattr("pgjobs.worker.claiming.lanes.KEPT", 1)
+    monkeypatch.setattr("pgjobs.worker.claiming.pace.BUSY_S", 0.0)
+    monkeypatch.setattr("pgjobs.worker.claiming.hints.RUMOURS", 1)
+    work = jobs.task(name="work")(lambda i: i)
+    with jobs.worker(shutdown_timeout=0) as worker:
+        life = worker._life_now()
+        life.claiming.stop()
+        assert life.claiming.join(10)
+        conn.execute("DELETE FROM pgjobs.idlers")
+        life.claimer.reconnected()
+        life.claimer.tick()
+        for i, queue in enumerate(["a", "b", "c"] * 2):
+            job = work.using(queue=queue).enqueue(i)
+            life.claimer.hint(queue, 0)
+            life.claimer.tick()
+            assert job.refresh().attempt == 1, "each rumour proves true"
+        assert conn.execute("SELECT count(*) FROM pgjobs.idlers").fetchone() == (1,)
+        life._link.close()

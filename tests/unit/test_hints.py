@@ -58,3 +58,10 @@ def test_one_lane_told_of_again_and_again_is_one(hints: Hints, lanes: Lanes) -> 
     for _ in range(2 * RUMOURS):
         hints.queued("lane", 0)
     assert hints.queued("another", 0)
+
+
+def test_what_proved_true_does_not_count(hints: Hints) -> None:
+    """Of six hundred queues, a job each in ten seconds, the last hundred waited for the sweep."""
+    for i in range(2 * RUMOURS):
+        assert hints.queued(f"lane{i}", 0)
+        hints.proved([(None, "task", f"lane{i}", 0)])

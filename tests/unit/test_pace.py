@@ -21,8 +21,8 @@ def rhythm(clock: Clock) -> Pace:
     return Pace(new_id(), ["mail"])
 
 
-def names(rhythm: Pace, room: int = 8) -> list[str]:
-    return [statement.query.name for statement in rhythm.flag(new_id(), room)]
+def names(rhythm: Pace, room: int = 8, *, forgetful: bool = False) -> list[str]:
+    return [statement.query.name for statement in rhythm.flag(new_id(), room, forgetful=forgetful)]
 
 
 def look(rhythm: Pace, found: int, room: int = 8, *, again: bool = False) -> float:
@@ -104,3 +104,17 @@ def test_nothing_found_and_nothing_to_look_at_is_said(rhythm: Pace) -> None:
     assert not rhythm.after(0, 8, again=False, flagged=True), "the flag was set: one more look"
     assert rhythm.after(0, 8, again=False, flagged=False)
     assert not rhythm.after(1, 8, again=False, flagged=False)
+
+
+def test_flag_stays_and_is_renewed_under_load_where_lanes_are_forgotten_and_there_is_room(
+    rhythm: Pace, clock: Clock
+) -> None:
+    look(rhythm, 0)
+    look(rhythm, 1)
+    clock.now += FLAG_S + 0.1
+    (renewed,) = rhythm.flag(new_id(), 8, forgetful=True)
+    assert renewed.query.name == "idle"
+    assert renewed.params["claim"] is None, "whatever the claim finds"
+    rhythm.after(1, 8, again=False, flagged=True)
+    assert names(rhythm, forgetful=True) == []
+    assert names(rhythm, room=0, forgetful=True) == ["busy"]

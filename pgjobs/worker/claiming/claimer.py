@@ -267,7 +267,7 @@ class Claimer:
         claim_at = len(batch)
         if room:
             batch.append(statements.claim(self.worker, claim_id, self._hints.ranges(lanes, below), room))
-        flag = self._pace.flag(claim_id, room)
+        flag = self._pace.flag(claim_id, room, forgetful=self._lanes.forgetful)
         batch += flag
         if not batch:
             return
@@ -313,6 +313,7 @@ class Claimer:
         arrived, self._arrived = self._arrived, None
         if arrived is not None:
             rows = in_order(arrived.results[arrived.place], arrived.lanes)
+            self._hints.proved(rows)
             self._begin(arrived.claim_id, rows, arrived.received)
 
     def _take_adopted(self) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from pgjobs.config import MAX_PRIORITY
-from pgjobs.statements import LOWEST, NO_BOUND, Lane, Range
+from pgjobs.statements import LOWEST, NO_BOUND, Lane, Range, Rows
 from pgjobs.worker.claiming.lanes import FORGET_S, Lanes
 from pgjobs.worker.claiming.pace import Pace
 
@@ -55,6 +55,12 @@ class Hints:
             if len(self._rumours) < RUMOURS:
                 self._rumours.add(lane)
             return lane in self._rumours
+
+    def proved(self, rows: Rows) -> None:
+        """Takes the jobs of a claim: what was told of their lanes was true, and counts no more."""
+        if self._rumours:
+            with self._lock:
+                self._rumours.difference_update((row[2], row[3]) for row in rows)
 
     def restored(self, queue: str, priority: int, position: int) -> bool:
         """Says that jobs went back to old places, which may lie below our bound."""

@@ -147,6 +147,11 @@ class Lanes:
         """Whether queues may be served that are not known yet."""
         return self._subscription.flags == ["*"]
 
+    @property
+    def forgetful(self) -> bool:
+        """Whether queues are forgotten that have had no jobs for a while."""
+        return self.may_be_new and len(self._bounds) > KEPT
+
     def serves(self, queue: str) -> bool:
         """Whether the queue is one of ours."""
         return self._rank(queue) is not None

@@ -69,22 +69,29 @@ class Pace:
             return False
         return time.monotonic() - self._busy_since > BUSY_S
 
-    def flag(self, claim_id: UUID, room: int) -> list[Statement[Any]]:
+    def flag(self, claim_id: UUID, room: int, *, forgetful: bool = False) -> list[Statement[Any]]:
         """What sets, renews or takes away the flag, where that is due.
 
         Renewed as well right after work: where single jobs come one by one, each look at rest finds the next one, and
         only the claim that goes with a completion finds nothing.
+
+        Args:
+            forgetful: there may be lanes that claims do not ask, and of their next jobs somebody has to tell. So the
+                flag stays while there is room, whatever the claim finds.
         """
         now = time.monotonic()
         busy_s = None if self._busy_since is None else now - self._busy_since
         if self._flagged_at is None:
             due = busy_s is None
-        elif busy_s is not None and busy_s > BUSY_S:
+        elif busy_s is not None and busy_s > BUSY_S and not (forgetful and room):
             self._flagged_at = None
             return [statements.busy(self._worker)]
         else:
             due = now - self._flagged_at > FLAG_S
-        return [statements.idle(self._worker, claim_id, self._flags)] if due and room else []
+        if not (due and room):
+            return []
+        stays = forgetful and self._flagged_at is not None
+        return [statements.idle(self._worker, None if stays else claim_id, self._flags)]
 
     def after(self, found: int, room: int, *, again: bool, flagged: bool) -> bool:
         """Plans the next look after a claim; returns whether there is nothing to claim for now.
