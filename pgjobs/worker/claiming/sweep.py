@@ -78,7 +78,9 @@ class Sweep:
         fresh = self._lanes.meet(new)
         strays = self._look_below() if self._begun else []
         now = time.monotonic()
-        cost_s = self._cost.after(now - started) if self._begun else 0.0
+        cost_s = self._cost.after(now - started)
+        if not self._begun:
+            cost_s = 0.0  # it takes long because all is cold; and the next one is compared with it
         self._at = now + rest_after(cost_s * self.workers)
         self._hurried_at = now + SHARE * cost_s
         self._begun = True
