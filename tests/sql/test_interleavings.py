@@ -322,6 +322,14 @@ def test_worker_that_has_beaten_or_was_not_watched_is_not_believed_dead(interrup
     assert misses == {pair.owner: 1 if interrupted else 7, pair.other: 1}
 
 
+def test_worker_is_believed_dead_at_the_seventh_miss_and_not_before(pair: Pair) -> None:
+    pair.put("running")
+    pair.conn.execute("UPDATE pgjobs.workers SET missed_beat = beat, misses = 0")
+    for count in range(1, 8):
+        dead = {row[0] for row in pair.first.one(statements.mark_silent(interrupted=False))}
+        assert dead == ({pair.owner, pair.other} if count == 7 else set()), f"after {count} misses"
+
+
 def test_job_that_runs_does_not_expire(pair: Pair) -> None:
     pair.put("running")
     assert pair.first.one(statements.expire(world.EPOCH)).jobs == 0

@@ -10,8 +10,10 @@ import pytest
 
 from pgjobs import PgJobs, statements
 from pgjobs.connections.link import Link
+from pgjobs.job import new_id
 from pgjobs.statements import NO_BOUND, Range
 from pgjobs.worker.runtime import Worker
+from tests.model import world
 from tests.support import eventually, stop_sweeping
 
 pytestmark = pytest.mark.server
@@ -59,6 +61,15 @@ def test_strays_are_the_live_positions_of_a_range(link: Link, conn: psycopg.Conn
     a, b = ("a", 0), ("b", 0)
     assert link.one(statements.strays([Range(a, 3, 8), Range(b, 0, 11), Range(("c", 0))])) == [Range(a, 4, 7)]
     assert sorted(link.one(statements.strays([Range(a), Range(b)]))) == [Range(a, 1, 11), Range(b, 11, 21)]
+
+
+def test_claim_takes_the_positions_of_its_range_alone(link: Link, conn: psycopg.Connection[Any]) -> None:
+    put(conn, ("a", 0), ("b", 0), count=10)
+    ids = dict(conn.execute("SELECT position, id FROM pgjobs.jobs").fetchall())
+    worker = world.register(link)
+    ranges = [Range(("a", 0), 3, 6), Range(("b", 0), 19)]
+    taken = {row[0] for row in link.one(statements.claim(worker, new_id(), ranges, 100))}
+    assert taken == {ids[position] for position in (3, 4, 5, 19, 20)}
 
 
 def test_noted_bounds_only_rise_until_the_sequence_begins_anew(link: Link, conn: psycopg.Connection[Any]) -> None:
