@@ -212,8 +212,8 @@ RETURNING job.id, job.claim_id
 -- name: release
 -- Gives jobs back that shall not run here: to their old place, the attempt not counted. Where away seconds are given they are
 -- suspects that wait for their turn: they stay away for so long, and their rows keep the place for then. A clock that was turned
--- back leaves no run_at to come, which a CHECK would refuse. Each job is given back under its own claim alone: a worker may hold one anew
--- whose former run, under another claim, it gives back.
+-- back leaves no run_at to come, which a CHECK would refuse. Each job is given back under its own claim alone: a worker may hold
+-- one anew whose former run, under another claim, it gives back.
 -- Locks: jobs, by id, skipping. What is skipped stays under its claim, to be released again.
 WITH held AS (
     SELECT claim.id AS claim_id, held.id, held.position

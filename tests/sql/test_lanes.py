@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import psycopg
@@ -12,6 +14,7 @@ from pgjobs import PgJobs, statements
 from pgjobs.connections.link import Link
 from pgjobs.job import new_id
 from pgjobs.statements import NO_BOUND, Range
+from pgjobs.worker.life import Life
 from pgjobs.worker.runtime import Worker
 from tests.model import world
 from tests.support import eventually, stop_sweeping
@@ -40,6 +43,20 @@ def low(worker: Worker) -> int:
     """The worker's bound of the default lane."""
     lanes = worker._life_now().claimer._lanes
     return lanes.low(("default", 0)) if ("default", 0) in lanes.known else 0
+
+
+@contextmanager
+def ticked_by_hand(jobs: PgJobs, conn: psycopg.Connection[Any]) -> Iterator[Life]:
+    """A worker that has just said that it is idle, and claims when the test has it tick."""
+    with jobs.worker(shutdown_timeout=0) as worker:
+        life = worker._life_now()
+        life.claiming.stop()
+        assert life.claiming.join(10)
+        conn.execute("DELETE FROM pgjobs.idlers")
+        life.claimer.reconnected()
+        life.claimer.tick()
+        yield life
+        life._link.close()
 
 
 @pytest.mark.parametrize("seed", range(30))
@@ -181,18 +198,11 @@ def test_first_job_of_a_lane_that_came_just_before_the_flag_does_not_wait_for_th
     monkeypatch.setattr("pgjobs.worker.claiming.pace.POLL_S", 60.0)
     monkeypatch.setattr("pgjobs.worker.claiming.sweep.rest_after", lambda took_s: 60.0)
     jobs.task(name="work")(lambda i: i)
-    with jobs.worker(shutdown_timeout=0) as worker:
-        life = worker._life_now()
-        life.claiming.stop()
-        assert life.claiming.join(10)
-        conn.execute("DELETE FROM pgjobs.idlers")
-        life.claimer.reconnected()
-        life.claimer.tick()
+    with ticked_by_hand(jobs, conn) as life:
         assert conn.execute("SELECT count(*) FROM pgjobs.idlers").fetchone() == (1,)
         conn.execute("INSERT INTO pgjobs.jobs (task, queue, args) VALUES ('work', 'new', '{\"i\": 7}')")
         life.claimer.tick()
         assert conn.execute("SELECT queue, status FROM pgjobs.jobs").fetchall() == [("new", "running")]
-        life._link.close()
 
 
 def test_worker_looks_as_soon_as_the_sweep_is_due(
@@ -219,17 +229,10 @@ def test_worker_that_forgets_lanes_is_told_of_jobs_while_it_has_room(
     monkeypatch.setattr("pgjobs.worker.claiming.pace.BUSY_S", 0.0)
     monkeypatch.setattr("pgjobs.worker.claiming.hints.RUMOURS", 1)
     work = jobs.task(name="work")(lambda i: i)
-    with jobs.worker(shutdown_timeout=0) as worker:
-        life = worker._life_now()
-        life.claiming.stop()
-        assert life.claiming.join(10)
-        conn.execute("DELETE FROM pgjobs.idlers")
-        life.claimer.reconnected()
-        life.claimer.tick()
+    with ticked_by_hand(jobs, conn) as life:
         for i, queue in enumerate(["a", "b", "c"] * 2):
             job = work.using(queue=queue).enqueue(i)
             life.claimer.hint(queue, 0)
             life.claimer.tick()
             assert job.refresh().attempt == 1, "each rumour proves true"
         assert conn.execute("SELECT count(*) FROM pgjobs.idlers").fetchone() == (1,)
-        life._link.close()
