@@ -13,6 +13,7 @@ import pytest
 
 from pgjobs import Job, PgJobs, Retry, Status, statements
 from pgjobs.connections.link import Link
+from pgjobs.events import Event, Released
 from pgjobs.job import new_id
 from pgjobs.running.run import Claim, Run
 from pgjobs.statements import Range
@@ -190,10 +191,13 @@ def test_suspect_that_waits_too_long_goes_to_another_worker(
     work = jobs.task(name="work")(lambda i: gate.wait(40) if i == 0 else i)
     first, second = work.enqueue(0), work.enqueue(1)
     suspect(conn, first.id, second.id)
+    said: list[Event] = []
+    jobs.subscribe(said.append, Released)
     with jobs.worker(concurrency=4):
         eventually(lambda: first.refresh().row.options == {"suspect": {"of": 1, "runs": True}})
         eventually(lambda: second.refresh().reason == "waits to run apart")
         assert (second.status, second.attempt) == (Status.SCHEDULED, 0)
+        eventually(lambda: Released(1, "they wait to run apart") in said)
         with jobs.worker(concurrency=4):
             assert second.get(30) == 1
         gate.set()

@@ -147,9 +147,9 @@ class Completer:
             self._settled.append(claim)
 
     def _report(self, back: list[Outcome], before: list[Outcome]) -> None:
-        released = sum(outcome.ending == "released" for outcome in back)
-        if released:
-            self._emit(Released(released, "stopped or not started"))
+        released = Counter(outcome.delay_s is not None for outcome in back if outcome.ending == "released")
+        for is_away, jobs in released.items():
+            self._emit(Released(jobs, "they wait to run apart" if is_away else "stopped or not started"))
         done = [outcome for outcome in (*back, *before) if outcome.ending != "released"]
         if done:
             self._emit(Recorded(done))
